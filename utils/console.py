@@ -1,0 +1,52 @@
+"""What the terminal sees: errors that a user can mend, exit codes, colours, output that survives any encoding.
+
+Exit codes of every script: 0 done; 1 a fault of ours (with a traceback, worth a bug report); 2 something the user can
+mend; 130 interrupted by Ctrl-C.
+"""
+
+import os
+import sys
+from collections.abc import Callable
+
+CODES = {"red": "31", "green": "32", "yellow": "33", "cyan": "36", "bold": "1", "dim": "2"}
+
+
+class UserError(Exception):
+    """Something the user can mend. The text says what was found, what was expected and what to run."""
+
+
+def run(main: Callable[[], None]) -> None:
+    """Runs a script's main(), turns UserError and Ctrl-C into a message and an exit code, and leaves the process."""
+    for stream in (sys.stdout, sys.stderr):
+        # a GBK or ASCII console shows what it can't encode as \xe9 instead of failing
+        stream.reconfigure(errors="backslashreplace")
+    try:
+        main()
+        sys.stdout.flush()
+    except UserError as error:
+        print(paint(f"error: {error}", "red", sys.stderr), file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        # the reader of our pipe has gone (predict ... | head): nothing is wrong, nothing more can be said
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def note(text: str) -> None:
+    """Prints a remark about the run to standard error, where it can't mix with results."""
+    print(paint(text, "dim", sys.stderr), file=sys.stderr)
+
+
+def warn(text: str) -> None:
+    """Prints a warning to standard error."""
+    print(paint(f"warning: {text}", "yellow", sys.stderr), file=sys.stderr)
+
+
+def paint(text: str, colour: str, stream=None) -> str:
+    """`text` in a colour of CODES where `stream` (standard output by default) is a terminal and NO_COLOR is not set."""
+    stream = stream or sys.stdout
+    if not stream.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        return text
+    return f"\x1b[{CODES[colour]}m{text}\x1b[0m"
