@@ -53,5 +53,7 @@ def require_model(model_dir: str | Path, remedy: str) -> Path:
         missing.append("model.safetensors")
     if missing:
         pickled = " (pytorch_model.bin is a pickle and is not read)" if (folder / "pytorch_model.bin").exists() else ""
-        raise UserError(f"{folder} has no {', '.join(missing)}{pickled}. Expected a Hugging Face model folder. {remedy}")
+        raise UserError(
+            f"{folder} has no {', '.join(missing)}{pickled}. Expected a Hugging Face model folder. {remedy}"
+        )
     return folder

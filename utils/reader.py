@@ -1,0 +1,182 @@
+"""Reader: a model folder that answers questions.
+
+from utils.reader import Reader
+reader = Reader("output/final_model")
+reader.answer("Who wrote it?", "It was written by Ada Lovelace in 1843.")
+# {'text': 'Ada Lovelace', 'start': 18, 'end': 30, 'probability': 0.98}
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from utils.batches import length_sorted_batches, pad_batch
+from utils.console import UserError
+from utils.offline import require_model
+from utils.spans import best_spans, merge_windows
+from utils.windows import Features, check_window_settings, load_tokenizer, prepare_validation_features
+
+SETTINGS_FILE = "reader.json"
+# of a folder without reader.json (trained elsewhere), and what reader.json does not say
+DEFAULT_SETTINGS = {"max_length": 384, "doc_stride": 128, "max_answer_length": 30, "temperature": 1.0}
+QUESTIONS_AT_ONCE = 512  # read and prepared together, so that windows of like length can share a batch
+
+
+class Reader:
+    """Answers questions from contexts of any length with the model of a folder. Never touches the network.
+
+    model_dir: config.json, safetensors, tokenizer.json and, where the model was trained here, reader.json.
+    device: "auto", "cpu", "cuda", "cuda:1", "mps". mixed_precision: "auto" (bf16 where the device has it), "no", "bf16"
+    or "fp16". batch_size: windows at once.
+    model, settings: a model and its window settings that are in memory already (training evaluates with these).
+
+    Raises UserError where the folder holds no model that can answer, or the device is not there.
+    """
+
+    def __init__(
+        self,
+        model_dir: str | Path,
+        device: str = "auto",
+        mixed_precision: str = "auto",
+        batch_size: int = 32,
+        model=None,
+        settings: dict | None = None,
+    ):
+        from utils.devices import choose_attention, choose_device, choose_precision
+
+        self.model_dir = Path(model_dir)
+        self.device = choose_device(device)
+        self.precision = choose_precision(mixed_precision, self.device)
+        self.batch_size = batch_size
+        if model is None:
+            model = load_model(self.model_dir, choose_attention(self.device, self.precision))
+        self.model = model.to(self.device)
+        self.model.eval()
+        self.settings = DEFAULT_SETTINGS | (read_settings(self.model_dir) if settings is None else settings)
+        self.tokenizer = load_tokenizer(self.model_dir)
+        self.pad_id = self.model.config.pad_token_id or 0
+        positions = getattr(self.model.config, "max_position_embeddings", None) or self.settings["max_length"]
+        if problems := check_window_settings(self.settings["max_length"], self.settings["doc_stride"]):
+            raise UserError(f"{self.model_dir / SETTINGS_FILE}: {'; '.join(problems)}")
+        if self.settings["max_length"] > positions:
+            raise UserError(
+                f"{self.model_dir}: windows of {self.settings['max_length']} tokens, "
+                f"but the model has {positions} positions. Expected max_length of at most that in {SETTINGS_FILE}."
+            )
+
+    def answer(self, question: str, context: str, top_k: int = 1) -> dict | list[dict]:
+        """The answer to one question: text, start, end (characters, `context[start:end] == text`), probability.
+
+        With top_k > 1 a list of up to top_k answers, best first, none overlapping another. Where question or context
+        hold no token at all, text is "" and probability 0.
+        """
+        answers = next(self.answer_all([{"question": question, "context": context}], top_k))
+        return answers if top_k > 1 else answers[0]
+
+    def answer_all(self, examples: Iterable[dict], top_k: int = 1) -> Iterator[list[dict]]:
+        """The up to top_k best answers of each example (question, context), in order, as `answer` gives them.
+
+        Examples may be a stream: 512 are read at a time, and no logits are kept longer than their batch.
+        """
+        examples = iter(examples)
+        while chunk := list(islice(examples, QUESTIONS_AT_ONCE)):
+            yield from self._answer_chunk(chunk, top_k)
+
+    def _answer_chunk(self, examples: Sequence[dict], top_k: int) -> list[list[dict]]:
+        settings = self.settings
+        features = prepare_validation_features(examples, self.tokenizer, settings["max_length"], settings["doc_stride"])
+        spans: list[list[tuple[int, int, float]]] = [[] for _ in examples]
+        log_normalisers: list[list[float]] = [[] for _ in examples]
+        for windows in length_sorted_batches(features.lengths, self.batch_size):
+            rows, start_logits, end_logits = self.logits(features, windows)
+            first, last, scores, log_normaliser = best_spans(
+                start_logits,
+                end_logits,
+                np.array([row["context_start"] for row in rows]),
+                np.array([row["context_end"] for row in rows]),
+                n_best=top_k,
+                max_answer_length=settings["max_answer_length"],
+                temperature=settings["temperature"],
+            )
+            for b, row in enumerate(rows):
+                starts, ends = row["offsets"][first[b], 0], row["offsets"][last[b], 1]
+                question = row["example_index"]
+                spans[question] += zip(starts.tolist(), ends.tolist(), scores[b].tolist(), strict=True)
+                log_normalisers[question].append(float(log_normaliser[b]))
+
+        nothing = {"text": "", "start": 0, "end": 0, "probability": 0.0}
+        has_question = np.diff(features.question_splits) > 0
+        return [
+            (has_question[i] and merge_windows(spans[i], log_normalisers[i], example["context"], top_k)) or [nothing]
+            for i, example in enumerate(examples)
+        ]
+
+    def logits(self, features: Features, windows: Sequence[int]) -> tuple[list[dict], np.ndarray, np.ndarray]:
+        """The windows as dicts, and start_logits and end_logits float32 (B, L).
+
+        Raises UserError where the model gives NaN or infinity.
+        """
+        import torch
+
+        from utils.devices import autocast
+
+        rows = [features[i] for i in windows]
+        batch = pad_batch(rows, self.settings["max_length"], self.pad_id)
+        batch = {name: torch.from_numpy(array).to(self.device) for name, array in batch.items()}
+        with torch.inference_mode(), autocast(self.device, self.precision):
+            output = self.model(**batch)
+        logits = torch.stack([output.start_logits, output.end_logits]).float().cpu().numpy()
+        if not np.isfinite(logits).all():
+            raise UserError(
+                f"{self.model_dir} gives NaN or infinity in {self.precision} precision. "
+                "Expected finite scores: try --mixed_precision no; if that fails too, the weights are damaged."
+            )
+        return rows, logits[0], logits[1]
+
+
+def load_model(model_dir: str | Path, attention: str = "sdpa"):
+    """The question-answering model of a folder, in fp32 on the CPU. Raises UserError where it has none."""
+    from transformers import AutoConfig
+
+    folder = require_model(model_dir, "Run: python train.py")
+    architectures = AutoConfig.from_pretrained(folder, local_files_only=True).architectures or []
+    if not any(name.endswith("ForQuestionAnswering") for name in architectures):
+        raise UserError(
+            f"{folder} holds {', '.join(architectures) or 'no named model'}, which was not trained to answer. "
+            "Expected a ...ForQuestionAnswering model. Run: python train.py --model_dir " + str(folder)
+        )
+    return load_encoder(folder, attention)
+
+
+def load_encoder(model_dir: str | Path, attention: str = "sdpa"):
+    """Any encoder folder as a question-answering model in fp32 on the CPU; an output layer it lacks is drawn anew."""
+    import torch
+    from transformers import AutoModelForQuestionAnswering
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()  # that qa_outputs is new and the pooler unused is as it should be
+    logging.disable_progress_bar()
+    try:
+        return AutoModelForQuestionAnswering.from_pretrained(
+            Path(model_dir),
+            local_files_only=True,
+            use_safetensors=True,
+            dtype=torch.float32,
+            attn_implementation=attention,
+        )
+    except (OSError, ValueError) as error:
+        raise UserError(f"{model_dir} can't be loaded: {error}") from None
+
+
+def read_settings(model_dir: Path) -> dict:
+    """What reader.json of a folder says, {} where there is none. Raises UserError where it can't be read."""
+    path = model_dir / SETTINGS_FILE
+    if not path.exists():
+        return {}
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON: {error}.") from None

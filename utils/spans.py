@@ -1,0 +1,103 @@
+"""Logits to answers: the best spans of each window, and the answer of all windows of a question. NumPy only.
+
+The score of a span is its start logit plus its end logit. Its probability is one softmax over all allowed spans of all
+windows of the question: spans inside the context, in order, of at most `max_answer_length` tokens. A window keeps its
+few best spans and the logarithm of its share of the softmax's denominator, so logits need not outlive their batch, and
+windows merge in any order. Two windows that overlap see a span twice: it counts with its better score.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def best_spans(
+    start_logits: np.ndarray,
+    end_logits: np.ndarray,
+    context_start: np.ndarray,
+    context_end: np.ndarray,
+    n_best: int = 1,
+    max_answer_length: int = 30,
+    temperature: float = 1.0,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """The n_best best spans of each window that share no token, chosen greedily from the best down.
+
+    start_logits, end_logits: float (B, L). context_start, context_end: int (B,), the context's tokens in each window,
+    end exclusive. max_answer_length: tokens.
+
+    Returns first token and last token (inclusive) int64 (B, n_best); score / temperature float64 (B, n_best), falling,
+    -inf where a window has no further span; log_normaliser float64 (B,): log of the sum of exp(score / temperature)
+    over all allowed spans, -inf where there is none.
+    """
+    rows, length = start_logits.shape
+    position = np.arange(length)
+    inside = (position >= context_start[:, None]) & (position < context_end[:, None])
+    starts = np.where(inside, start_logits, -np.inf) / temperature  # (B, L)
+    ends = np.where(inside, end_logits, -np.inf) / temperature
+    ends = np.pad(ends, ((0, 0), (0, max_answer_length - 1)), constant_values=-np.inf)
+    # scores[b, i, w]: the span of w + 1 tokens from token i
+    scores = starts[:, :, None] + np.lib.stride_tricks.sliding_window_view(ends, max_answer_length, axis=1)
+    log_normaliser = log_sum_of_spans(starts, ends, max_answer_length)
+
+    row = np.arange(rows)
+    widths = np.arange(max_answer_length)
+    best_from = scores.max(axis=2)  # (B, L): the best span that begins at each token
+    taken = np.zeros((rows, length), dtype=bool)
+    first = np.zeros((rows, n_best), dtype=np.int64)
+    last = np.zeros((rows, n_best), dtype=np.int64)
+    best = np.full((rows, n_best), -np.inf)
+    for n in range(n_best):
+        i = best_from.argmax(axis=1)
+        best[:, n] = best_from[row, i]
+        j = i + scores[row, i].argmax(axis=1)
+        first[:, n], last[:, n] = i, j
+        if n + 1 == n_best or not np.isfinite(best[:, n]).any():
+            break
+        # no later span may share a token with i to j: none begins there, and those from before end before i
+        taken |= (position >= i[:, None]) & (position <= j[:, None])
+        before = np.maximum(0, i[:, None] - 1 - widths[:-1])  # (B, W - 1): where a span that reaches i may begin
+        spans = scores[row[:, None], before]
+        spans[widths >= (i[:, None] - before)[:, :, None]] = -np.inf
+        scores[row[:, None], before] = spans
+        if max_answer_length > 1:
+            best_from[row[:, None], before] = spans.max(axis=2)
+        best_from[taken] = -np.inf
+    return first, last, best, np.maximum(log_normaliser, best[:, 0])
+
+
+def log_sum_of_spans(starts: np.ndarray, ends: np.ndarray, max_answer_length: int) -> np.ndarray:
+    """log of the sum of exp(start + end) over all allowed spans, (B,), from (B, L) and (B, L + max_answer_length - 1)
+    with -inf at what is not allowed."""
+    highest_start = starts.max(axis=1, initial=-1e30, keepdims=True)
+    highest_end = ends.max(axis=1, initial=-1e30, keepdims=True)
+    weights = np.exp((ends - highest_end).astype(np.float64))
+    sums = np.lib.stride_tricks.sliding_window_view(weights, max_answer_length, axis=1).sum(axis=2)  # (B, L)
+    total = (np.exp((starts - highest_start).astype(np.float64)) * sums).sum(axis=1)
+    with np.errstate(divide="ignore"):
+        return np.log(total) + (highest_start + highest_end)[:, 0]
+
+
+def merge_windows(
+    spans: Sequence[tuple[int, int, float]], log_normalisers: Sequence[float], context: str, n_best: int = 1
+) -> list[dict]:
+    """The n_best best answers of a question from the spans of all its windows, best first, none overlapping another.
+
+    spans: (start, end, score) with characters into `context`, end exclusive, the score as best_spans gives it.
+    log_normalisers: one for each window.
+
+    Returns dicts of text, start, end, probability; [] where no window has a span.
+    """
+    candidates = sorted(
+        ((score, start, end) for start, end, score in spans if end > start and score > -np.inf),
+        key=lambda candidate: (-candidate[0], candidate[1], candidate[2]),
+    )
+    log_total = np.logaddexp.reduce(np.asarray(log_normalisers, dtype=np.float64)) if candidates else 0.0
+    answers: list[dict] = []
+    for score, start, end in candidates:
+        if any(start < answer["end"] and answer["start"] < end for answer in answers):
+            continue  # the same span from another window, or a near-duplicate
+        probability = min(1.0, float(np.exp(score - log_total)))
+        answers.append({"text": context[start:end], "start": start, "end": end, "probability": probability})
+        if len(answers) == n_best:
+            break
+    return answers

@@ -1,0 +1,241 @@
+"""Questions from any file a user has, checked before any work starts.
+
+An example is `{"id", "question", "context", "answers": {"text": [str, ...], "answer_start": [int, ...]}}`, offsets in
+characters (Unicode code points) into `context`. Readable: SQuAD's nested JSON, a flat JSON list, JSON Lines, CSV,
+Parquet and folders written by `datasets.Dataset.save_to_disk`. In the flat forms an answer may stand as SQuAD's
+`answers` or as the columns `answer` and `answer_start`; `answer_start` may be left out where the text occurs once.
+"""
+
+import csv
+import json
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from utils.console import UserError, warn
+
+FORMATS = "SQuAD JSON, a JSON list, .jsonl, .csv, .parquet, or a folder written by datasets' save_to_disk"
+MAX_PROBLEMS_SHOWN = 20
+SURROGATES = re.compile("[\ud800-\udfff]")
+
+
+def read_examples(path: str | Path, split: str | None = None, skip_bad: bool = False) -> list[dict]:
+    """All examples of a file, valid and with at least one answer each. Equal contexts are one string in memory.
+
+    split: which part of a saved DatasetDict, "train" or "validation"; files hold one part and ignore it.
+    skip_bad: leave invalid records out, with a warning that counts them, instead of refusing the file.
+
+    Raises UserError where the file can't be read, and one that lists the problems of all records (up to 20).
+    """
+    path = Path(path)
+    examples, problems, seen, contexts = [], [], set(), {}
+    try:
+        for label, record in number_records(path, split):
+            example, faults = check_record(record, seen)
+            problems += [f"{label}: {fault}" for fault in faults]
+            if not faults:
+                example["context"] = contexts.setdefault(example["context"], example["context"])
+                examples.append(example)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 (byte {error.start}). Save it as UTF-8 and try again.") from None
+    except (json.JSONDecodeError, csv.Error) as error:
+        raise UserError(f"{path} can't be read: {error}. Expected {FORMATS}.") from None
+    except OSError as error:
+        raise UserError(f"{path} can't be read: {error.strerror or error}. Expected {FORMATS}.") from None
+
+    if problems and not skip_bad:
+        shown = "\n  ".join(problems[:MAX_PROBLEMS_SHOWN])
+        more = f"\n  ... and {len(problems) - MAX_PROBLEMS_SHOWN} more" if len(problems) > MAX_PROBLEMS_SHOWN else ""
+        raise UserError(
+            f"{path} has {len(problems)} problem(s):\n  {shown}{more}\n"
+            "Mend the file, or go on without these records: --skip_bad_examples."
+        )
+    if problems:
+        records = len({problem.split(": ")[0] for problem in problems})
+        warn(f"{path}: went on without {records} bad record(s), the first: {problems[0]}")
+    if not examples:
+        raise UserError(f"{path} holds no question to use. Expected {FORMATS}.")
+    return examples
+
+
+def number_records(path: Path, split: str | None) -> Iterator[tuple[str, dict]]:
+    """Every record with the name under which a problem with it is reported. Flat files without ids get row numbers."""
+    has_ids = False
+    for number, record in enumerate(read_records(path, split), 1):
+        if not isinstance(record, dict):
+            yield f"record {number}", {"not a record": record}
+            continue
+        has_ids = has_ids or "id" in record
+        if not has_ids:
+            record["id"] = str(number)
+        yield f"record {number} (id {record.get('id')})", record
+
+
+def read_records(path: Path, split: str | None) -> Iterable[dict]:
+    """The records of a file as they stand, unchecked. Raises OSError, UnicodeDecodeError, JSON and CSV errors."""
+    if path.is_dir():
+        return read_saved_dataset(path, split)
+    suffix = path.suffix.lower()
+    if suffix == ".parquet":
+        return read_parquet(path)
+    # utf-8-sig: Windows editors and spreadsheets put a byte-order mark in front
+    if suffix == ".csv":
+        return read_csv(path)
+    if suffix in (".jsonl", ".ndjson"):
+        return read_json_lines(path)
+    if suffix != ".json":
+        raise UserError(f"{path}: a file called *{suffix} is not known. Expected {FORMATS}.")
+    content = json.loads(path.read_text(encoding="utf-8-sig"))
+    if isinstance(content, dict) and isinstance(content.get("data"), list):
+        content = content["data"]
+    if not isinstance(content, list):
+        raise UserError(f"{path} holds neither a list of records nor SQuAD's `data`. Expected {FORMATS}.")
+    if content and isinstance(content[0], dict) and "paragraphs" in content[0]:
+        return flatten_articles(content)
+    return content
+
+
+def flatten_articles(articles: list[dict]) -> Iterator[dict]:
+    """SQuAD's nesting (articles, paragraphs, qas) as flat records."""
+    for position, article in enumerate(articles, 1):
+        try:
+            for paragraph in article["paragraphs"]:
+                for qa in paragraph["qas"]:
+                    yield {"id": None, **qa, "context": paragraph["context"]}
+        except (TypeError, KeyError) as error:
+            raise UserError(
+                f"article {position} of the SQuAD file is not nested as expected ({error} is missing or of a wrong "
+                "type). Expected data > paragraphs > context and qas > id, question, answers."
+            ) from None
+
+
+def read_csv(path: Path) -> Iterator[dict]:
+    csv.field_size_limit(2**31 - 1)  # contexts may be whole books; the default is 128 KiB
+    with path.open(encoding="utf-8-sig", newline="") as lines:
+        for row in csv.DictReader(lines, strict=True):
+            yield {name: text for name, text in row.items() if name and text not in (None, "")}
+
+
+def read_json_lines(path: Path) -> Iterator[dict]:
+    with path.open(encoding="utf-8-sig") as lines:
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                try:
+                    yield json.loads(line)
+                except json.JSONDecodeError as error:
+                    raise UserError(f"{path}, line {number} is not JSON: {error}.") from None
+
+
+def read_parquet(path: Path) -> list[dict]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        return pyarrow.parquet.read_table(path).to_pylist()
+    except pyarrow.ArrowInvalid as error:
+        raise UserError(f"{path} is not a Parquet file: {error}.") from None
+
+
+def read_saved_dataset(path: Path, split: str | None) -> list[dict]:
+    import datasets
+
+    try:
+        saved = datasets.load_from_disk(str(path), keep_in_memory=True)
+    except FileNotFoundError:
+        raise UserError(f"{path} is a folder, but no saved dataset. Expected {FORMATS}.") from None
+    if isinstance(saved, datasets.DatasetDict):
+        if split not in saved:
+            raise UserError(f"{path} has no part called {split}, only {', '.join(saved)}.")
+        saved = saved[split]
+    return saved.to_list()
+
+
+def check_record(record: dict, seen: set[str]) -> tuple[dict, list[str]]:
+    """An example from a flat record, and what is wrong with it (then the example is not to be used).
+
+    seen: the ids so far; this one is added.
+    """
+    faults = []
+    for name in ("id", "question", "context"):
+        if not isinstance(record.get(name), str) and not (name == "id" and isinstance(record.get(name), int)):
+            faults.append(f"`{name}` is missing" if record.get(name) is None else f"`{name}` is not text")
+        elif not str(record[name]).strip():
+            faults.append(f"`{name}` is empty")
+    if faults:
+        return {}, faults
+
+    identifier, context = str(record["id"]), replace_surrogates(record["context"])
+    if identifier in seen:
+        faults.append("the id stands twice in this file")
+    seen.add(identifier)
+    texts, starts, answer_faults = check_answers(record, context)
+    example = {
+        "id": identifier,
+        "question": replace_surrogates(record["question"]),
+        "context": context,
+        "answers": {"text": texts, "answer_start": starts},
+    }
+    return example, faults + answer_faults
+
+
+def check_answers(record: dict, context: str) -> tuple[list[str], list[int], list[str]]:
+    """The answers' texts, their offsets into `context`, and what is wrong with them."""
+    answers = record.get("answers")
+    if isinstance(answers, str):  # a CSV cell
+        try:
+            answers = json.loads(answers)
+        except json.JSONDecodeError:
+            return [], [], ["`answers` is not JSON (as columns of a CSV use `answer` and `answer_start`)"]
+    if isinstance(answers, dict):  # {"text": [...], "answer_start": [...]}
+        texts, starts = answers.get("text"), answers.get("answer_start")
+        if not isinstance(texts, list) or not isinstance(starts, list) or len(texts) != len(starts):
+            return [], [], ["`answers` needs `text` and `answer_start`, two lists of one length"]
+        answers = [{"text": text, "answer_start": start} for text, start in zip(texts, starts, strict=True)]
+    elif answers is None and record.get("answer") is not None:
+        answers = [{"text": record["answer"], "answer_start": record.get("answer_start")}]
+    if answers is None:
+        return [], [], ["`answers` is missing"]
+    if not isinstance(answers, list) or not all(isinstance(answer, dict) for answer in answers):
+        return [], [], ["`answers` is neither a list of answers nor {text, answer_start}"]
+    if record.get("is_impossible") or not answers:
+        return [], [], ["has no answer, as in SQuAD 2: this is a SQuAD 1.1 reader, leave such questions out"]
+
+    texts, starts, faults = [], [], []
+    for answer in answers:
+        text, start = answer.get("text"), answer.get("answer_start")
+        if not isinstance(text, str) or not text.strip():
+            faults.append("an answer's `text` is missing or empty")
+            continue
+        text = replace_surrogates(text)
+        start, fault = check_start(start, text, context)
+        if fault:
+            faults.append(fault)
+        texts.append(text)
+        starts.append(start)
+    return texts, starts, faults
+
+
+def check_start(start: object, text: str, context: str) -> tuple[int, str | None]:
+    """The answer's offset as an int, and what is wrong with it: it must be where `text` stands in `context`."""
+    shown = f"answer {text[:40]!r}"
+    found = [match.start() for match in re.finditer(f"(?={re.escape(text)})", context)]
+    if start is None and len(found) == 1:
+        return found[0], None
+    if isinstance(start, str) and re.fullmatch(r"\s*\d{1,12}\s*", start):  # a CSV cell
+        start = int(start)
+    if start is None:
+        stands = "does not stand in the context" if not found else f"stands at {found[:5]}"
+        return -1, f"{shown} has no `answer_start`, and {stands}"
+    if isinstance(start, bool) or not isinstance(start, int):
+        return -1, f"`answer_start` of {shown} is not a whole number: {start!r}"
+    if start >= 0 and context.startswith(text, start):
+        return start, None
+    there = context[start : start + len(text)][:40] if start >= 0 else ""
+    nearest = min(found, key=lambda position: abs(position - start), default=None)
+    right = "it does not occur in the context" if nearest is None else f"the right offset is {nearest}"
+    return -1, f"{shown} is not at answer_start {start} (there: {there!r}); {right}"
+
+
+def replace_surrogates(text: str) -> str:
+    """`text` with lone surrogates, which no encoding can hold, as U+FFFD. Offsets stay as they are."""
+    return SURROGATES.sub("\ufffd", text)
