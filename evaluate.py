@@ -1,28 +1,188 @@
-"""Scores a trained model by exact match and F1, offline."""
+"""Scores a trained model by exact match (EM) and F1 as SQuAD v1.1 defines them, offline.
 
-from utils.offline import OUTPUT_DIR, SQUAD_DIR, go_offline
+    python evaluate.py                                # output/final_model on the dev questions of data/squad
+    python evaluate.py --max_samples 100 --show_examples
+    python evaluate.py --sample                       # the sample model on the bundled questions
+    python evaluate.py --predictions FILE             # score {id: text} from any model; none is loaded
+
+Reads --model_dir and --eval_file. Writes predictions.json (the official format), nbest_predictions.json and
+metrics.json to --output_dir. Exit codes: 0 done, 2 something to mend, 130 interrupted.
+"""
+
+from utils.offline import OUTPUT_DIR, SAMPLE_DATA_DIR, SAMPLE_MODEL_DIR, SQUAD_DIR, go_offline
 
 go_offline()
 
 import argparse
 import json
+import time
 from pathlib import Path
 
+from tqdm.auto import tqdm
+
 from utils import console
-from utils.metrics import compute_metrics
-from utils.reader import Reader
+from utils.console import UserError, paint
+from utils.manifest import check_manifest
+from utils.metrics import compute_metrics, exact_match_score, f1_score
+from utils.offline import require
 from utils.squad import read_examples
 
+CONTEXT_SHOWN = 80  # characters on each side of an answer
 
-def main(argv=None):
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--model_dir", type=Path, default=OUTPUT_DIR / "final_model")
-    parser.add_argument("--eval_file", type=Path, default=SQUAD_DIR)
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=console.HelpFormatter, usage="python evaluate.py [options]"
+    )
+    add = parser.add_argument
+    add("--model_dir", type=Path, default=OUTPUT_DIR / "final_model", help="folder that train.py wrote")
+    add("--eval_file", type=Path, default=SQUAD_DIR, help="questions: JSON, JSON Lines, CSV, Parquet, saved dataset")
+    add("--output_dir", type=Path, default=OUTPUT_DIR, help="where the three files are written")
+    add("--predictions", type=Path, default=None, help="score this file, {id: text}, instead of a model (default: none)")
+    add("--sample", action="store_true", help="the bundled questions, and output/sample or the bundled model")
+    add("--max_samples", type=int, default=None, help="score only the first so many questions (default: all)")
+    add(
+        "--show_examples",
+        type=int,
+        nargs="?",
+        const=5,
+        default=0,
+        metavar="N",
+        help="show N examples; N is 5 if left out",
+    )
+    add("--n_best_size", type=int, default=20, help="answers a question in nbest_predictions.json, at most")
+    add("--batch_size", type=int, default=32, help="windows at once")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+    add("--mixed_precision", choices=["auto", "no", "bf16", "fp16"], default="auto", help="auto: bf16 where it is fast")
+    add("--skip_bad_examples", action="store_true", help="leave invalid records out instead of refusing the file")
     args = parser.parse_args(argv)
-    examples = read_examples(args.eval_file, "validation")
-    answers = Reader(args.model_dir).answer_all(examples)
-    predictions = {e["id"]: a[0]["text"] for e, a in zip(examples, answers, strict=True)}
-    print(json.dumps(compute_metrics(predictions, examples)))
+    if args.sample:
+        trained = OUTPUT_DIR / "sample" / "final_model"
+        parser.set_defaults(
+            model_dir=trained if trained.exists() else SAMPLE_MODEL_DIR,
+            eval_file=SAMPLE_DATA_DIR / "dev.json",
+            output_dir=OUTPUT_DIR / "sample",
+        )
+        args = parser.parse_args(argv)
+    problems = [
+        f"--{name} is {getattr(args, name)}, expected at least 1"
+        for name in ("max_samples", "n_best_size", "batch_size")
+        if getattr(args, name) is not None and getattr(args, name) < 1
+    ]
+    if args.show_examples < 0:
+        problems.append(f"--show_examples is {args.show_examples}, expected 0 or more")
+    if problems:
+        raise UserError("; ".join(problems) + ". See: python evaluate.py --help")
+    return args
+
+
+def read_predictions(path: Path, examples: list[dict]) -> dict[str, str]:
+    """The predictions of a file in the official format. Questions that have none are counted in a warning."""
+    require(path, "a JSON file {id: text}", "python evaluate.py writes one to output/predictions.json.")
+    try:
+        predictions = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, OSError) as error:
+        raise UserError(f"{path} can't be read as JSON: {error}. Expected {{id: text}}.") from None
+    if not isinstance(predictions, dict) or not all(isinstance(text, str) for text in predictions.values()):
+        raise UserError(f"{path} is not of the official format. Expected one JSON object {{id: text}}.")
+    missing = sum(example["id"] not in predictions for example in examples)
+    if missing == len(examples):
+        raise UserError(f"{path} answers none of the questions scored. Expected the ids of --eval_file.")
+    if missing:
+        console.warn(f"{missing} of {len(examples)} questions have no prediction and count as wrong")
+    return predictions
+
+
+def predict(examples: list[dict], args: argparse.Namespace) -> tuple[dict[str, str], dict]:
+    """Answers all examples and writes nbest_predictions.json on the way: memory holds only the best answers' texts.
+
+    Returns {id: text}, and how it was done, for metrics.json.
+    """
+    from utils.devices import describe, used_memory
+    from utils.reader import Reader
+
+    reader = Reader(args.model_dir, args.device, args.mixed_precision, args.batch_size)
+    print(f"model: {args.model_dir}\ndevice: {describe(reader.device)}, mixed precision: {reader.precision}")
+    predictions: dict[str, str] = {}
+    began = time.monotonic()
+    partial = args.output_dir / "nbest_predictions.json.partial"
+    with partial.open("w", encoding="utf-8") as nbest:
+        answers = tqdm(reader.answer_all(examples, args.n_best_size), "answering", len(examples), unit=" questions")
+        for example, best in zip(examples, answers, strict=True):
+            predictions[example["id"]] = best[0]["text"]
+            nbest.write(
+                ("{\n" if len(predictions) == 1 else ",\n") + f"{json.dumps(example['id'])}: {json.dumps(best)}"
+            )
+        nbest.write("\n}\n")
+    partial.replace(args.output_dir / "nbest_predictions.json")
+    seconds = time.monotonic() - began
+    peak = used_memory(reader.device, peak=True) / 2**20
+    print(
+        f"{len(examples):,} questions in {seconds:.1f} s ({len(examples) / seconds:.1f}/s), peak memory {peak:,.0f} MB"
+    )
+    settings = {name: reader.settings[name] for name in ("max_length", "doc_stride", "max_answer_length")}
+    settings |= {"model_dir": str(args.model_dir), "device": str(reader.device), "mixed_precision": reader.precision}
+    return predictions, settings
+
+
+def show_example(example: dict, prediction: str) -> str:
+    """Question, the context around the first gold answer, prediction and gold, in words and colours."""
+    context, start = example["context"], example["answers"]["answer_start"][0]
+    gold = example["answers"]["text"]
+    end = start + len(gold[0])
+    left, right = max(0, start - CONTEXT_SHOWN), min(len(context), end + CONTEXT_SHOWN)
+    around = (
+        ("..." if left else "") + context[left:start] + paint(context[start:end], "bold")
+        + context[end:right] + ("..." if right < len(context) else "")
+    )  # fmt: skip
+    em, f1 = exact_match_score(prediction, gold), f1_score(prediction, gold)
+    verdict, colour = ("right", "green") if em else ("partly right", "yellow") if f1 else ("wrong", "red")
+    return (
+        f"\nquestion:   {paint(example['question'].strip(), 'bold')}\n"
+        f"context:    {' '.join(around.split())}\n"
+        f"prediction: {paint(prediction, colour)}\n"
+        f"gold:       {' | '.join(dict.fromkeys(gold))}\n"
+        f"verdict:    {paint(verdict, colour)} (F1 {100 * f1:.0f})"
+    )
+
+
+def write_json(path: Path, content: dict) -> None:
+    """Writes the file whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
+    download = "Run: python download_data.py (or try: python evaluate.py --sample)"
+    if require(args.eval_file, "a file or folder with questions", download).is_dir():
+        check_manifest(args.eval_file, full=False)
+    if args.predictions is None:
+        require(args.model_dir, "a trained model", "Run: python train.py (or try: python evaluate.py --sample)")
+    examples = read_examples(args.eval_file, "validation", args.skip_bad_examples)[: args.max_samples]
+
+    if args.predictions:
+        predictions, settings = read_predictions(args.predictions, examples), {"predictions": str(args.predictions)}
+    else:
+        try:
+            args.output_dir.mkdir(parents=True, exist_ok=True)
+            predictions, settings = predict(examples, args)
+            write_json(args.output_dir / "predictions.json", predictions)
+        except OSError as error:
+            raise UserError(
+                f"{args.output_dir} can't be written: {error.strerror}. Use another --output_dir."
+            ) from None
+
+    metrics = compute_metrics(predictions, examples)
+    for example in examples[: args.show_examples]:
+        print(show_example(example, predictions.get(example["id"], "")))
+    if args.predictions is None:
+        write_json(
+            args.output_dir / "metrics.json", {**metrics, "eval_file": str(args.eval_file), "settings": settings}
+        )
+        print(f"\nwrote predictions.json, nbest_predictions.json and metrics.json to {args.output_dir}")
+    print(f"EM {metrics['exact_match']:.2f}  F1 {metrics['f1']:.2f}  on {metrics['total']:,} questions")
 
 
 if __name__ == "__main__":

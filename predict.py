@@ -1,23 +1,170 @@
-"""Answers one question, offline."""
+"""Answers questions from a text, with a confidence, offline.
 
-from utils.offline import OUTPUT_DIR, go_offline
+    python predict.py demo                            # a few questions, answered
+    python predict.py                                 # interactive: give a text, then ask
+    python predict.py ask --question "..." --context "..."
+    python predict.py ask --question "..." --context_file book.txt --top_k 3 --json
+
+Reads --model_dir; where nothing was trained yet, the bundled sample model. Texts may be of any length. The confidence
+is the model's probability for this answer among all answers the text allows. Exit codes: 0 done, 2 something to mend.
+"""
+
+from utils.offline import OUTPUT_DIR, SAMPLE_DATA_DIR, SAMPLE_MODEL_DIR, go_offline
 
 go_offline()
 
 import argparse
+import contextlib
+import json
+import sys
 from pathlib import Path
 
 from utils import console
-from utils.reader import Reader
+from utils.console import UserError, note, paint
+from utils.offline import require
+from utils.squad import has_text, read_examples, replace_surrogates
+
+TRAINED_MODEL = OUTPUT_DIR / "final_model"
 
 
-def main(argv=None):
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--model_dir", type=Path, default=OUTPUT_DIR / "final_model")
-    parser.add_argument("--question", required=True)
-    parser.add_argument("--context", required=True)
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=console.HelpFormatter, usage="python predict.py [demo | ask] [options]"
+    )
+    add = parser.add_argument
+    add("mode", nargs="?", choices=["interactive", "demo", "ask"], default="interactive", help="what to do")
+    add("--question", default=None, help="ask: the question (default: none)")
+    add("--context", default=None, help="ask: the text that holds the answer (default: none)")
+    add("--context_file", type=Path, default=None, help="ask: a UTF-8 file with that text (default: none)")
+    add("--top_k", type=int, default=1, help="answers to show, best first")
+    add("--json", action="store_true", help="ask: print JSON for programs")
+    add("--model_dir", type=Path, default=None, help="folder that train.py wrote (default: output/final_model, else models/sample)")
+    add("--sample", action="store_true", help="the model of output/sample, or the bundled one")
+    add("--batch_size", type=int, default=32, help="windows at once")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+    add("--mixed_precision", choices=["auto", "no", "bf16", "fp16"], default="auto", help="auto: bf16 where it is fast")
     args = parser.parse_args(argv)
-    print(Reader(args.model_dir).answer(args.question, args.context))
+
+    problems = [f"--{n} is {vars(args)[n]}, expected at least 1" for n in ("top_k", "batch_size") if vars(args)[n] < 1]
+    if args.mode == "ask":
+        if args.question is None:
+            problems.append("ask needs --question")
+        if (args.context is None) == (args.context_file is None):
+            problems.append("ask needs either --context or --context_file")
+    elif args.question is not None or args.context is not None or args.context_file is not None:
+        problems.append("--question, --context and --context_file belong to: python predict.py ask")
+    if problems:
+        raise UserError("; ".join(problems) + ". See: python predict.py --help")
+    return args
+
+
+def choose_model(args: argparse.Namespace) -> Path:
+    """The model to ask: the one named, else the trained one, else the bundled sample, which is said."""
+    if args.model_dir:
+        return require(args.model_dir, "a trained model", "Run: python train.py")
+    trained = OUTPUT_DIR / "sample" / "final_model" if args.sample else TRAINED_MODEL
+    if trained.exists():
+        return trained
+    if not args.sample:
+        note(f"no trained model in {TRAINED_MODEL} yet, using the bundled sample model (MiniLM, not MobileBERT)")
+    return require(SAMPLE_MODEL_DIR, "the bundled sample model", "Restore it with git, or run: python train.py")
+
+
+def read_text_file(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 (byte {error.start}). Save it as UTF-8 and try again.") from None
+    except OSError as error:
+        raise UserError(f"{path} can't be read: {error.strerror}. Expected a text file.") from None
+
+
+def ask(reader, question: str, context: str, top_k: int) -> list[dict]:
+    """The best answers. Raises UserError where question or context holds no word."""
+    for name, text in (("question", question), ("context", context)):
+        if not has_text(text):
+            raise UserError(f"the {name} has no word in it: {text[:40]!r}. Expected text.")
+    return next(reader.answer_all([{"question": question, "context": context}], top_k))
+
+
+def show(answers: list[dict]) -> str:
+    """Prediction and confidence; further answers below."""
+    lines = [f"prediction: {paint(answers[0]['text'], 'green')}", f"confidence: {answers[0]['probability']:.2%}"]
+    lines += [f"       or:  {answer['text']} ({answer['probability']:.2%})" for answer in answers[1:]]
+    return "\n".join(lines)
+
+
+def demo(reader, top_k: int) -> None:
+    """The first question of each of the first paragraphs of data/sample/dev.json."""
+    path = require(SAMPLE_DATA_DIR / "dev.json", "the bundled questions", "Restore it with git.")
+    shown = set()
+    for example in read_examples(path):
+        if example["context"] not in shown and len(shown) < 6:
+            shown.add(example["context"])
+            print(f"\nquestion:   {paint(example['question'], 'bold')}\ncontext:    {example['context']}")
+            print(show(ask(reader, example["question"], example["context"], top_k)))
+
+
+def interactive(reader, top_k: int) -> None:
+    """Asks for a text, then for questions, until :quit, the end of input or Ctrl-C."""
+    with contextlib.suppress(ImportError):
+        import readline  # noqa: F401 - input() gets a history with it; Windows has none
+
+    print("Give a text, then ask about it. :new another text, :file PATH a text from a file, :quit the end.")
+    context = ""
+    with contextlib.suppress(EOFError, KeyboardInterrupt):
+        while True:
+            try:
+                context = context or read_context()
+                question = input("question> ").strip()
+                if question == ":quit":
+                    return
+                if question == ":new":
+                    context = ""
+                elif question.startswith(":file"):
+                    context = read_text_file(Path(question.removeprefix(":file").strip()))
+                elif question:
+                    print(show(ask(reader, replace_surrogates(question), context, top_k)))
+            except UserError as error:
+                console.warn(str(error))
+    print()
+
+
+def read_context() -> str:
+    """Lines up to an empty one, or the file of `:file PATH`. Raises EOFError at `:quit`."""
+    lines: list[str] = []
+    while True:
+        line = input("text> " if not lines else "...   ")
+        if not lines and line.strip() == ":quit":
+            raise EOFError
+        if not lines and line.startswith(":file"):
+            return replace_surrogates(read_text_file(Path(line.removeprefix(":file").strip())))
+        if not line.strip() and lines:
+            return replace_surrogates("\n".join(lines))
+        if line.strip():
+            lines.append(line)
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
+    context = read_text_file(args.context_file) if args.context_file else args.context
+    model_dir = choose_model(args)
+
+    from utils.reader import Reader
+
+    reader = Reader(model_dir, args.device, args.mixed_precision, args.batch_size)
+    if args.mode == "demo":
+        demo(reader, args.top_k)
+    elif args.mode == "interactive":
+        interactive(reader, args.top_k)
+    else:
+        question, context = replace_surrogates(args.question), replace_surrogates(context)
+        answers = ask(reader, question, context, args.top_k)
+        if args.json:
+            utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+            print(json.dumps({"question": question, "answers": answers}, ensure_ascii=not utf8))
+        else:
+            print(show(answers))
 
 
 if __name__ == "__main__":

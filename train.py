@@ -19,15 +19,35 @@ import json
 import math
 import shutil
 import signal
+import sys
 import textwrap
 import time
 from contextlib import nullcontext
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
-from utils import console
-from utils.console import UserError
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import InitProcessGroupKwargs
+from torch.nn.functional import cross_entropy
+from tqdm.auto import tqdm
 
+from utils import console
+from utils.batches import epoch_batches, micro_batches, pad_batch
+from utils.checkpoints import latest_checkpoint, list_checkpoints, recover, save_checkpoint, write_folder
+from utils.console import UserError
+from utils.devices import choose_attention, choose_device, choose_precision, describe, used_memory
+from utils.manifest import check_manifest
+from utils.metrics import compute_metrics
+from utils.offline import require, require_model
+from utils.reader import Reader, load_encoder, save_reader
+from utils.report import TrainingLog, draw_training_curve
+from utils.squad import read_examples
+from utils.windows import Features, check_window_settings, load_tokenizer, prepare_train_features
+
+DOWNLOAD = "Run: python download_data.py (or try: python train.py --sample)"
 PRESETS = {
     # google-research/mobilebert, README: effective batch 32, 5 epochs
     "paper": {"num_train_epochs": 5, "learning_rate": 4e-5, "gradient_accumulation_steps": 8},
@@ -42,7 +62,7 @@ SAMPLE = {
 FREE_ON_RESUME = {
     "resume", "overwrite_output_dir", "output_dir", "device", "logging_steps", "save_steps", "save_total_limit",
     "per_device_train_batch_size", "gradient_accumulation_steps", "per_device_eval_batch_size",
-    "gradient_checkpointing", "skip_bad_examples", "sample", "preset",
+    "gradient_checkpointing",
 }  # fmt: skip
 MAX_BAD_STEPS = 20  # in a row; fp16's scaler needs several to find its scale
 MAX_ZERO_LOSSES = 3
@@ -50,8 +70,7 @@ MAX_ZERO_LOSSES = 3
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__.split("\n\n", maxsplit=1)[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        description=__doc__, formatter_class=console.HelpFormatter, usage="python train.py [options]"
     )
     add = parser.add_argument_group("files").add_argument
     add("--model_dir", type=Path, default=MODEL_DIR, help="encoder to start from")
@@ -62,11 +81,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--resume", action="store_true", help="go on from the newest checkpoint in --output_dir, with its settings")
     add("--overwrite_output_dir", action="store_true", help="delete an earlier run in --output_dir first")
     add("--skip_bad_examples", action="store_true", help="leave invalid records out instead of refusing the file")
-    add("--max_train_samples", type=int, default=None, help="use only so many questions")
-    add("--max_eval_samples", type=int, default=None, help="score only so many questions")
+    add("--max_train_samples", type=int, default=None, help="use only so many questions (default: all)")
+    add("--max_eval_samples", type=int, default=None, help="score only so many questions (default: all)")
 
     add = parser.add_argument_group("what is learned").add_argument
-    add("--preset", choices=sorted(PRESETS), default=None, help="paper: Google's recipe, 5 epochs, 4e-5, batch 32")
+    add("--preset", choices=sorted(PRESETS), default=None, help="paper: Google's recipe, 5 epochs, 4e-5, batch 32 (default: none)")
     add("--num_train_epochs", type=int, default=3, help="passes over the questions")
     add("--max_steps", type=int, default=-1, help="stop after so many optimizer steps; -1: by epochs")
     add("--per_device_train_batch_size", type=int, default=4, help="windows at once (micro-batch)")
@@ -109,8 +128,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def check_args(args: argparse.Namespace) -> None:
     """Raises UserError with everything that is wrong with the settings."""
-    from utils.windows import check_window_settings
-
     problems = check_window_settings(args.max_length, args.doc_stride)
     at_least_one = (
         "num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps", "max_answer_length",
@@ -140,8 +157,6 @@ def check_args(args: argparse.Namespace) -> None:
 
 def saved_settings(output_dir: Path) -> dict:
     """The settings of the run that is resumed, as its newest checkpoint has them."""
-    from utils.checkpoints import latest_checkpoint
-
     settings = read_state(latest_checkpoint(output_dir))["settings"]
     return {name: value for name, value in settings.items() if name not in ("resume", "output_dir")}
 
@@ -157,8 +172,6 @@ def as_settings(args: argparse.Namespace) -> dict:
 
 def prepare_output_dir(args: argparse.Namespace) -> None:
     """Refuses to write over an earlier run, unless that was asked for."""
-    from utils.checkpoints import list_checkpoints, recover
-
     final_model = args.output_dir / "final_model"
     recover(final_model)
     earlier = [path for path in (final_model, *list_checkpoints(args.output_dir)) if path.exists()]
@@ -191,9 +204,6 @@ def learning_rate_at(step: int, total_steps: int, args: argparse.Namespace) -> f
 def window_losses(start_logits, end_logits, batch):
     """Cross-entropy of each window, (B,), the mean over start and end. Padding takes no part in the softmax, so a
     window's loss does not depend on how far its batch is padded."""
-    import torch
-    from torch.nn.functional import cross_entropy
-
     padding = batch["attention_mask"] == 0
     start = cross_entropy(
         start_logits.float().masked_fill(padding, -torch.inf), batch["start_positions"], reduction="none"
@@ -202,34 +212,31 @@ def window_losses(start_logits, end_logits, batch):
     return (start + end) / 2
 
 
-def accumulate_gradients(model, accelerator, features, batch_indices, micro_batch_size, seed, max_length):
-    """Adds the gradients of one effective batch's mean loss, cut into micro-batches; returns that loss, a tensor.
+def accumulate_gradients(run: "Training", batch_indices: np.ndarray) -> torch.Tensor:
+    """Adds the gradients of one effective batch's mean loss, micro-batch by micro-batch.
 
-    Dropout is drawn from `seed` (one for each step), so that a resumed run draws what it would have drawn.
+    Returns this process's share of that loss. Dropout is drawn anew from (seed, step, process) for every step, so a
+    resumed run draws what it would have drawn.
     """
-    import torch
-
-    from utils.batches import micro_batches, pad_batch
-
+    accelerator, model = run.accelerator, run.model
     rank, processes = accelerator.process_index, accelerator.num_processes
-    torch.manual_seed(seed * processes + rank)
-    total_loss = torch.zeros((), device=accelerator.device)
-    parts = micro_batches(batch_indices, micro_batch_size, rank, processes)
-    for number, (indices, weights) in enumerate(parts, 1):
-        batch = pad_batch(
-            [features[i] for i in indices], max_length, accelerator.unwrap_model(model).config.pad_token_id
-        )
+    pad_id = accelerator.unwrap_model(model).config.pad_token_id
+    torch.manual_seed((run.args.seed + run.step) * processes + rank)
+    total = torch.zeros((), device=accelerator.device)
+    parts = micro_batches(batch_indices, run.micro_batch_size, rank, processes)
+    for number, (indices, share) in enumerate(parts, 1):
+        batch = pad_batch([run.features[i] for i in indices], run.args.max_length, pad_id)
         batch = {name: torch.from_numpy(array).to(accelerator.device) for name, array in batch.items()}
-        weights = torch.from_numpy(weights).to(accelerator.device)
+        weights = torch.from_numpy(share).to(accelerator.device)  # (B,)
         # processes average their gradients once, at the last micro-batch
         with nullcontext() if number == len(parts) else accelerator.no_sync(model):
             output = model(**{name: tensor for name, tensor in batch.items() if not name.endswith("_positions")})
-            losses = window_losses(output.start_logits, output.end_logits, batch)
+            losses = window_losses(output.start_logits, output.end_logits, batch)  # (B,)
             # every window counts the same, however the batch was cut
             loss = (losses * weights).sum() / len(batch_indices)
             accelerator.backward(loss * processes)
-        total_loss += loss.detach()
-    return accelerator.reduce(total_loss, "sum") if processes > 1 else total_loss
+        total += loss.detach()
+    return total
 
 
 class Guard:
@@ -261,77 +268,8 @@ class Guard:
         return finite
 
 
-class RunLog:
-    """training_log.jsonl, one JSON object a line, and the same numbers for TensorBoard. Only the main process writes."""
-
-    def __init__(self, output_dir: Path, resume_step: int, enabled: bool):
-        self.path, self.enabled, self.lines = output_dir / "training_log.jsonl", enabled, []
-        if resume_step and self.path.exists():  # what came after the checkpoint is done again
-            lines = [json.loads(line) for line in self.path.read_text(encoding="utf-8").splitlines()]
-            self.lines = [line for line in lines if line["step"] <= resume_step]
-        if enabled:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self.path.write_text("".join(json.dumps(line) + "\n" for line in self.lines), encoding="utf-8")
-            self.board = SummaryWriter(str(output_dir / "runs"), purge_step=resume_step + 1 if resume_step else None)
-
-    def write(self, line: dict) -> None:
-        self.lines.append(line)
-        if self.enabled:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
-            for name, value in line.items():
-                if name not in ("step", "epoch"):
-                    self.board.add_scalar(name, value, line["step"])
-            self.board.flush()
-
-    def scores(self) -> list[dict]:
-        """The lines of the evaluations so far."""
-        return [line for line in self.lines if "f1" in line]
-
-
-def save_model_folder(folder: Path, model, args: argparse.Namespace, scores: dict | None) -> None:
-    """A plain Hugging Face folder, with the window settings and how it was trained in reader.json."""
-    from utils.reader import SETTINGS_FILE
-    from utils.windows import load_tokenizer
-
-    model.save_pretrained(folder)
-    load_tokenizer(args.model_dir).save(str(folder / "tokenizer.json"))  # without truncation and padding
-    for name in ("tokenizer_config.json", "special_tokens_map.json", "vocab.txt"):
-        if (args.model_dir / name).exists():
-            shutil.copyfile(args.model_dir / name, folder / name)
-    settings = {
-        "max_length": args.max_length,
-        "doc_stride": args.doc_stride,
-        "max_answer_length": args.max_answer_length,
-        "temperature": 1.0,
-        "scores": scores,
-        "training": as_settings(args),
-    }
-    (folder / SETTINGS_FILE).write_text(json.dumps(settings, indent=1), encoding="utf-8")
-
-
-def check_resumed(state: dict, args: argparse.Namespace, effective_batch: int) -> None:
-    """Raises UserError where the flags would make another training of the one that is resumed."""
-    now = as_settings(args)
-    differing = [
-        f"--{name} {now[name]} (was {value})"
-        for name, value in state["settings"].items()
-        if name not in FREE_ON_RESUME and now.get(name) != value
-    ]
-    if effective_batch != state["effective_batch"]:
-        differing.append(f"{effective_batch} windows per optimizer step (was {state['effective_batch']})")
-    if differing:
-        raise UserError(
-            f"--resume goes on with the training as it was, but these differ: {', '.join(differing)}. "
-            "Leave them out, or train anew into another --output_dir."
-        )
-
-
-def smaller_micro_batch(micro_batch_size: int, accelerator) -> int:
+def smaller_micro_batch(micro_batch_size: int, accelerator: Accelerator) -> int:
     """Half the micro-batch, after running out of GPU memory. Raises UserError where it can't be halved."""
-    import torch
-
     if micro_batch_size == 1 or accelerator.num_processes > 1:
         raise UserError(
             f"out of GPU memory with {micro_batch_size} window(s) at once. Try --gradient_checkpointing, a smaller "
@@ -340,227 +278,312 @@ def smaller_micro_batch(micro_batch_size: int, accelerator) -> int:
     torch.cuda.empty_cache()
     half = micro_batch_size // 2
     console.warn(
-        f"out of GPU memory with {micro_batch_size} windows at once, going on with {half}, accumulated to the same batch"
+        f"out of GPU memory with {micro_batch_size} windows at once; going on with {half}, accumulated to as many"
     )
     return half
+
+
+@dataclass
+class Training:
+    """A training as it stands between two optimizer steps: what a checkpoint holds, and what it is made of."""
+
+    args: argparse.Namespace
+    features: Features
+    questions: int
+    eval_examples: list[dict]
+    accelerator: Accelerator
+    precision: str
+    model: torch.nn.Module
+    optimizer: torch.optim.Optimizer
+    micro_batch_size: int
+    step: int = 0  # optimizer steps done
+    losses: list[float] = field(default_factory=list)  # since the last line of the log
+    stop_signals: list[int] = field(default_factory=list)
+
+    @property
+    def effective_batch(self) -> int:
+        """Windows per optimizer step."""
+        args = self.args
+        per_device = args.per_device_train_batch_size * args.gradient_accumulation_steps
+        return per_device * self.accelerator.num_processes
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return math.ceil(len(self.features) / self.effective_batch)
+
+    @property
+    def total_steps(self) -> int:
+        return self.args.max_steps if self.args.max_steps > 0 else self.args.num_train_epochs * self.steps_per_epoch
+
+    def save(self) -> None:
+        """Saves checkpoint-{step}: a model folder that evaluate.py reads, with optimizer.pt and state.json."""
+        state = {
+            "step": self.step,
+            "losses": self.losses,
+            "micro_batch_size": self.micro_batch_size,
+            "effective_batch": self.effective_batch,
+            "windows": len(self.features),
+            "settings": as_settings(self.args),
+        }
+        scaler = self.accelerator.scaler
+
+        def write(folder: Path) -> None:
+            self.write_model(folder, scores=None)
+            tensors = {"optimizer": self.optimizer.state_dict(), "scaler": scaler.state_dict() if scaler else {}}
+            torch.save(tensors, folder / "optimizer.pt")
+            (folder / "state.json").write_text(json.dumps(state, indent=1), encoding="utf-8")
+
+        if self.accelerator.is_main_process:
+            save_checkpoint(self.args.output_dir, self.step, write, self.args.save_total_limit)
+        self.accelerator.wait_for_everyone()
+
+    def resume(self, checkpoint: Path) -> None:
+        """Takes up what `save` wrote (the model's weights are loaded already). Raises UserError where flags differ."""
+        state = read_state(checkpoint)
+        now = as_settings(self.args)
+        differing = [
+            f"--{name} {now[name]} (was {value})"
+            for name, value in state["settings"].items()
+            if name not in FREE_ON_RESUME and now.get(name) != value
+        ]
+        for name in ("effective_batch", "windows"):
+            found = self.effective_batch if name == "effective_batch" else len(self.features)
+            if found != state[name]:
+                differing.append(f"{name} {found} (was {state[name]})")
+        if differing:
+            raise UserError(
+                f"--resume goes on with the training as it was, but these differ: {', '.join(differing)}. "
+                "Leave them out, or train anew into another --output_dir."
+            )
+        self.step, self.losses = state["step"], state["losses"]
+        if self.args.per_device_train_batch_size == state["settings"]["per_device_train_batch_size"]:
+            self.micro_batch_size = state["micro_batch_size"]  # smaller where memory had run out
+        saved = torch.load(checkpoint / "optimizer.pt", map_location=self.accelerator.device, weights_only=True)
+        self.optimizer.load_state_dict(saved["optimizer"])
+        if self.accelerator.scaler and saved["scaler"]:
+            self.accelerator.scaler.load_state_dict(saved["scaler"])
+
+    def write_model(self, folder: Path, scores: dict | None) -> None:
+        args = self.args
+        settings = {name: vars(args)[name] for name in ("max_length", "doc_stride", "max_answer_length")}
+        # files by name only: the folder may travel to where these paths mean nothing
+        training = {
+            name: value.name if isinstance(value, Path) else value for name, value in sorted(vars(args).items())
+        }
+        settings |= {"temperature": 1.0, "scores": scores, "training": training}
+        save_reader(folder, self.accelerator.unwrap_model(self.model), args.model_dir, settings)
+
+    def evaluate(self, log: TrainingLog) -> None:
+        """Scores the model as it is; the best by F1 so far becomes final_model."""
+        args, examples = self.args, self.eval_examples
+        if self.accelerator.is_main_process:
+            reader = Reader(
+                args.model_dir,
+                str(self.accelerator.device),
+                self.precision,
+                args.per_device_eval_batch_size,
+                model=self.accelerator.unwrap_model(self.model),
+                settings={name: vars(args)[name] for name in ("max_length", "doc_stride", "max_answer_length")},
+            )
+            predictions = {}
+            answers = tqdm(reader.answer_all(examples), "scoring", len(examples), leave=False, unit=" questions")
+            for example, (answer, *_) in zip(examples, answers, strict=True):
+                predictions[example["id"]] = answer["text"]
+                if self.stop_signals:
+                    raise KeyboardInterrupt(self.how_to_go_on())
+            scores = compute_metrics(predictions, examples)
+            if scores["f1"] >= max((line["f1"] for line in log.scores), default=0.0):
+                write_folder(args.output_dir / "final_model", lambda folder: self.write_model(folder, scores))
+            epoch = self.step / self.steps_per_epoch
+            log.write({"step": self.step, "epoch": epoch, **scores})
+            tqdm.write(f"epoch {epoch:.2f}: EM {scores['exact_match']:.2f}, F1 {scores['f1']:.2f}")
+            self.model.train()
+        self.accelerator.wait_for_everyone()
+
+    def how_to_go_on(self) -> str:
+        return f"stopped after step {self.step}, saved. Go on with: python train.py --resume" + (
+            f" --output_dir {self.args.output_dir}" if self.args.output_dir != OUTPUT_DIR else ""
+        )
+
+
+def load_questions(args: argparse.Namespace) -> tuple[list[dict], list[dict]]:
+    """The examples to train on and the examples to score. Raises UserError for all that can be wrong with them."""
+    require_model(args.model_dir, DOWNLOAD)
+    for path in {args.model_dir, args.train_file, args.eval_file}:
+        if require(path, "a file or folder with questions", DOWNLOAD).is_dir():
+            check_manifest(path, full=False)
+    console.note("reading questions ...")
+    examples = read_examples(args.train_file, "train", args.skip_bad_examples)
+    eval_examples = read_examples(args.eval_file, "validation", args.skip_bad_examples)
+    return examples[: args.max_train_samples], eval_examples[: args.max_eval_samples]
+
+
+def start_accelerator(args: argparse.Namespace) -> tuple[Accelerator, str]:
+    """The device (or devices) and the precision to train in."""
+    device = choose_device(args.device)
+    precision = choose_precision(args.mixed_precision, device)
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")  # TF32 in what stays fp32
+        if device.index is not None:
+            torch.cuda.set_device(device)
+    # the other processes wait while the first one scores, longer than the usual time-out
+    patience = InitProcessGroupKwargs(timeout=timedelta(hours=6))
+    accelerator = Accelerator(mixed_precision=precision, cpu=device.type == "cpu", kwargs_handlers=[patience])
+    return accelerator, precision
+
+
+def start_model(args: argparse.Namespace, model_dir: Path, accelerator: Accelerator, precision: str):
+    """The model of `model_dir` and its optimizer, on the device."""
+    torch.manual_seed(args.seed)  # the new output layer
+    model, _ = load_encoder(model_dir, DOWNLOAD, choose_attention(accelerator.device, precision))
+    if args.max_length > model.config.max_position_embeddings:
+        raise UserError(
+            f"--max_length {args.max_length} is more than the {model.config.max_position_embeddings} positions of "
+            f"{args.model_dir}. Use --max_length {model.config.max_position_embeddings} or less."
+        )
+    if args.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    # norms and biases are vectors; all else is decayed
+    groups = [
+        {"params": [p for p in model.parameters() if p.ndim >= 2], "weight_decay": args.weight_decay},
+        {"params": [p for p in model.parameters() if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    fused = accelerator.device.type in ("cuda", "cpu")
+    optimizer = torch.optim.AdamW(groups, lr=args.learning_rate, eps=args.adam_epsilon, fused=fused)
+    return accelerator.prepare(model, optimizer)
+
+
+def train(run: Training, log: TrainingLog, bar: tqdm) -> None:
+    """The loop: forward, backward and accumulation, guard, step, log, checkpoint, evaluation."""
+    args, accelerator, model, optimizer = run.args, run.accelerator, run.model, run.optimizer
+    steps_per_epoch, total_steps = run.steps_per_epoch, run.total_steps
+    questions_per_window = run.questions / len(run.features)
+    guard, epoch, windows, since = Guard(run.precision), -1, 0, time.monotonic()
+    model.train()
+    while True:
+        # at the end of an epoch, and of the training: score, unless that was done before the run was resumed
+        if run.step and (run.step % steps_per_epoch == 0 or run.step == total_steps) and not log.has_scores(run.step):
+            run.evaluate(log)
+            since, windows = time.monotonic(), 0
+        if run.step >= total_steps:
+            break
+        if run.step // steps_per_epoch != epoch:
+            epoch = run.step // steps_per_epoch
+            batches = epoch_batches(run.features.lengths, run.effective_batch, args.seed, epoch)
+        batch_indices = batches[run.step % steps_per_epoch]
+
+        # forward and backward; out of memory: the whole effective batch again in smaller pieces
+        try:
+            loss = accumulate_gradients(run, batch_indices)
+        except torch.OutOfMemoryError:
+            optimizer.zero_grad()
+            run.micro_batch_size = smaller_micro_batch(run.micro_batch_size, accelerator)
+            continue
+        grad_norm = accelerator.clip_grad_norm_(model.parameters(), args.max_grad_norm or math.inf)
+
+        # the guard: what is not finite never reaches the weights
+        totals = torch.stack([loss, torch.tensor(float(len(run.stop_signals)), device=loss.device)])
+        totals = accelerator.reduce(totals, "sum") if accelerator.num_processes > 1 else totals
+        loss, stop, grad_norm = [*totals, grad_norm]
+        loss, stop, grad_norm = torch.stack([loss, stop, grad_norm]).tolist()  # the step's only synchronisation
+        rate = learning_rate_at(run.step, total_steps, args)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        if guard.check(run.step, loss, grad_norm) or accelerator.scaler:  # fp16's scaler skips by itself
+            optimizer.step()
+        optimizer.zero_grad()
+        run.step += 1
+
+        run.losses.append(loss)
+        windows += len(batch_indices)
+        bar.update()
+        if run.step % args.logging_steps == 0 or run.step == total_steps:
+            line = {
+                "step": run.step,
+                "epoch": run.step / steps_per_epoch,
+                "loss": sum(run.losses) / len(run.losses),
+                "learning_rate": rate,
+                "grad_norm": grad_norm,
+                "questions_per_second": windows * questions_per_window / (time.monotonic() - since),
+                "memory_mb": used_memory(accelerator.device) / 2**20,
+            }
+            log.write(line)
+            run.losses, windows, since = [], 0, time.monotonic()
+            bar.set_postfix_str(
+                f"loss {line['loss']:.3f}, lr {rate:.1e}, {line['questions_per_second']:.1f} questions/s, "
+                f"{line['memory_mb']:,.0f} MB"
+            )
+        if stop or run.step % args.save_steps == 0 or run.step % steps_per_epoch == 0 or run.step == total_steps:
+            run.save()
+        if stop:
+            raise KeyboardInterrupt(run.how_to_go_on())
 
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     prepare_output_dir(args)
-
-    # data, and all that can be wrong with it, before anything slow
-    from utils.manifest import check_manifest
-    from utils.offline import require, require_model
-    from utils.squad import read_examples
-    from utils.windows import load_tokenizer, prepare_train_features
-
-    console.note("reading questions ...")
-    download = "Run: python download_data.py (or try: python train.py --sample)"
-    require_model(args.model_dir, download)
-    for folder in {args.model_dir, args.train_file, args.eval_file}:
-        if require(folder, "a file or folder with questions", download).is_dir():
-            check_manifest(folder, full=False)
-    examples = read_examples(args.train_file, "train", args.skip_bad_examples)[: args.max_train_samples]
-    eval_examples = read_examples(args.eval_file, "validation", args.skip_bad_examples)[: args.max_eval_samples]
+    examples, eval_examples = load_questions(args)
     features = prepare_train_features(examples, load_tokenizer(args.model_dir), args.max_length, args.doc_stride)
-
-    # device and model
-    console.note("loading the model ...")
-    import torch
-    from accelerate import Accelerator
-    from accelerate.utils import InitProcessGroupKwargs, set_seed
-    from tqdm.auto import tqdm
-
-    from utils.batches import epoch_batches
-    from utils.checkpoints import latest_checkpoint, save_checkpoint, write_folder
-    from utils.devices import choose_attention, choose_device, choose_precision, describe, used_memory
-    from utils.metrics import compute_metrics
-    from utils.reader import Reader, load_encoder
-    from utils.report import draw_training_curve
-
-    device = choose_device(args.device)
-    precision = choose_precision(args.mixed_precision, device)
-    if device.type == "cuda":
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-        if device.index is not None:
-            torch.cuda.set_device(device)
-    accelerator = Accelerator(
-        mixed_precision=precision,
-        cpu=device.type == "cpu",
-        # the other processes wait while the first one scores
-        kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(hours=6))],
-    )
-    is_main = accelerator.is_main_process
-    set_seed(args.seed)
+    accelerator, precision = start_accelerator(args)
     checkpoint = latest_checkpoint(args.output_dir) if args.resume else None
-    model = load_encoder(checkpoint or args.model_dir, choose_attention(device, precision))
-    if args.max_length > model.config.max_position_embeddings:
-        raise UserError(
-            f"--max_length {args.max_length}, but {args.model_dir} has {model.config.max_position_embeddings} positions"
-        )
-    if args.gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-
-    # norms and biases are vectors, all else is decayed
-    groups = [
-        {"params": [p for p in model.parameters() if p.ndim >= 2], "weight_decay": args.weight_decay},
-        {"params": [p for p in model.parameters() if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    optimizer = torch.optim.AdamW(groups, lr=args.learning_rate, eps=args.adam_epsilon, fused=device.type != "mps")
-    model, optimizer = accelerator.prepare(model, optimizer)
-
-    # how far: optimizer steps of `effective_batch` windows
-    micro_batch_size = args.per_device_train_batch_size
-    effective_batch = micro_batch_size * args.gradient_accumulation_steps * accelerator.num_processes
-    steps_per_epoch = math.ceil(len(features) / effective_batch)
-    total_steps = args.max_steps if args.max_steps > 0 else args.num_train_epochs * steps_per_epoch
-    step = 0
+    model, optimizer = start_model(args, checkpoint or args.model_dir, accelerator, precision)
+    run = Training(
+        args, features, len(examples), eval_examples, accelerator, precision, model, optimizer,
+        micro_batch_size=args.per_device_train_batch_size,
+    )  # fmt: skip
     if checkpoint:
-        state = read_state(checkpoint)
-        check_resumed(state, args, effective_batch)
-        step, micro_batch_size = state["step"], min(micro_batch_size, state["micro_batch_size"])
-        saved = torch.load(checkpoint / "optimizer.pt", map_location=accelerator.device, weights_only=True)
-        optimizer.load_state_dict(saved["optimizer"])
-        if accelerator.scaler is not None:
-            accelerator.scaler.load_state_dict(saved["scaler"])
-    log = RunLog(args.output_dir, step, enabled=is_main)
-
-    if is_main:
-        settings = " ".join(f"{name}={value}" for name, value in as_settings(args).items())
-        print(textwrap.fill(f"settings: {settings}", 120, subsequent_indent="  ", break_on_hyphens=False))
-        print(f"device: {describe(accelerator.device)}, mixed precision: {precision}")
-        print(f"model: {parameters / 1e6:.1f} M parameters, {4 * parameters / 2**20:.0f} MB in fp32")
-        print(
-            f"data: {len(examples):,} questions in {len(features):,} windows, {total_steps:,} steps of "
-            f"{effective_batch} windows; {len(eval_examples):,} questions to score"
-        )
-        if checkpoint:
-            print(f"resumed from {checkpoint} at step {step}")
-
-    def save() -> None:
-        """Saves a checkpoint of this moment, between two steps."""
-
-        def write(folder: Path) -> None:
-            save_model_folder(folder, accelerator.unwrap_model(model), args, scores=None)
-            scaler = accelerator.scaler.state_dict() if accelerator.scaler is not None else {}
-            torch.save({"optimizer": optimizer.state_dict(), "scaler": scaler}, folder / "optimizer.pt")
-            state = {
-                "step": step,
-                "effective_batch": effective_batch,
-                "micro_batch_size": micro_batch_size,
-                "questions": len(examples),
-                "settings": as_settings(args),
-            }
-            (folder / "state.json").write_text(json.dumps(state, indent=1), encoding="utf-8")
-
-        if is_main:
-            save_checkpoint(args.output_dir, step, write, args.save_total_limit)
-        accelerator.wait_for_everyone()
-
-    def evaluate_now() -> None:
-        """Scores the model as it is; the best by F1 becomes final_model."""
-        if is_main:
-            unwrapped = accelerator.unwrap_model(model)
-            reader = Reader(
-                args.model_dir,
-                str(accelerator.device),
-                precision,
-                args.per_device_eval_batch_size,
-                model=unwrapped,
-                settings={name: vars(args)[name] for name in ("max_length", "doc_stride", "max_answer_length")},
-            )
-            answers = tqdm(
-                reader.answer_all(eval_examples), "scoring", len(eval_examples), leave=False, unit=" questions"
-            )
-            predictions = {e["id"]: a[0]["text"] for e, a in zip(eval_examples, answers, strict=True)}
-            scores = compute_metrics(predictions, eval_examples)
-            if scores["f1"] >= max((line["f1"] for line in log.scores()), default=0.0):
-                write_folder(
-                    args.output_dir / "final_model", lambda folder: save_model_folder(folder, unwrapped, args, scores)
-                )
-            log.write({"step": step, "epoch": step / steps_per_epoch, **scores})
-            draw_training_curve(log.lines, args.output_dir / "training_curve.png")
-            tqdm.write(f"epoch {step / steps_per_epoch:.2f}: EM {scores['exact_match']:.2f}, F1 {scores['f1']:.2f}")
-            model.train()
-        accelerator.wait_for_everyone()
+        run.resume(checkpoint)
+    log = TrainingLog(args.output_dir, run.step, writes=accelerator.is_main_process)
+    say = accelerator.print
+    say(describe_run(run, checkpoint))
 
     # Ctrl-C and SIGTERM are heeded between two steps
-    stop_signals: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda received, _: stop_signals.append(received))
+        signal.signal(number, lambda received, _: run.stop_signals.append(received))
+    began, first_step = time.monotonic(), run.step
+    with progress_bar(run) as bar:
+        train(run, log, bar)
 
-    guard = Guard(precision)
-    began, last_log, losses, epoch = time.monotonic(), time.monotonic(), [], -1
-    first_step = step
-    bar = tqdm(total=total_steps, initial=step, desc="training", unit=" steps", disable=not is_main, smoothing=0.05)
-    model.train()
-    while step < total_steps or not log.scores() or log.scores()[-1]["step"] < step:
-        at_boundary = step > 0 and (step % steps_per_epoch == 0 or step == total_steps)
-        if at_boundary and not any(line["step"] == step for line in log.scores()):
-            evaluate_now()
-            continue
-        if step // steps_per_epoch != epoch:
-            epoch = step // steps_per_epoch
-            batches = epoch_batches(features.lengths, effective_batch, args.seed, epoch)
-        rate = learning_rate_at(step, total_steps, args)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-
-        # one optimizer step: forward and backward over the micro-batches of one effective batch
-        batch_indices = batches[step % steps_per_epoch]
-        try:
-            loss = accumulate_gradients(
-                model, accelerator, features, batch_indices, micro_batch_size, args.seed + step, args.max_length
-            )
-        except torch.OutOfMemoryError:
-            micro_batch_size = smaller_micro_batch(micro_batch_size, accelerator)
-            optimizer.zero_grad()
-            continue
-        grad_norm = accelerator.clip_grad_norm_(model.parameters(), args.max_grad_norm or math.inf)
-        loss, grad_norm = torch.stack([loss, grad_norm.to(loss.device)]).tolist()  # the step's only synchronisation
-        if guard.check(step, loss, grad_norm) or accelerator.scaler is not None:  # the scaler skips by itself
-            optimizer.step()
-        optimizer.zero_grad()
-        step += 1
-
-        losses.append((loss, len(batch_indices)))
-        bar.update()
-        if step % args.logging_steps == 0 or step == total_steps:
-            now = time.monotonic()
-            line = {
-                "step": step,
-                "epoch": step / steps_per_epoch,
-                "loss": sum(loss for loss, _ in losses) / len(losses),
-                "learning_rate": rate,
-                "grad_norm": grad_norm,
-                "windows_per_second": sum(size for _, size in losses) / (now - last_log),
-                "memory_mb": used_memory(accelerator.device) / 2**20,
-            }
-            log.write(line)
-            losses, last_log = [], now
-            bar.set_postfix_str(
-                f"loss {line['loss']:.3f}, lr {rate:.1e}, {line['windows_per_second']:.1f} windows/s, "
-                f"{line['memory_mb']:,.0f} MB"
-            )
-        if stop_signals or step % args.save_steps == 0 or step % steps_per_epoch == 0 or step == total_steps:
-            save()
-        if stop_signals:
-            raise KeyboardInterrupt
-    bar.close()
-
-    best = max(log.scores(), key=lambda line: line["f1"])
-    minutes = (time.monotonic() - began) / 60
-    size = sum(path.stat().st_size for path in (args.output_dir / "final_model").iterdir())
-    if is_main:
-        print(
-            f"trained {step - first_step:,} steps in {minutes:.1f} minutes, peak memory "
-            f"{used_memory(accelerator.device, peak=True) / 2**20:,.0f} MB"
-        )
-        print(f"best epoch {best['epoch']:.2f}: EM {best['exact_match']:.2f}, F1 {best['f1']:.2f}")
-        print(f"saved {args.output_dir / 'final_model'} ({size / 2**20:.0f} MB)")
+    best = max(log.scores, key=lambda line: line["f1"])
+    final_model = args.output_dir / "final_model"
+    megabytes = sum(path.stat().st_size for path in final_model.iterdir()) / 2**20
+    peak = used_memory(accelerator.device, peak=True) / 2**20
+    if accelerator.is_main_process:
+        draw_training_curve(log.lines, args.output_dir / "training_curve.png")
+    say(f"{run.step - first_step:,} steps in {(time.monotonic() - began) / 60:.1f} min, peak memory {peak:,.0f} MB")
+    say(f"best epoch {best['epoch']:.2f}: EM {best['exact_match']:.2f}, F1 {best['f1']:.2f}")
+    say(f"saved {final_model} ({megabytes:.0f} MB)")
     accelerator.end_training()
+
+
+def progress_bar(run: Training) -> tqdm:
+    """Over the optimizer steps; where standard error is a file, a line every half minute."""
+    return tqdm(
+        desc="training",
+        total=run.total_steps,
+        initial=run.step,
+        unit=" steps",
+        smoothing=0.05,
+        mininterval=0.1 if sys.stderr.isatty() else 30,
+        disable=not run.accelerator.is_main_process,
+    )
+
+
+def describe_run(run: Training, checkpoint: Path | None) -> str:
+    """What is about to happen, in a few lines."""
+    settings = " ".join(f"{name}={value}" for name, value in as_settings(run.args).items())
+    parameters = sum(parameter.numel() for parameter in run.model.parameters())
+    lines = [
+        textwrap.fill(f"settings: {settings}", 120, subsequent_indent="  ", break_on_hyphens=False),
+        f"device: {describe(run.accelerator.device)}, {run.accelerator.num_processes} process(es), "
+        f"mixed precision: {run.precision}",
+        f"model: {parameters / 1e6:.1f} M parameters, {4 * parameters / 2**20:.0f} MB in fp32",
+        f"data: {run.questions:,} questions in {len(run.features):,} windows, {run.total_steps:,} steps of "
+        f"{run.effective_batch} windows; {len(run.eval_examples):,} questions to score",
+    ]
+    if checkpoint:
+        lines.append(f"resumed from {checkpoint} after step {run.step}")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -4,15 +4,39 @@ Exit codes of every script: 0 done; 1 a fault of ours (with a traceback, worth a
 mend; 130 interrupted by Ctrl-C.
 """
 
+import argparse
 import os
+import shutil
 import sys
 from collections.abc import Callable
+from pathlib import Path
+
+PROJECT_ROOT = Path(__file__).resolve().parents[1]
 
 CODES = {"red": "31", "green": "32", "yellow": "33", "cyan": "36", "bold": "1", "dim": "2"}
 
 
 class UserError(Exception):
     """Something the user can mend. The text says what was found, what was expected and what to run."""
+
+
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """--help with the description as it stands, every default shown, and paths as seen from the project."""
+
+    def __init__(self, prog: str):
+        super().__init__(prog, max_help_position=40, width=min(120, shutil.get_terminal_size().columns))
+
+    def _get_help_string(self, action):
+        if action.default is False:
+            return f"{action.help} (default: off)"
+        if action.default is None:
+            return action.help  # the text says what then happens
+        if isinstance(action.default, Path) and action.default.is_relative_to(PROJECT_ROOT):
+            return f"{action.help} (default: {action.default.relative_to(PROJECT_ROOT).as_posix()})"
+        return super()._get_help_string(action)
+
+    def _get_default_metavar_for_optional(self, action):
+        return {int: "N", float: "X", Path: "PATH"}.get(action.type, super()._get_default_metavar_for_optional(action))
 
 
 def run(main: Callable[[], None]) -> None:
@@ -26,8 +50,8 @@ def run(main: Callable[[], None]) -> None:
     except UserError as error:
         print(paint(f"error: {error}", "red", sys.stderr), file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("\ninterrupted", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        print(f"\n{str(interrupt) or 'interrupted'}", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
         # the reader of our pipe has gone (predict ... | head): nothing is wrong, nothing more can be said

@@ -63,7 +63,7 @@ def compute_metrics(predictions: Mapping[str, str], examples: Sequence[dict]) ->
 
 
 def squad_metric(cache_dir: str):
-    """A metric of the library `evaluate`: references are lists of texts; scores in percent. Nothing comes from the Hub."""
+    """A metric of the library `evaluate`, nothing of it from the Hub: references are lists of texts, scores percent."""
     evaluate = import_evaluate()
     import datasets
 

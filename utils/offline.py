@@ -9,9 +9,8 @@ The libraries read their switches when they are imported, so a script calls `go_
 import os
 from pathlib import Path
 
-from utils.console import UserError
+from utils.console import PROJECT_ROOT, UserError
 
-PROJECT_ROOT = Path(__file__).resolve().parents[1]
 SQUAD_DIR = PROJECT_ROOT / "data" / "squad"
 MODEL_DIR = PROJECT_ROOT / "models" / "mobilebert-uncased"
 OUTPUT_DIR = PROJECT_ROOT / "output"

@@ -7,6 +7,7 @@ reader.answer("Who wrote it?", "It was written by Ada Lovelace in 1843.")
 """
 
 import json
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -139,36 +140,57 @@ class Reader:
 
 def load_model(model_dir: str | Path, attention: str = "sdpa"):
     """The question-answering model of a folder, in fp32 on the CPU. Raises UserError where it has none."""
-    from transformers import AutoConfig
-
-    folder = require_model(model_dir, "Run: python train.py")
-    architectures = AutoConfig.from_pretrained(folder, local_files_only=True).architectures or []
-    if not any(name.endswith("ForQuestionAnswering") for name in architectures):
+    model, missing = load_encoder(model_dir, "Run: python train.py", attention)
+    if missing:
+        architectures = ", ".join(model.config.architectures or ["a model without a name"])
         raise UserError(
-            f"{folder} holds {', '.join(architectures) or 'no named model'}, which was not trained to answer. "
-            "Expected a ...ForQuestionAnswering model. Run: python train.py --model_dir " + str(folder)
+            f"{model_dir} holds {architectures}, which was not trained to answer questions: it has no "
+            f"{', '.join(missing)}. Expected a ...ForQuestionAnswering model. "
+            f"Run: python train.py --model_dir {model_dir}"
         )
-    return load_encoder(folder, attention)
+    return model
 
 
-def load_encoder(model_dir: str | Path, attention: str = "sdpa"):
-    """Any encoder folder as a question-answering model in fp32 on the CPU; an output layer it lacks is drawn anew."""
+def load_encoder(model_dir: str | Path, remedy: str, attention: str = "sdpa"):
+    """Any encoder folder as a question-answering model in fp32 on the CPU, and the names of the weights of its output
+    layer that the folder lacks (drawn anew).
+
+    attention: transformers' attn_implementation. Raises UserError, with `remedy`, where the folder can't be read or
+    lacks other weights.
+    """
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModelForQuestionAnswering
     from transformers.utils import logging
 
-    logging.set_verbosity_error()  # that qa_outputs is new and the pooler unused is as it should be
+    folder = require_model(model_dir, remedy)
+    logging.set_verbosity_error()  # that the output layer is new and the pooler unused is as it should be
     logging.disable_progress_bar()
     try:
-        return AutoModelForQuestionAnswering.from_pretrained(
-            Path(model_dir),
+        model, loaded = AutoModelForQuestionAnswering.from_pretrained(
+            folder,
             local_files_only=True,
             use_safetensors=True,
             dtype=torch.float32,
             attn_implementation=attention,
+            output_loading_info=True,
         )
-    except (OSError, ValueError) as error:
-        raise UserError(f"{model_dir} can't be loaded: {error}") from None
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise UserError(f"{folder} can't be loaded: {error}. Expected a Hugging Face model folder. {remedy}") from None
+    missing = sorted(loaded["missing_keys"])
+    if lost := [name for name in missing if not name.startswith("qa_outputs.")]:
+        raise UserError(f"{folder} lacks {len(lost)} of its weights, among them {lost[0]}. {remedy}")
+    return model, missing
+
+
+def save_reader(folder: Path, model, tokenizer_dir: Path, settings: dict) -> None:
+    """Writes a plain Hugging Face folder (safetensors, config, tokenizer) with `settings` as reader.json."""
+    model.save_pretrained(folder)
+    load_tokenizer(tokenizer_dir).save(str(folder / "tokenizer.json"))  # without truncation and padding
+    for name in ("tokenizer_config.json", "special_tokens_map.json", "vocab.txt"):
+        if (Path(tokenizer_dir) / name).exists():
+            shutil.copyfile(Path(tokenizer_dir) / name, folder / name)
+    (folder / SETTINGS_FILE).write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
 
 
 def read_settings(model_dir: Path) -> dict:

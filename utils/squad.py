@@ -9,6 +9,7 @@ Parquet and folders written by `datasets.Dataset.save_to_disk`. In the flat form
 import csv
 import json
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -159,8 +160,8 @@ def check_record(record: dict, seen: set[str]) -> tuple[dict, list[str]]:
     for name in ("id", "question", "context"):
         if not isinstance(record.get(name), str) and not (name == "id" and isinstance(record.get(name), int)):
             faults.append(f"`{name}` is missing" if record.get(name) is None else f"`{name}` is not text")
-        elif not str(record[name]).strip():
-            faults.append(f"`{name}` is empty")
+        elif not has_text(str(record[name])):
+            faults.append(f"`{name}` is empty or has no word in it")
     if faults:
         return {}, faults
 
@@ -234,6 +235,11 @@ def check_start(start: object, text: str, context: str) -> tuple[int, str | None
     nearest = min(found, key=lambda position: abs(position - start), default=None)
     right = "it does not occur in the context" if nearest is None else f"the right offset is {nearest}"
     return -1, f"{shown} is not at answer_start {start} (there: {there!r}); {right}"
+
+
+def has_text(text: str) -> bool:
+    """Whether there is anything to tokenize: a character that is neither space nor control, mark or U+FFFD."""
+    return any(unicodedata.category(char)[0] not in "ZCM" and char != "\ufffd" for char in text)
 
 
 def replace_surrogates(text: str) -> str:

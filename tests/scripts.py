@@ -1,0 +1,38 @@
+"""Runs the scripts as a user does, in a process of their own, from any folder and in any environment."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+PROJECT_ROOT = Path(__file__).resolve().parents[1]
+
+
+def run_script(name: str, *args: object, cwd: Path | None = None, code: int | None = 0, stdin: str = "", **environment):
+    """Runs `python name args...`. `code` is the exit code it must have (None: any). Returns the finished process.
+
+    Output is read as UTF-8 and written so, unless `environment` says otherwise.
+    """
+    command = [sys.executable, str(PROJECT_ROOT / name), *map(str, args)]
+    done = subprocess.run(
+        command,
+        cwd=cwd or PROJECT_ROOT,
+        env=os.environ | {"PYTHONIOENCODING": "utf-8"} | environment,
+        input=stdin.encode(),
+        check=False,
+        capture_output=True,
+        timeout=600,
+    )
+    done.stdout = done.stdout.decode("utf-8", errors="replace")
+    done.stderr = done.stderr.decode("utf-8", errors="replace")
+    if code is not None:
+        assert done.returncode == code, f"{command}: exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+def assert_refused(done, *words: str) -> None:
+    """A user's mistake: exit code 2, a message with these words on standard error, no traceback."""
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    for word in words:
+        assert word in done.stderr, f"{word!r} is not in: {done.stderr}"

