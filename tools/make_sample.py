@@ -69,6 +69,8 @@ def main(argv: list[str] | None = None) -> None:
 
     model = load_model(args.model_dir).to(torch.float16)
     settings = read_settings(args.model_dir)
+    training = settings["training"]  # the recipe, without the files of the machine it ran on
+    settings["training"] = {name: training[name] for name in training if not name.endswith(("_dir", "_file"))}
     scores = "not measured yet."
     if args.metrics:
         metrics = json.loads(args.metrics.read_text(encoding="utf-8"))
