@@ -38,18 +38,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--model_dir", type=Path, default=OUTPUT_DIR / "final_model", help="folder that train.py wrote")
     add("--eval_file", type=Path, default=SQUAD_DIR, help="questions: JSON, JSON Lines, CSV, Parquet, saved dataset")
     add("--output_dir", type=Path, default=OUTPUT_DIR, help="where the three files are written")
-    add("--predictions", type=Path, default=None, help="score this file, {id: text}, instead of a model (default: none)")
+    add("--predictions", type=Path, default=None, help="score this file, {id: text}, and no model (default: none)")
     add("--sample", action="store_true", help="the bundled questions, and output/sample or the bundled model")
     add("--max_samples", type=int, default=None, help="score only the first so many questions (default: all)")
-    add(
-        "--show_examples",
-        type=int,
-        nargs="?",
-        const=5,
-        default=0,
-        metavar="N",
-        help="show N examples; N is 5 if left out",
-    )
+    add("--show_examples", type=int, nargs="?", const=5, default=0, metavar="N", help="show N (or 5) of the questions")
     add("--n_best_size", type=int, default=20, help="answers a question in nbest_predictions.json, at most")
     add("--batch_size", type=int, default=32, help="windows at once")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")

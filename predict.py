@@ -38,7 +38,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--context_file", type=Path, default=None, help="ask: a UTF-8 file with that text (default: none)")
     add("--top_k", type=int, default=1, help="answers to show, best first")
     add("--json", action="store_true", help="ask: print JSON for programs")
-    add("--model_dir", type=Path, default=None, help="folder that train.py wrote (default: output/final_model, else models/sample)")
+    add("--model_dir", type=Path, default=None, help="default: output/final_model, else models/sample")
     add("--sample", action="store_true", help="the model of output/sample, or the bundled one")
     add("--batch_size", type=int, default=32, help="windows at once")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")

@@ -85,7 +85,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--max_eval_samples", type=int, default=None, help="score only so many questions (default: all)")
 
     add = parser.add_argument_group("what is learned").add_argument
-    add("--preset", choices=sorted(PRESETS), default=None, help="paper: Google's recipe, 5 epochs, 4e-5, batch 32 (default: none)")
+    add("--preset", choices=sorted(PRESETS), default=None, help="paper: 5 epochs, 4e-5, batch 32 (default: none)")
     add("--num_train_epochs", type=int, default=3, help="passes over the questions")
     add("--max_steps", type=int, default=-1, help="stop after so many optimizer steps; -1: by epochs")
     add("--per_device_train_batch_size", type=int, default=4, help="windows at once (micro-batch)")

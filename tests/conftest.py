@@ -48,6 +48,12 @@ def train_examples():
     return real_examples("train_11877.json")
 
 
+@pytest.fixture(scope="session")
+def sample_examples():
+    """The questions of data/sample, which are always at hand."""
+    return [item for name in ("train.json", "dev.json") for item in read_examples(SAMPLE_DATA_DIR / name)]
+
+
 def texts_at_hand() -> list[str]:
     """Our own texts, those of data/sample, and real ones where they are there."""
     paths = [*SAMPLE_DATA_DIR.glob("*.json"), SQUAD_DIR / "train_11877.json"]

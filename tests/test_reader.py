@@ -106,7 +106,7 @@ def test_an_answer_is_found_wherever_it_stands_in_a_long_context(tiny_model, rea
         context = " ".join(words)
         answer = narrow.answer("?", context)
         assert (answer["text"], answer["start"]) == (word, context.index(word))
-        assert answer["probability"] > 0.4  # two windows may see it
+        assert answer["probability"] > 0.9  # though two windows may see it
 
 
 @pytest.mark.parametrize(

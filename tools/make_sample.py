@@ -1,8 +1,8 @@
 """Makes models/sample, the bundled reader, from a folder that train.py wrote: half-precision weights, a model card.
 
-    python tools/make_sample.py --model_dir output/checkpoint-1504
-    python evaluate.py --model_dir models/sample --eval_file dev.json --output_dir output/sample_scores
-    python tools/make_sample.py --model_dir output/checkpoint-1504 --metrics output/sample_scores/metrics.json
+python tools/make_sample.py --model_dir output/checkpoint-1504
+python evaluate.py --model_dir models/sample --eval_file dev.json --output_dir output/sample_scores
+python tools/make_sample.py --model_dir output/checkpoint-1504 --metrics output/sample_scores/metrics.json
 """
 
 import argparse

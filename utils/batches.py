@@ -45,7 +45,7 @@ def epoch_batches(lengths: np.ndarray, batch_size: int, seed: int, epoch: int) -
     """
     random = np.random.default_rng([seed, epoch])
     order = random.permutation(len(lengths))
-    group_size = 50 * batch_size
+    group_size = batch_size * max(1, min(50, len(order) // batch_size // 2))
     batches = []
     for begin in range(0, len(order), group_size):
         group = order[begin : begin + group_size]

@@ -28,7 +28,9 @@ def save_checkpoint(output_dir: Path, step: int, write: Callable[[Path], None], 
         (folder / MARKER).write_text(json.dumps({"step": step, "files": sizes}, indent=1), encoding="utf-8")
 
     write_folder(target, write_and_mark)
-    for old in list_checkpoints(output_dir)[:-limit]:
+    whole = [path for path in list_checkpoints(output_dir) if find_damage(path) is None]
+    left_by_a_crash = [path for path in output_dir.glob(".checkpoint-*") if path.suffix in (".new", ".old")]
+    for old in whole[:-limit] + left_by_a_crash:
         shutil.rmtree(old, ignore_errors=True)
     return target
 
@@ -49,12 +51,20 @@ def write_folder(target: Path, write: Callable[[Path], None]) -> None:
             target.rename(old)
         new.rename(target)
         remove(old)
-    except OSError as error:
-        remove(new)
+    except BaseException as error:
+        shutil.rmtree(new, ignore_errors=True)
+        recover(target)
+        if not is_write_failure(error):
+            raise
         raise UserError(
-            f"{target} can't be written: {error.strerror or error}. What was there before is still there. "
-            "Free some space or choose another --output_dir, then go on with --resume."
+            f"{target} can't be written: {getattr(error, 'strerror', None) or error}. What was there before is still "
+            "there. Free some space or choose another --output_dir, then go on with --resume."
         ) from None
+
+
+def is_write_failure(error: BaseException) -> bool:
+    """Whether the system refused to write. torch and safetensors wrap that in errors of their own."""
+    return isinstance(error, OSError) or "inline_container" in str(error) or "os error" in str(error)
 
 
 def recover(target: Path) -> None:
@@ -83,7 +93,8 @@ def find_damage(checkpoint: Path) -> str | None:
     """What is wrong with a checkpoint folder, None where it is complete."""
     try:
         sizes = json.loads((checkpoint / MARKER).read_text(encoding="utf-8"))["files"]
-    except (OSError, ValueError, KeyError):
+        sizes = dict(sizes.items())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return f"no readable {MARKER}"
     for name, size in sizes.items():
         path = checkpoint / name

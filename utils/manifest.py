@@ -1,2 +1,87 @@
-def check_manifest(folder, full=False):
-    pass
+"""manifest.json: what a folder of data or of a model holds, so that a damaged or half-copied one is noticed.
+
+    {"source": "https://huggingface.co/…", "revision": "<commit>", "date": "2026-01-31",
+     "files": [{"file": "train/data.arrow", "size": 123, "sha256": "…"}, …]}
+
+Written by download_data.py, checked by it and by whoever is about to work for hours on the folder.
+"""
+
+import hashlib
+import json
+from datetime import date
+from pathlib import Path, PureWindowsPath
+
+from utils.console import UserError
+
+NAME = "manifest.json"
+
+
+def write_manifest(folder: str | Path, source: str, revision: str | None) -> None:
+    """Lists every file in `folder` (paths relative to it, with "/") in `folder`/manifest.json, all of it or nothing."""
+    folder = Path(folder)
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in (NAME, f"{NAME}.tmp"))
+    files = [
+        {"file": path.relative_to(folder).as_posix(), "size": path.stat().st_size, "sha256": sha256_of(path)}
+        for path in paths
+    ]
+    manifest = {"source": source, "revision": revision, "date": date.today().isoformat(), "files": files}
+    temporary = folder / f"{NAME}.tmp"
+    temporary.write_text(json.dumps(manifest, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    temporary.replace(folder / NAME)
+
+
+def check_manifest(folder: str | Path, *, full: bool, remedy: str = "Run: python download_data.py --force") -> bool:
+    """Compares `folder` with its manifest: sizes (milliseconds), and sha256 too where `full` (seconds).
+
+    Returns False where the folder has no manifest.json: a user's own folder, about which nothing is known. Files that
+    the manifest doesn't list are ignored: they are the user's notes or a library's cache, and can't damage the others.
+    Raises UserError naming every file that is missing or differs, what was expected, and the `remedy`.
+    """
+    folder = Path(folder)
+    if not (folder / NAME).is_file():
+        return False
+    problems = []
+    for entry in read_manifest(folder)["files"]:
+        path = folder / entry["file"]
+        if not path.is_file():
+            problems.append(f"{entry['file']} is missing")
+        elif (size := path.stat().st_size) != entry["size"]:
+            problems.append(f"{entry['file']} has {size:,} bytes, expected {entry['size']:,}")
+        elif full and (found := sha256_of(path)) != entry["sha256"]:
+            problems.append(f"{entry['file']} has sha256 {found}, expected {entry['sha256']}")
+    if problems:
+        raise UserError(f"{folder} is damaged: {'; '.join(problems)}. {remedy}")
+    return True
+
+
+def read_manifest(folder: str | Path) -> dict:
+    """`folder`/manifest.json as a dict. Raises UserError where it can't be read or names a file outside the folder."""
+    path = Path(folder) / NAME
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        for entry in manifest["files"]:
+            well_formed = isinstance(entry["file"], str) and isinstance(entry["size"], int)
+            if not well_formed or not isinstance(entry["sha256"], str):
+                raise TypeError(f"an entry reads {entry}")
+    except (ValueError, KeyError, TypeError) as error:  # ValueError: not UTF-8, or not JSON
+        raise UserError(
+            f"{path} can't be read ({type(error).__name__}: {error}). Expected the list that download_data.py writes. "
+            "Run: python download_data.py --force"
+        ) from error
+    for entry in manifest["files"]:
+        name = PureWindowsPath(entry["file"])  # knows both slashes and drives, on every system
+        if name.drive or name.root or ".." in name.parts:
+            raise UserError(
+                f"{path} names {entry['file']}, which is outside the folder. Expected files inside it. "
+                "Run: python download_data.py --force"
+            )
+    return manifest
+
+
+def sha256_of(path: str | Path) -> str:
+    """The sha256 of a file in hex, read in pieces."""
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

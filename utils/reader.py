@@ -23,6 +23,7 @@ from utils.windows import Features, check_window_settings, load_tokenizer, prepa
 SETTINGS_FILE = "reader.json"
 # of a folder without reader.json (trained elsewhere), and what reader.json does not say
 DEFAULT_SETTINGS = {"max_length": 384, "doc_stride": 128, "max_answer_length": 30, "temperature": 1.0}
+SPANS_KEPT = 5  # of each window, at least: enough to see which spans two windows share
 QUESTIONS_AT_ONCE = 512  # read and prepared together, so that windows of like length can share a batch
 
 
@@ -98,7 +99,7 @@ class Reader:
                 end_logits,
                 np.array([row["context_start"] for row in rows]),
                 np.array([row["context_end"] for row in rows]),
-                n_best=top_k,
+                n_best=max(top_k, SPANS_KEPT),
                 max_answer_length=settings["max_answer_length"],
                 temperature=settings["temperature"],
             )

@@ -38,6 +38,9 @@ def best_spans(
     # scores[b, i, w]: the span of w + 1 tokens from token i
     scores = starts[:, :, None] + np.lib.stride_tricks.sliding_window_view(ends, max_answer_length, axis=1)
     log_normaliser = log_sum_of_spans(starts, ends, max_answer_length)
+    for b in np.flatnonzero(log_normaliser == -np.inf):  # its best start and best end lie in no span: too small a sum
+        finite = scores[b][np.isfinite(scores[b])].astype(np.float64)
+        log_normaliser[b] = np.logaddexp.reduce(finite) if len(finite) else -np.inf
 
     row = np.arange(rows)
     widths = np.arange(max_answer_length)
@@ -62,7 +65,7 @@ def best_spans(
         if max_answer_length > 1:
             best_from[row[:, None], before] = spans.max(axis=2)
         best_from[taken] = -np.inf
-    return first, last, best, np.maximum(log_normaliser, best[:, 0])
+    return first, last, best, log_normaliser
 
 
 def log_sum_of_spans(starts: np.ndarray, ends: np.ndarray, max_answer_length: int) -> np.ndarray:
@@ -74,7 +77,7 @@ def log_sum_of_spans(starts: np.ndarray, ends: np.ndarray, max_answer_length: in
     sums = np.lib.stride_tricks.sliding_window_view(weights, max_answer_length, axis=1).sum(axis=2)  # (B, L)
     total = (np.exp((starts - highest_start).astype(np.float64)) * sums).sum(axis=1)
     with np.errstate(divide="ignore"):
-        return np.log(total) + (highest_start + highest_end)[:, 0]
+        return np.log(np.where(total > 1e-200, total, 0)) + (highest_start + highest_end)[:, 0]
 
 
 def merge_windows(
@@ -92,6 +95,13 @@ def merge_windows(
         key=lambda candidate: (-candidate[0], candidate[1], candidate[2]),
     )
     log_total = np.logaddexp.reduce(np.asarray(log_normalisers, dtype=np.float64)) if candidates else 0.0
+    # a span that several windows see is one span: its lesser scores leave the sum
+    seen, repeated = set(), 0.0
+    for score, start, end in candidates:
+        repeated += np.exp(score - log_total) if (start, end) in seen else 0.0
+        seen.add((start, end))
+    if candidates:
+        log_total = max(log_total + np.log1p(-min(repeated, 1 - 1e-12)), candidates[0][0])
     answers: list[dict] = []
     for score, start, end in candidates:
         if any(start < answer["end"] and answer["start"] < end for answer in answers):

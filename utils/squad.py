@@ -7,6 +7,7 @@ Parquet and folders written by `datasets.Dataset.save_to_disk`. In the flat form
 """
 
 import csv
+import io
 import json
 import re
 import unicodedata
@@ -14,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from utils.console import UserError, warn
+from utils.offline import require
 
 FORMATS = "SQuAD JSON, a JSON list, .jsonl, .csv, .parquet, or a folder written by datasets' save_to_disk"
 MAX_PROBLEMS_SHOWN = 20
@@ -28,18 +30,19 @@ def read_examples(path: str | Path, split: str | None = None, skip_bad: bool = F
 
     Raises UserError where the file can't be read, and one that lists the problems of all records (up to 20).
     """
-    path = Path(path)
-    examples, problems, seen, contexts = [], [], set(), {}
+    path = require(path, FORMATS, "Check the path.")
+    examples, problems, bad_records, seen, contexts = [], [], 0, set(), {}
     try:
         for label, record in number_records(path, split):
             example, faults = check_record(record, seen)
             problems += [f"{label}: {fault}" for fault in faults]
+            bad_records += bool(faults)
             if not faults:
                 example["context"] = contexts.setdefault(example["context"], example["context"])
                 examples.append(example)
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 (byte {error.start}). Save it as UTF-8 and try again.") from None
-    except (json.JSONDecodeError, csv.Error) as error:
+    except (ValueError, RecursionError, csv.Error) as error:  # not JSON; a number or a nesting that no reader takes
         raise UserError(f"{path} can't be read: {error}. Expected {FORMATS}.") from None
     except OSError as error:
         raise UserError(f"{path} can't be read: {error.strerror or error}. Expected {FORMATS}.") from None
@@ -52,19 +55,18 @@ def read_examples(path: str | Path, split: str | None = None, skip_bad: bool = F
             "Mend the file, or go on without these records: --skip_bad_examples."
         )
     if problems:
-        records = len({problem.split(": ")[0] for problem in problems})
-        warn(f"{path}: went on without {records} bad record(s), the first: {problems[0]}")
+        warn(f"{path}: went on without {bad_records} bad record(s), the first: {problems[0]}")
     if not examples:
         raise UserError(f"{path} holds no question to use. Expected {FORMATS}.")
     return examples
 
 
-def number_records(path: Path, split: str | None) -> Iterator[tuple[str, dict]]:
+def number_records(path: Path, split: str | None) -> Iterator[tuple[str, object]]:
     """Every record with the name under which a problem with it is reported. Flat files without ids get row numbers."""
     has_ids = False
     for number, record in enumerate(read_records(path, split), 1):
         if not isinstance(record, dict):
-            yield f"record {number}", {"not a record": record}
+            yield f"record {number}", record
             continue
         has_ids = has_ids or "id" in record
         if not has_ids:
@@ -92,39 +94,38 @@ def read_records(path: Path, split: str | None) -> Iterable[dict]:
     if not isinstance(content, list):
         raise UserError(f"{path} holds neither a list of records nor SQuAD's `data`. Expected {FORMATS}.")
     if content and isinstance(content[0], dict) and "paragraphs" in content[0]:
-        return flatten_articles(content)
+        return flatten_articles(path, content)
     return content
 
 
-def flatten_articles(articles: list[dict]) -> Iterator[dict]:
+def flatten_articles(path: Path, articles: list[dict]) -> Iterator[dict]:
     """SQuAD's nesting (articles, paragraphs, qas) as flat records."""
     for position, article in enumerate(articles, 1):
         try:
             for paragraph in article["paragraphs"]:
                 for qa in paragraph["qas"]:
-                    yield {"id": None, **qa, "context": paragraph["context"]}
-        except (TypeError, KeyError) as error:
+                    yield {"id": None, **qa, "context": paragraph.get("context")}
+        except (TypeError, KeyError, AttributeError) as error:
             raise UserError(
-                f"article {position} of the SQuAD file is not nested as expected ({error} is missing or of a wrong "
-                "type). Expected data > paragraphs > context and qas > id, question, answers."
+                f"{path}: article {position} is not nested as SQuAD is ({type(error).__name__}: {error}). "
+                "Expected data > paragraphs > context and qas > id, question, answers."
             ) from None
 
 
 def read_csv(path: Path) -> Iterator[dict]:
     csv.field_size_limit(2**31 - 1)  # contexts may be whole books; the default is 128 KiB
-    with path.open(encoding="utf-8-sig", newline="") as lines:
-        for row in csv.DictReader(lines, strict=True):
-            yield {name: text for name, text in row.items() if name and text not in (None, "")}
+    lines = io.StringIO(path.read_bytes().decode("utf-8-sig"), newline="")
+    for row in csv.DictReader(lines, strict=True):
+        yield {name: text for name, text in row.items() if name and text not in (None, "")}
 
 
 def read_json_lines(path: Path) -> Iterator[dict]:
-    with path.open(encoding="utf-8-sig") as lines:
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                try:
-                    yield json.loads(line)
-                except json.JSONDecodeError as error:
-                    raise UserError(f"{path}, line {number} is not JSON: {error}.") from None
+    for number, line in enumerate(path.read_bytes().decode("utf-8-sig").split("\n"), 1):
+        if line.strip():
+            try:
+                yield json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise UserError(f"{path}, line {number} is not JSON: {error}.") from None
 
 
 def read_parquet(path: Path) -> list[dict]:
@@ -133,17 +134,20 @@ def read_parquet(path: Path) -> list[dict]:
 
     try:
         return pyarrow.parquet.read_table(path).to_pylist()
-    except pyarrow.ArrowInvalid as error:
+    except pyarrow.ArrowException as error:
         raise UserError(f"{path} is not a Parquet file: {error}.") from None
 
 
 def read_saved_dataset(path: Path, split: str | None) -> list[dict]:
     import datasets
+    import pyarrow
 
     try:
         saved = datasets.load_from_disk(str(path), keep_in_memory=True)
     except FileNotFoundError:
         raise UserError(f"{path} is a folder, but no saved dataset. Expected {FORMATS}.") from None
+    except (pyarrow.ArrowException, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} is a damaged saved dataset ({type(error).__name__}: {error}). Save it anew.") from None
     if isinstance(saved, datasets.DatasetDict):
         if split not in saved:
             raise UserError(f"{path} has no part called {split}, only {', '.join(saved)}.")
@@ -156,16 +160,18 @@ def check_record(record: dict, seen: set[str]) -> tuple[dict, list[str]]:
 
     seen: the ids so far; this one is added.
     """
+    if not isinstance(record, dict):
+        return {}, [f"is no record with fields, but {str(record)[:40]!r}"]
     faults = []
     for name in ("id", "question", "context"):
-        if not isinstance(record.get(name), str) and not (name == "id" and isinstance(record.get(name), int)):
+        if not isinstance(record.get(name), str) and not (name == "id" and type(record.get(name)) is int):
             faults.append(f"`{name}` is missing" if record.get(name) is None else f"`{name}` is not text")
         elif not has_text(str(record[name])):
             faults.append(f"`{name}` is empty or has no word in it")
     if faults:
         return {}, faults
 
-    identifier, context = str(record["id"]), replace_surrogates(record["context"])
+    identifier, context = replace_surrogates(str(record["id"])), replace_surrogates(record["context"])
     if identifier in seen:
         faults.append("the id stands twice in this file")
     seen.add(identifier)
@@ -185,7 +191,7 @@ def check_answers(record: dict, context: str) -> tuple[list[str], list[int], lis
     if isinstance(answers, str):  # a CSV cell
         try:
             answers = json.loads(answers)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             return [], [], ["`answers` is not JSON (as columns of a CSV use `answer` and `answer_start`)"]
     if isinstance(answers, dict):  # {"text": [...], "answer_start": [...]}
         texts, starts = answers.get("text"), answers.get("answer_start")
@@ -198,13 +204,13 @@ def check_answers(record: dict, context: str) -> tuple[list[str], list[int], lis
         return [], [], ["`answers` is missing"]
     if not isinstance(answers, list) or not all(isinstance(answer, dict) for answer in answers):
         return [], [], ["`answers` is neither a list of answers nor {text, answer_start}"]
-    if record.get("is_impossible") or not answers:
+    if str(record.get("is_impossible", "")).lower() in ("true", "1") or not answers:
         return [], [], ["has no answer, as in SQuAD 2: this is a SQuAD 1.1 reader, leave such questions out"]
 
     texts, starts, faults = [], [], []
     for answer in answers:
         text, start = answer.get("text"), answer.get("answer_start")
-        if not isinstance(text, str) or not text.strip():
+        if not isinstance(text, str) or not has_text(text):
             faults.append("an answer's `text` is missing or empty")
             continue
         text = replace_surrogates(text)
