@@ -38,8 +38,10 @@ def like_squad(count, seed=0):
 # padding
 
 
-@pytest.mark.parametrize(("longest", "length"), [(1, 2), (50, 51), (382, 383), (383, 384), (384, 384)])
-def test_a_batch_is_padded_to_one_more_than_its_longest_window_but_not_beyond_max_length(longest, length):
+@pytest.mark.parametrize(
+    ("longest", "length"), [(1, 16), (15, 16), (16, 32), (50, 64), (382, 384), (383, 384), (384, 384)]
+)
+def test_a_batch_is_padded_beyond_its_longest_window_to_a_multiple_of_16_but_not_beyond_max_length(longest, length):
     assert padded_length(longest, 384) == length
     batch = pad_batch([window([7] * longest), window([7])], 384, pad_id=0)
     assert {array.shape for array in batch.values()} == {(2, length)}
@@ -107,7 +109,7 @@ def test_batches_waste_little_on_padding():
     lengths = like_squad(12_000)
     batches = epoch_batches(lengths, 32, 0, 0)
     computed = sum(len(batch) * padded_length(lengths[batch].max(), 384) for batch in batches)
-    assert computed / lengths.sum() < 1.05
+    assert computed / lengths.sum() < 1.10
 
 
 @pytest.mark.parametrize("count", [1_000, 12_000])

@@ -5,14 +5,19 @@ from collections.abc import Sequence
 import numpy as np
 
 
+LENGTH_STEP = 16  # tokens
+
+
 def padded_length(longest: int, max_length: int) -> int:
-    """Tokens to which a batch is padded, one more than its longest window needs.
+    """Tokens to which a batch is padded: at least one more than its longest window has, rounded up to a multiple of 16.
 
     MobileBERT's input at each position joins its two neighbours' embeddings, so the last real token sees whether there
-    is a [PAD] behind it. With one [PAD] behind every window that is shorter than max_length, a window sees exactly what
-    it would see padded to max_length, and an answer can't depend on the batch it came in.
+    is a [PAD] behind it. With one [PAD] or more behind every window that is shorter than max_length, a window sees
+    exactly what it would see padded to max_length, and an answer can't depend on the batch it came in. The rounding
+    keeps the number of different shapes small: on a CPU every shape costs compiled kernels and fragmented memory
+    (60 training steps of MiniLM: 2.4 GB against 3.5 GB and growing).
     """
-    return min(longest + 1, max_length)
+    return min(-(-(longest + 1) // LENGTH_STEP) * LENGTH_STEP, max_length)
 
 
 def pad_batch(features: Sequence[dict], max_length: int, pad_id: int) -> dict[str, np.ndarray]:
