@@ -28,7 +28,7 @@ import urllib.request
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from utils.console import UserError, note, run, warn
+from utils.console import HelpFormatter, UserError, note, run, warn
 from utils.fetch import FetchError, Patience, RemoteFile, fetch, find_on_hub, matches, without_password
 from utils.manifest import check_manifest, read_manifest, write_manifest
 from utils.offline import MODEL_DIR, SQUAD_DIR
@@ -51,14 +51,13 @@ BY_HAND = "files that were put there by hand"
 
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(
-        description="Download SQuAD 1.1 and MobileBERT, check them, and make them ready for work without a network.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        description=__doc__, formatter_class=HelpFormatter, usage="python download_data.py [options]"
     )
     endpoint = os.environ.get("HF_ENDPOINT") or HUB
-    parser.add_argument("--only", choices=["data", "model"], help="get one of the two; without it both")
+    parser.add_argument("--only", choices=["data", "model"], help="get one of the two (default: both)")
     parser.add_argument("--endpoint", default=endpoint, help="the Hub or a mirror of it; HF_ENDPOINT does the same")
-    parser.add_argument("--proxy", help="http://host:port for everything; HTTPS_PROXY and HTTP_PROXY do the same")
-    parser.add_argument("--source", choices=["hub", "json"], help="of the data; without it hub, and json if that fails")
+    parser.add_argument("--proxy", help="http://host:port for all; as HTTPS_PROXY and HTTP_PROXY do (default: none)")
+    parser.add_argument("--source", choices=["hub", "json"], help="of the data (default: hub, and json if that fails)")
     parser.add_argument("--json_url", default=JSON_URL, help="web folder with train-v1.1.json and dev-v1.1.json")
     parser.add_argument("--revision", default="main", help="branch, tag or commit on the Hub; needs --only")
     parser.add_argument("--timeout", type=float, default=Patience.timeout, help="seconds without progress: a failure")

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-
 LENGTH_STEP = 16  # tokens
 
 
