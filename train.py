@@ -17,7 +17,6 @@ go_offline()
 import argparse
 import json
 import math
-import shutil
 import signal
 import sys
 import textwrap
@@ -36,9 +35,10 @@ from tqdm.auto import tqdm
 
 from utils import console
 from utils.batches import epoch_batches, micro_batches, pad_batch
-from utils.checkpoints import latest_checkpoint, list_checkpoints, recover, save_checkpoint, write_folder
+from utils.checkpoints import latest_checkpoint, prepare_output_dir, read_state, save_checkpoint, write_folder
 from utils.console import UserError
 from utils.devices import choose_attention, choose_device, choose_precision, describe, used_memory
+from utils.guard import Guard
 from utils.manifest import check_manifest
 from utils.metrics import compute_metrics
 from utils.offline import require, require_model
@@ -64,8 +64,6 @@ FREE_ON_RESUME = {
     "per_device_train_batch_size", "gradient_accumulation_steps", "per_device_eval_batch_size",
     "gradient_checkpointing",
 }  # fmt: skip
-MAX_BAD_STEPS = 20  # in a row; fp16's scaler needs several to find its scale
-MAX_ZERO_LOSSES = 3
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -161,33 +159,9 @@ def saved_settings(output_dir: Path) -> dict:
     return {name: value for name, value in settings.items() if name not in ("resume", "output_dir")}
 
 
-def read_state(checkpoint: Path) -> dict:
-    return json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
-
-
 def as_settings(args: argparse.Namespace) -> dict:
     """The resolved flags as plain values, to be saved and shown."""
     return {name: str(value) if isinstance(value, Path) else value for name, value in sorted(vars(args).items())}
-
-
-def prepare_output_dir(args: argparse.Namespace) -> None:
-    """Refuses to write over an earlier run, unless that was asked for."""
-    final_model = args.output_dir / "final_model"
-    recover(final_model)
-    earlier = [path for path in (final_model, *list_checkpoints(args.output_dir)) if path.exists()]
-    if earlier and not args.resume and not args.overwrite_output_dir:
-        raise UserError(
-            f"{args.output_dir} holds an earlier run ({', '.join(path.name for path in earlier)}). "
-            "Go on with it: --resume. Delete it: --overwrite_output_dir. Or choose another --output_dir."
-        )
-    try:
-        args.output_dir.mkdir(parents=True, exist_ok=True)
-        if args.overwrite_output_dir:
-            for path in (*earlier, args.output_dir / "runs"):
-                shutil.rmtree(path, ignore_errors=True)
-            (args.output_dir / "training_log.jsonl").unlink(missing_ok=True)
-    except OSError as error:
-        raise UserError(f"{args.output_dir} can't be written: {error.strerror}. Choose another --output_dir.") from None
 
 
 def learning_rate_at(step: int, total_steps: int, args: argparse.Namespace) -> float:
@@ -237,35 +211,6 @@ def accumulate_gradients(run: "Training", batch_indices: np.ndarray) -> torch.Te
             accelerator.backward(loss * processes)
         total += loss.detach()
     return total
-
-
-class Guard:
-    """Stops a run that fails: steps whose loss or gradient is not finite, or whose loss reads exactly 0, in a row."""
-
-    def __init__(self, precision: str):
-        self.precision, self.bad_steps, self.zero_losses = precision, 0, 0
-
-    def check(self, step: int, loss: float, grad_norm: float) -> bool:
-        """Whether this step may reach the weights. Raises UserError where too many may not."""
-        finite = math.isfinite(loss) and math.isfinite(grad_norm)
-        self.bad_steps = 0 if finite else self.bad_steps + 1
-        self.zero_losses = self.zero_losses + 1 if loss == 0.0 else 0
-        if not finite and self.precision != "fp16":  # fp16's scaler skips steps as a matter of course
-            console.warn(f"step {step}: loss {loss}, gradient norm {grad_norm}: not applied to the weights")
-        if self.bad_steps >= MAX_BAD_STEPS or self.zero_losses >= MAX_ZERO_LOSSES:
-            if self.bad_steps >= MAX_BAD_STEPS:
-                found = f"{self.bad_steps} steps in a row without a finite loss and gradient"
-            else:
-                found = f"{self.zero_losses} steps in a row with a loss of exactly 0"
-            why = (
-                "fp16 holds numbers up to 65,504, and MobileBERT's activations pass that. Use --bf16 (Ampere and "
-                "newer) or --mixed_precision no"
-                if self.precision == "fp16"
-                else "The starting weights may be damaged, or --learning_rate too high. Try --mixed_precision no and a "
-                "lower --learning_rate, or download the model again: python download_data.py --only model --force"
-            )
-            raise UserError(f"training stopped at step {step}: {found}. The weights were not touched by them. {why}.")
-        return finite
 
 
 def smaller_micro_batch(micro_batch_size: int, accelerator: Accelerator) -> int:
@@ -522,7 +467,7 @@ def train(run: Training, log: TrainingLog, bar: tqdm) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    prepare_output_dir(args)
+    prepare_output_dir(args.output_dir, args.resume, args.overwrite_output_dir)
     examples, eval_examples = load_questions(args)
     features = prepare_train_features(examples, load_tokenizer(args.model_dir), args.max_length, args.doc_stride)
     accelerator, precision = start_accelerator(args)

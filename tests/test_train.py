@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from scripts import PROJECT_ROOT, assert_refused, run_script
 
 from utils.console import UserError
+from utils.guard import MAX_BAD_STEPS, Guard
 
 spec = importlib.util.spec_from_file_location("train_script", PROJECT_ROOT / "train.py")
 train_script = importlib.util.module_from_spec(spec)
@@ -63,7 +64,7 @@ def make_run(model_dir: Path, output_dir: Path, *flags: object) -> tuple:
     """A Training and its log in this process, as main() makes them."""
     args = train_script.parse_args([*map(str, SMALL), "--model_dir", str(model_dir), "--output_dir", str(output_dir),
                                     *map(str, flags)])  # fmt: skip
-    train_script.prepare_output_dir(args)
+    train_script.prepare_output_dir(args.output_dir, args.resume, args.overwrite_output_dir)
     examples, eval_examples = train_script.load_questions(args)
     tokenizer = train_script.load_tokenizer(model_dir)
     features = train_script.prepare_train_features(examples, tokenizer, args.max_length, args.doc_stride)
@@ -308,15 +309,15 @@ def test_mobilebert_that_overflows_fp16_is_caught(tiny_model, tmp_path, monkeypa
 
 
 def test_fp16_faults_are_explained_as_such():
-    guard = train_script.Guard("fp16")
+    guard = Guard("fp16")
     with pytest.raises(UserError, match=r"65,504.*--bf16"):
-        for step in range(train_script.MAX_BAD_STEPS):
+        for step in range(MAX_BAD_STEPS):
             guard.check(step, math.nan, math.nan)
 
 
 def test_the_guard_forgives_a_bad_step_among_good_ones():
-    guard = train_script.Guard("no")
-    for step in range(10 * train_script.MAX_BAD_STEPS):
+    guard = Guard("no")
+    for step in range(10 * MAX_BAD_STEPS):
         bad = step % 5 == 4
         assert guard.check(step, math.inf if bad else 1.0, 1.0) is not bad
 

@@ -17,6 +17,32 @@ MARKER = "complete.json"
 NAME = re.compile(r"checkpoint-(\d+)")
 
 
+def prepare_output_dir(output_dir: Path, resume: bool, overwrite: bool) -> None:
+    """Makes the folder of a training. Raises UserError where it holds an earlier run and neither flag is given, or
+    can't be written; `overwrite` deletes that run."""
+    final_model = output_dir / "final_model"
+    recover(final_model)
+    earlier = [path for path in (final_model, *list_checkpoints(output_dir)) if path.exists()]
+    if earlier and not resume and not overwrite:
+        raise UserError(
+            f"{output_dir} holds an earlier run ({', '.join(path.name for path in earlier)}). "
+            "Go on with it: --resume. Delete it: --overwrite_output_dir. Or choose another --output_dir."
+        )
+    try:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        if overwrite:
+            for path in (*earlier, output_dir / "runs"):
+                shutil.rmtree(path, ignore_errors=True)
+            (output_dir / "training_log.jsonl").unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"{output_dir} can't be written: {error.strerror}. Choose another --output_dir.") from None
+
+
+def read_state(checkpoint: Path) -> dict:
+    """What state.json of a checkpoint says: step, settings, and what else train.py saved."""
+    return json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
+
+
 def save_checkpoint(output_dir: Path, step: int, write: Callable[[Path], None], limit: int) -> Path:
     """Saves `output_dir/checkpoint-{step}` with what `write(folder)` puts into it, then removes the oldest checkpoints
     beyond `limit`. Raises UserError where the disk is full or not writable; older checkpoints stay then."""
