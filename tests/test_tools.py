@@ -1,0 +1,51 @@
+"""The tools and benchmarks run, on little, and leave what they promise."""
+
+import json
+
+import torch
+from safetensors.torch import load_file
+from scripts import PROJECT_ROOT, assert_refused, run_script
+
+from utils.reader import Reader
+
+TEXT = "Ada Lovelace wrote it in 1843."
+
+
+def test_the_sample_reader_is_made_in_half_precision_with_a_card(tiny_model, tmp_path):
+    trained, sample = tmp_path / "trained", tmp_path / "sample"
+    data = PROJECT_ROOT / "data" / "sample"
+    run_script("train.py", "--model_dir", tiny_model, "--train_file", data / "train.json", "--eval_file",
+               data / "dev.json", "--max_steps", 1, "--max_eval_samples", 1, "--output_dir", trained)  # fmt: skip
+    metrics = {"exact_match": 59.3, "f1": 70.5, "total": 4961, "settings": {"mixed_precision": "bf16"}}
+    (tmp_path / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
+    run_script("tools/make_sample.py", "--model_dir", trained / "final_model", "--output_dir", sample,
+               "--metrics", tmp_path / "metrics.json")  # fmt: skip
+    assert all(tensor.dtype == torch.float16 for tensor in load_file(sample / "model.safetensors").values())
+    card = (sample / "README.md").read_text(encoding="utf-8")
+    assert "EM 59.30, F1 70.50 on 4,961 questions" in card
+    settings = (sample / "reader.json").read_text(encoding="utf-8")
+    assert str(tmp_path) not in settings + card
+    assert Reader(sample, "cpu", "no").answer("Who?", TEXT)["text"] in TEXT
+
+
+def test_an_untrained_encoder_makes_no_sample(tiny_encoder, tmp_path):
+    done = run_script("tools/make_sample.py", "--model_dir", tiny_encoder, "--output_dir", tmp_path / "new", code=2)
+    assert_refused(done, "ForQuestionAnswering")
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_ceiling_of_the_sample_questions_is_near_100(real_tokenizer_dir, tmp_path):
+    output = tmp_path / "ceiling.json"
+    run_script("benchmarks/ceiling.py", "--model_dir", real_tokenizer_dir, "--output", output)
+    result = json.loads(output.read_text(encoding="utf-8"))
+    for windows in ("384/128", "96/32"):
+        assert result[windows]["ceiling"]["exact_match"] > 98
+        assert result[windows]["labels"]["share"] > 0.98
+
+
+def test_long_contexts_are_scored_under_every_rule(tiny_model, tmp_path):
+    output = tmp_path / "long.json"
+    run_script("benchmarks/long_contexts.py", "--model_dir", tiny_model, "--max_samples", 2, "--output", output)
+    results = json.loads(output.read_text(encoding="utf-8"))["results"]
+    assert results.keys() == {"1", "8", "all"}
+    assert all(scores.keys() == {"raw", "cls", "softmax"} for scores in results.values())
