@@ -1,1 +1,1 @@
-"""What two of the four scripts share. HOUSE: text to tensors is windows and batches, logits to text is spans."""
+"""What two of the four scripts share. Text to tensors: windows, batches. Logits to text: spans. All of it: reader."""
