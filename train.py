@@ -35,7 +35,14 @@ from tqdm.auto import tqdm
 
 from utils import console
 from utils.batches import epoch_batches, micro_batches, pad_batch
-from utils.checkpoints import latest_checkpoint, prepare_output_dir, read_state, save_checkpoint, write_folder
+from utils.checkpoints import (
+    delete_earlier_run,
+    latest_checkpoint,
+    prepare_output_dir,
+    read_state,
+    save_checkpoint,
+    write_folder,
+)
 from utils.console import UserError
 from utils.devices import choose_attention, choose_device, choose_precision, describe, used_memory
 from utils.guard import Guard
@@ -479,6 +486,8 @@ def main(argv: list[str] | None = None) -> None:
     )  # fmt: skip
     if checkpoint:
         run.resume(checkpoint)
+    if args.overwrite_output_dir and accelerator.is_main_process:
+        delete_earlier_run(args.output_dir)  # only now that nothing else can be refused
     log = TrainingLog(args.output_dir, run.step, writes=accelerator.is_main_process)
     say = accelerator.print
     say(describe_run(run, checkpoint))

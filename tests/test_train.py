@@ -16,9 +16,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from scripts import PROJECT_ROOT, assert_refused, run_script
+from transformers import AutoModelForQuestionAnswering, AutoTokenizer
 
 from utils.console import UserError
 from utils.guard import MAX_BAD_STEPS, Guard
+from utils.reader import Reader
+from utils.squad import read_examples
+from utils.windows import prepare_validation_features
 
 spec = importlib.util.spec_from_file_location("train_script", PROJECT_ROOT / "train.py")
 train_script = importlib.util.module_from_spec(spec)
@@ -108,6 +112,27 @@ def test_training_reduces_the_loss(tiny_model, tmp_path):
     run_script("train.py", "--model_dir", tiny_model, "--output_dir", tmp_path, *SMALL, "--num_train_epochs", 12)
     losses = [line["loss"] for line in log_without_times(tmp_path) if "loss" in line]
     assert sum(losses[-3:]) < 0.9 * sum(losses[:3])
+
+
+def test_final_model_gives_the_same_logits_in_plain_transformers(trained):
+    folder = trained / "final_model"
+    model = AutoModelForQuestionAnswering.from_pretrained(folder, local_files_only=True).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    reader = Reader(folder, "cpu", "no")
+    examples = read_examples(DEV)[:4]
+    features = prepare_validation_features(examples, reader.tokenizer, 384, 128)
+    rows, start_logits, end_logits = reader.logits(features, range(len(features)))
+    for i, row in enumerate(rows):
+        example, size = examples[row["example_index"]], len(row["input_ids"])
+        inputs = tokenizer(
+            example["question"], example["context"], padding="max_length", max_length=384, return_tensors="pt",
+            return_token_type_ids=True,
+        )  # fmt: skip
+        assert inputs["input_ids"][0, :size].tolist() == row["input_ids"].tolist()
+        with torch.no_grad():
+            output = model(**inputs)
+        np.testing.assert_allclose(start_logits[i, :size], output.start_logits[0, :size], atol=1e-4)
+        np.testing.assert_allclose(end_logits[i, :size], output.end_logits[0, :size], atol=1e-4)
 
 
 # equal runs
@@ -371,6 +396,15 @@ def test_a_folder_with_an_earlier_run_is_refused(trained, tiny_model):
     done = run_script("train.py", "--model_dir", tiny_model, "--output_dir", trained, *SMALL, code=2)
     assert_refused(done, "--resume", "--overwrite_output_dir", "final_model")
     assert sorted(path.stat().st_mtime_ns for path in trained.rglob("*")) == before
+
+
+def test_overwriting_deletes_the_earlier_run_only_when_nothing_can_be_refused(trained, tiny_model, tmp_path):
+    shutil.copytree(trained, tmp_path / "run")
+    flags = ("--model_dir", tiny_model, "--output_dir", tmp_path / "run", *SMALL, "--overwrite_output_dir")
+    assert_refused(run_script("train.py", *flags, "--eval_file", tmp_path / "none.json", code=2), "none.json")
+    assert (tmp_path / "run" / "final_model" / "model.safetensors").exists()
+    run_script("train.py", *flags, "--max_steps", 2)
+    assert {path.name for path in (tmp_path / "run").glob("checkpoint-*")} == {"checkpoint-2"}
 
 
 def test_resuming_with_other_settings_is_refused(trained, tmp_path):

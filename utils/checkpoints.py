@@ -19,10 +19,9 @@ NAME = re.compile(r"checkpoint-(\d+)")
 
 def prepare_output_dir(output_dir: Path, resume: bool, overwrite: bool) -> None:
     """Makes the folder of a training. Raises UserError where it holds an earlier run and neither flag is given, or
-    can't be written; `overwrite` deletes that run."""
-    final_model = output_dir / "final_model"
-    recover(final_model)
-    earlier = [path for path in (final_model, *list_checkpoints(output_dir)) if path.exists()]
+    can't be written. Nothing is deleted yet."""
+    recover(output_dir / "final_model")
+    earlier = earlier_run(output_dir)
     if earlier and not resume and not overwrite:
         raise UserError(
             f"{output_dir} holds an earlier run ({', '.join(path.name for path in earlier)}). "
@@ -30,12 +29,19 @@ def prepare_output_dir(output_dir: Path, resume: bool, overwrite: bool) -> None:
         )
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
-        if overwrite:
-            for path in (*earlier, output_dir / "runs"):
-                shutil.rmtree(path, ignore_errors=True)
-            (output_dir / "training_log.jsonl").unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f"{output_dir} can't be written: {error.strerror}. Choose another --output_dir.") from None
+
+
+def delete_earlier_run(output_dir: Path) -> None:
+    """Removes what an earlier training left in its folder."""
+    for path in (*earlier_run(output_dir), output_dir / "runs"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def earlier_run(output_dir: Path) -> list[Path]:
+    """The final model and the checkpoints in the folder of a training."""
+    return [path for path in (output_dir / "final_model", *list_checkpoints(output_dir)) if path.exists()]
 
 
 def read_state(checkpoint: Path) -> dict:
