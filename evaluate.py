@@ -94,7 +94,9 @@ def predict(examples: list[dict], args: argparse.Namespace) -> tuple[dict[str, s
     from utils.reader import Reader
 
     reader = Reader(args.model_dir, args.device, args.mixed_precision, args.batch_size)
-    print(f"model: {args.model_dir}\ndevice: {describe(reader.device)}, mixed precision: {reader.precision}")
+    print(
+        f"model: {console.shown(args.model_dir)}\ndevice: {describe(reader.device)}, mixed precision: {reader.precision}"
+    )
     predictions: dict[str, str] = {}
     began = time.monotonic()
     partial = args.output_dir / "nbest_predictions.json.partial"
@@ -173,7 +175,7 @@ def main(argv: list[str] | None = None) -> None:
         write_json(
             args.output_dir / "metrics.json", {**metrics, "eval_file": str(args.eval_file), "settings": settings}
         )
-        print(f"\nwrote predictions.json, nbest_predictions.json and metrics.json to {args.output_dir}")
+        print(f"\nwrote predictions.json, nbest_predictions.json and metrics.json to {console.shown(args.output_dir)}")
     print(f"EM {metrics['exact_match']:.2f}  F1 {metrics['f1']:.2f}  on {metrics['total']:,} questions")
 
 

@@ -507,7 +507,7 @@ def main(argv: list[str] | None = None) -> None:
         draw_training_curve(log.lines, args.output_dir / "training_curve.png")
     say(f"{run.step - first_step:,} steps in {(time.monotonic() - began) / 60:.1f} min, peak memory {peak:,.0f} MB")
     say(f"best epoch {best['epoch']:.2f}: EM {best['exact_match']:.2f}, F1 {best['f1']:.2f}")
-    say(f"saved {final_model} ({megabytes:.0f} MB)")
+    say(f"saved {console.shown(final_model)} ({megabytes:.0f} MB)")
     accelerator.end_training()
 
 
@@ -526,7 +526,8 @@ def progress_bar(run: Training) -> tqdm:
 
 def describe_run(run: Training, checkpoint: Path | None) -> str:
     """What is about to happen, in a few lines."""
-    settings = " ".join(f"{name}={value}" for name, value in as_settings(run.args).items())
+    values = {name: console.shown(v) if isinstance(v, Path) else v for name, v in sorted(vars(run.args).items())}
+    settings = " ".join(f"{name}={value}" for name, value in values.items())
     parameters = sum(parameter.numel() for parameter in run.model.parameters())
     lines = [
         textwrap.fill(f"settings: {settings}", 120, subsequent_indent="  ", break_on_hyphens=False),
@@ -537,7 +538,7 @@ def describe_run(run: Training, checkpoint: Path | None) -> str:
         f"{run.effective_batch} windows; {len(run.eval_examples):,} questions to score",
     ]
     if checkpoint:
-        lines.append(f"resumed from {checkpoint} after step {run.step}")
+        lines.append(f"resumed from {console.shown(checkpoint)} after step {run.step}")
     return "\n".join(lines)
 
 

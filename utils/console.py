@@ -58,6 +58,12 @@ def run(main: Callable[[], None]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def shown(path: Path) -> str:
+    """A path for people: as seen from the current folder where it lies below that."""
+    path = Path(path).absolute()
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
 def note(text: str) -> None:
     """Prints a remark about the run to standard error, where it can't mix with results."""
     print(paint(text, "dim", sys.stderr), file=sys.stderr)
