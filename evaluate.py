@@ -94,9 +94,8 @@ def predict(examples: list[dict], args: argparse.Namespace) -> tuple[dict[str, s
     from utils.reader import Reader
 
     reader = Reader(args.model_dir, args.device, args.mixed_precision, args.batch_size)
-    print(
-        f"model: {console.shown(args.model_dir)}\ndevice: {describe(reader.device)}, mixed precision: {reader.precision}"
-    )
+    print(f"model: {console.shown(args.model_dir)}")
+    print(f"device: {describe(reader.device)}, mixed precision: {reader.precision}")
     predictions: dict[str, str] = {}
     began = time.monotonic()
     partial = args.output_dir / "nbest_predictions.json.partial"
