@@ -362,7 +362,7 @@ class Training:
 def load_questions(args: argparse.Namespace) -> tuple[list[dict], list[dict]]:
     """The examples to train on and the examples to score. Raises UserError for all that can be wrong with them."""
     require_model(args.model_dir, DOWNLOAD)
-    for path in {args.model_dir, args.train_file, args.eval_file}:
+    for path in dict.fromkeys((args.model_dir, args.train_file, args.eval_file)):
         if require(path, "a file or folder with questions", DOWNLOAD).is_dir():
             check_manifest(path, full=False)
     console.note("reading questions ...")

@@ -630,7 +630,13 @@ def test_proxy_is_used_for_everything(script, hub, json_files):
 def test_ctrl_c_keeps_what_has_arrived(script, hub, model_files):
     size = len(model_files["pytorch_model.bin"])
     hub.fail("pytorch_model.bin", {"stall": size // 2})
-    running = script("--endpoint", hub.url, "--only", "model", start=subprocess.Popen)
+
+    def start(*arguments, **keywords):
+        # a background job's children ignore SIGINT by inheritance; a user's terminal does not
+        keywords["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
+        return subprocess.Popen(*arguments, **keywords)
+
+    running = script("--endpoint", hub.url, "--only", "model", start=start)
     part, deadline = None, time.monotonic() + 60
     while not (part and part.stat().st_size > size // 4) and time.monotonic() < deadline:
         time.sleep(0.02)
