@@ -17,7 +17,7 @@ import numpy as np
 from utils.batches import length_sorted_batches, pad_batch
 from utils.console import UserError
 from utils.offline import require_model
-from utils.spans import best_spans, merge_windows
+from utils.spans import best_spans, merge_windows, relative_to_cls
 from utils.windows import Features, check_window_settings, load_tokenizer, prepare_validation_features
 
 SETTINGS_FILE = "reader.json"
@@ -95,8 +95,8 @@ class Reader:
         for windows in length_sorted_batches(features.lengths, self.batch_size):
             rows, start_logits, end_logits = self.logits(features, windows)
             first, last, scores, log_normaliser = best_spans(
-                start_logits,
-                end_logits,
+                self.comparable(start_logits, rows),
+                self.comparable(end_logits, rows),
                 np.array([row["context_start"] for row in rows]),
                 np.array([row["context_end"] for row in rows]),
                 n_best=max(top_k, SPANS_KEPT),
@@ -115,6 +115,10 @@ class Reader:
             (has_question[i] and merge_windows(spans[i], log_normalisers[i], example["context"], top_k)) or [nothing]
             for i, example in enumerate(examples)
         ]
+
+    def comparable(self, logits: np.ndarray, rows: Sequence[dict]) -> np.ndarray:
+        """Logits (B, L) of the windows `rows` on a scale that all windows of a question share."""
+        return relative_to_cls(logits)
 
     def logits(self, features: Features, windows: Sequence[int]) -> tuple[list[dict], np.ndarray, np.ndarray]:
         """The windows as dicts, and start_logits and end_logits float32 (B, L).
