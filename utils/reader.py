@@ -143,7 +143,7 @@ class Reader:
         return rows, logits[0], logits[1]
 
 
-def load_model(model_dir: str | Path, attention: str = "sdpa"):
+def load_model(model_dir: str | Path, attention: str | None = None):
     """The question-answering model of a folder, in fp32 on the CPU. Raises UserError where it has none."""
     model, missing = load_encoder(model_dir, "Run: python train.py", attention)
     if missing:
@@ -156,7 +156,7 @@ def load_model(model_dir: str | Path, attention: str = "sdpa"):
     return model
 
 
-def load_encoder(model_dir: str | Path, remedy: str, attention: str = "sdpa"):
+def load_encoder(model_dir: str | Path, remedy: str, attention: str | None = None):
     """Any encoder folder as a question-answering model in fp32 on the CPU, and the names of the weights of its output
     layer that the folder lacks (drawn anew).
 
