@@ -8,6 +8,7 @@
 
 Reads --model_dir, --train_file and --eval_file. Writes to --output_dir: final_model (the best epoch by F1, a plain
 Hugging Face folder with reader.json), checkpoint-N, training_log.jsonl, training_curve.png and runs/ for TensorBoard.
+The windows of 1,000 questions and more are kept in data/cache for the next training; the folder may be deleted.
 """
 
 from utils.offline import MODEL_DIR, OUTPUT_DIR, SAMPLE_DATA_DIR, SAMPLE_MODEL_DIR, SQUAD_DIR, go_offline
@@ -45,6 +46,7 @@ from utils.checkpoints import (
 )
 from utils.console import UserError
 from utils.devices import choose_attention, choose_device, choose_precision, describe, used_memory
+from utils.feature_cache import cached_train_features
 from utils.guard import Guard
 from utils.manifest import check_manifest
 from utils.metrics import compute_metrics
@@ -52,7 +54,7 @@ from utils.offline import require, require_model
 from utils.reader import Reader, load_encoder, save_reader
 from utils.report import TrainingLog, draw_training_curve
 from utils.squad import read_examples
-from utils.windows import Features, check_window_settings, load_tokenizer, prepare_train_features
+from utils.windows import Features, check_window_settings, load_tokenizer
 
 DOWNLOAD = "Run: python download_data.py (or try: python train.py --sample)"
 PRESETS = {
@@ -476,7 +478,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     prepare_output_dir(args.output_dir, args.resume, args.overwrite_output_dir)
     examples, eval_examples = load_questions(args)
-    features = prepare_train_features(examples, load_tokenizer(args.model_dir), args.max_length, args.doc_stride)
+    features = cached_train_features(examples, load_tokenizer(args.model_dir), args.max_length, args.doc_stride)
     accelerator, precision = start_accelerator(args)
     checkpoint = latest_checkpoint(args.output_dir) if args.resume else None
     model, optimizer = start_model(args, checkpoint or args.model_dir, accelerator, precision)

@@ -71,7 +71,7 @@ def make_run(model_dir: Path, output_dir: Path, *flags: object) -> tuple:
     train_script.prepare_output_dir(args.output_dir, args.resume, args.overwrite_output_dir)
     examples, eval_examples = train_script.load_questions(args)
     tokenizer = train_script.load_tokenizer(model_dir)
-    features = train_script.prepare_train_features(examples, tokenizer, args.max_length, args.doc_stride)
+    features = train_script.cached_train_features(examples, tokenizer, args.max_length, args.doc_stride)
     accelerator, precision = train_script.start_accelerator(args)
     model, optimizer = train_script.start_model(args, model_dir, accelerator, precision)
     run = train_script.Training(

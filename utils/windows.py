@@ -10,6 +10,7 @@ tokenizer's own pair template puts around them). Cutting equals, id for id, what
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -202,20 +203,20 @@ def prepare_train_features(
     positions are 0, the [CLS] token.
     """
     features = prepare_validation_features(examples, tokenizer, max_length, doc_stride)
-    # the range of tokens of each context, from the windows of its questions
-    first_of = np.full(len(examples), np.iinfo(np.int64).max)
-    last_of = np.zeros(len(examples), dtype=np.int64)
-    np.minimum.at(first_of, features.example_index, features.first_token)
-    np.maximum.at(last_of, features.example_index, features.last_token)
+    # characters of the answers, (Q,)
+    begin = np.array([example["answers"]["answer_start"][0] for example in examples], dtype=np.int64)
+    end = begin + np.array([len(example["answers"]["text"][0]) for example in examples])
 
-    start_token = np.empty(len(examples), dtype=np.int64)
-    end_token = np.empty(len(examples), dtype=np.int64)
-    for q, example in enumerate(examples):
-        begin = example["answers"]["answer_start"][0]
-        end = begin + len(example["answers"]["text"][0])
-        starts, ends = features.context_offsets[first_of[q] : last_of[q]].T
-        start_token[q] = first_of[q] + np.searchsorted(ends, begin, side="right")  # first token that ends after begin
-        end_token[q] = first_of[q] + np.searchsorted(starts, end, side="left") - 1  # last one that starts before end
+    # A token's key is its context's first token and its place in the context, so keys rise over all contexts, and one
+    # search finds every answer. A context without any token shares its key with the next: its window holds no answer.
+    questions = np.arange(len(examples))
+    first_of_context = features.first_token[np.searchsorted(features.example_index, questions)]  # (Q,)
+    firsts = np.unique(first_of_context)
+    base = np.repeat(firsts, np.diff(firsts, append=len(features.context_ids))) << 32
+    starts, ends = features.context_offsets.T
+    # from the first token that ends after the answer's beginning to the last one that starts before its end
+    start_token = np.searchsorted(base + ends, (first_of_context << 32) + begin, side="right")
+    end_token = np.searchsorted(base + starts, (first_of_context << 32) + end, side="left") - 1
 
     start, end = start_token[features.example_index], end_token[features.example_index]
     inside = (features.first_token <= start) & (start <= end) & (end < features.last_token)
@@ -231,14 +232,16 @@ def tokenize(
     tokenizer: Tokenizer, texts: list[str], with_offsets: bool = False
 ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
     """All tokens of all texts in one row: ids int32 (T,), offsets int32 (T, 2) or None, splits int64 (texts + 1,)."""
+    encode = tokenizer.encode_batch if with_offsets else tokenizer.encode_batch_fast  # "fast": without offsets
     ids, offsets, sizes = [], [], [0]
     for begin in range(0, len(texts), 1000):  # 1,000 at a time: an Encoding is far larger than what is kept of it
         some = [replace_surrogates(text) for text in texts[begin : begin + 1000]]
-        for encoding in tokenizer.encode_batch(some, add_special_tokens=False):
-            ids.append(np.array(encoding.ids, dtype=np.int32))
-            sizes.append(len(encoding.ids))
-            if with_offsets:
-                offsets.append(np.array(encoding.offsets, dtype=np.int32).reshape(-1, 2))
+        encodings = encode(some, add_special_tokens=False)
+        sizes += [len(encoding) for encoding in encodings]
+        ids.append(np.fromiter(chain.from_iterable(e.ids for e in encodings), dtype=np.int32))
+        if with_offsets:
+            numbers = chain.from_iterable(chain.from_iterable(e.offsets for e in encodings))
+            offsets.append(np.fromiter(numbers, dtype=np.int32).reshape(-1, 2))
     all_ids = np.concatenate(ids) if ids else np.zeros(0, dtype=np.int32)
     all_offsets = None
     if with_offsets:
