@@ -1,0 +1,185 @@
+"""Choosing the best answer, and the 20 best, from logits that are in memory.
+
+    python benchmarks/spans.py
+
+Ours: utils.spans in batches of 32 windows, as utils.reader calls it. Peer: the usual Python loops over the 20 best
+starts and ends, the windows rows of a dataset and padded to 384; at its best the same loops over Python lists, made
+beforehand, without padding, or the vectorised search of transformers' pipeline. The logits are those of models/sample,
+computed once and kept in benchmarks/.cache. The best answers of both are compared. Writes
+benchmarks/results/spans_best.json and spans_20_best.json. Takes about 3 minutes on 2 CPU cores, and 2 more for logits.
+"""
+
+import tempfile
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from pairs import DEV_FILE, PROJECT_ROOT, Peer, arguments, cpu, own_versions, report, seconds_of, summarize, take_turns
+
+from utils import console
+from utils.batches import length_sorted_batches, padded_length
+from utils.manifest import sha256_of
+from utils.offline import SAMPLE_MODEL_DIR
+from utils.reader import SPANS_KEPT, Reader
+from utils.spans import best_spans, merge_windows, relative_to_cls
+from utils.squad import read_examples
+from utils.windows import prepare_validation_features
+
+CACHE_DIR = PROJECT_ROOT / "benchmarks" / ".cache"
+BATCH_SIZE = 32
+TARGETS = {1: 10, 20: 5}
+
+
+def logits_of(reader: Reader, examples: list[dict], cache: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Start and end logits of every token of every window in one row, float32, and the windows' lengths; from `cache`
+    where it was computed before."""
+    settings = reader.settings
+    features = prepare_validation_features(examples, reader.tokenizer, settings["max_length"], settings["doc_stride"])
+    lengths = features.lengths
+    if not cache.exists():
+        splits = np.concatenate([[0], np.cumsum(lengths)])
+        start, end = (np.zeros(splits[-1], dtype=np.float32) for _ in range(2))
+        console.note(f"computing the logits of {len(features):,} windows, once ...")
+        for windows in length_sorted_batches(lengths, BATCH_SIZE):
+            _, start_logits, end_logits = reader.logits(features, windows)
+            for row, i in enumerate(windows):
+                start[splits[i] : splits[i + 1]] = start_logits[row, : lengths[i]]
+                end[splits[i] : splits[i + 1]] = end_logits[row, : lengths[i]]
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(cache, start=start, end=end)
+    with np.load(cache) as file:
+        return features, file["start"], file["end"]
+
+
+def padded_batches(features, start: np.ndarray, end: np.ndarray, max_length: int) -> list[tuple]:
+    """Batches as the model gives them: the windows as dicts, and logits (B, L)."""
+    lengths = features.lengths
+    splits = np.concatenate([[0], np.cumsum(lengths)])
+    batches = []
+    for windows in length_sorted_batches(lengths, BATCH_SIZE):
+        logits = np.zeros((2, len(windows), padded_length(int(lengths[windows].max()), max_length)), dtype=np.float32)
+        for row, i in enumerate(windows):
+            logits[0, row, : lengths[i]] = start[splits[i] : splits[i + 1]]
+            logits[1, row, : lengths[i]] = end[splits[i] : splits[i + 1]]
+        batches.append(([features[i] for i in windows], *logits))
+    return batches
+
+
+def choose(batches: list[tuple], contexts: list[str], settings: dict, n_best: int, relative: bool = True) -> list:
+    """The n_best best answers of every question, as utils.reader chooses them; with relative=False windows compete by
+    their raw scores."""
+    comparable = relative_to_cls if relative else lambda logits: logits
+    spans: list[list] = [[] for _ in contexts]
+    log_normalisers: list[list[float]] = [[] for _ in contexts]
+    for rows, start_logits, end_logits in batches:
+        first, last, scores, log_normaliser = best_spans(
+            comparable(start_logits),
+            comparable(end_logits),
+            np.array([row["context_start"] for row in rows]),
+            np.array([row["context_end"] for row in rows]),
+            n_best=max(n_best, SPANS_KEPT),
+            max_answer_length=settings["max_answer_length"],
+            temperature=settings["temperature"],
+        )
+        for b, row in enumerate(rows):
+            starts, ends = row["offsets"][first[b], 0], row["offsets"][last[b], 1]
+            question = row["example_index"]
+            spans[question] += zip(starts.tolist(), ends.tolist(), scores[b].tolist(), strict=True)
+            log_normalisers[question].append(float(log_normaliser[b]))
+    return [
+        merge_windows(found, logs, context, n_best)
+        for found, logs, context in zip(spans, log_normalisers, contexts, strict=True)
+    ]
+
+
+def only_highest(batches: list[tuple], count: int) -> list[tuple]:
+    """The batches with all but each window's `count` highest starts and ends out of the question."""
+    limited = []
+    for rows, *logits in batches:
+        lengths = np.array([len(row["input_ids"]) for row in rows])
+        kept = []
+        for some in logits:
+            real = np.where(np.arange(some.shape[1]) < lengths[:, None], some, -1e9)
+            least = np.sort(real, axis=1)[:, -count, None]
+            kept.append(np.where(real >= least, real, -1e9).astype(np.float32))
+        limited.append((rows, *kept))
+    return limited
+
+
+def compare(ours: list, raw: list, few: list, theirs: list, features) -> dict:
+    """How many best answers differ from the peer's, and why. raw: ours with windows competing by raw scores; few: the
+    same among the 20 highest starts and ends only, as the peer has it."""
+    windows = np.bincount(features.example_index, minlength=len(ours))
+    counts = {
+        "equal": 0,
+        "windows compete less [CLS]": 0,
+        "not among the peer's 20 starts and ends": 0,
+        "both": 0,
+        "unexplained": 0,
+    }
+    for answers, raw_answers, few_answers, span, number in zip(ours, raw, few, theirs, windows, strict=True):
+        mine, raw_mine, few_mine = (
+            [found[0]["start"], found[0]["end"]] if found else [0, 0] for found in (answers, raw_answers, few_answers)
+        )
+        if mine == span:
+            counts["equal"] += 1
+        elif number > 1 and raw_mine == span:
+            counts["windows compete less [CLS]"] += 1
+        elif few_mine == span:
+            counts["not among the peer's 20 starts and ends" if raw_mine == mine else "both"] += 1
+        else:
+            counts["unexplained"] += 1
+            console.note(f"not the peer's: {answers[:1]}, raw {raw_answers[:1]}, {few_answers[:1]} for {span}")
+    return counts
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = arguments(__doc__, "spans_best")
+    parser.add_argument("--eval_file", type=Path, default=DEV_FILE, help="questions")
+    parser.add_argument("--max_samples", type=int, default=4_961, help="use only so many questions")
+    parser.add_argument("--model_dir", type=Path, default=SAMPLE_MODEL_DIR, help="a trained model")
+    args = parser.parse_args(argv)
+
+    examples = read_examples(args.eval_file, "validation")[: args.max_samples]
+    contexts = [example["context"] for example in examples]
+    reader = Reader(args.model_dir, "cpu", batch_size=BATCH_SIZE)
+    key = f"{sha256_of(args.model_dir / 'model.safetensors')[:8]}-{args.eval_file.stem}-{len(examples)}"
+    features, start, end = logits_of(reader, examples, CACHE_DIR / f"logits-{key}.npz")
+    batches = padded_batches(features, start, end, reader.settings["max_length"])
+
+    with tempfile.TemporaryDirectory() as folder:
+        offsets = np.concatenate([features[i]["offsets"] for i in range(len(features))])
+        np.savez(
+            Path(folder) / "logits.npz", start=start, end=end, lengths=features.lengths, offsets=offsets,
+            example_index=features.example_index, contexts=np.array(contexts),
+        )  # fmt: skip
+        with Peer("spans", Path(folder) / "logits.npz", reader.settings["max_answer_length"]) as peer:
+            for n_best, target in TARGETS.items():
+                work = partial(choose, batches, contexts, reader.settings, n_best)
+                sides = {
+                    "utils.spans": lambda work=work: len(examples) / seconds_of(work),
+                    "loops over a dataset": lambda: len(examples) / peer("decode", way="dataset", n_best=20)["seconds"],
+                    "loops over lists": lambda: len(examples) / peer("decode", way="lists", n_best=20)["seconds"],
+                    "transformers' pipeline": lambda n=n_best: (
+                        len(examples) / peer("decode", way="pipeline", n_best=n)["seconds"]
+                    ),
+                }
+                for side in sides.values():
+                    side()  # warm up
+                figures = take_turns(sides, args.pairs)
+                peer("decode", way="dataset", n_best=20)
+                few = choose(only_highest(batches, 20), contexts, reader.settings, n_best, relative=False)
+                compared = compare(work(), work(relative=False), few, peer("best")["spans"], features)
+                print(f"best answers beside the peer's: {compared}")
+                ours, dataset, lists, pipeline = figures
+                name = "spans_best" if n_best == 1 else f"spans_{n_best}_best"
+                result = summarize(
+                    name, figures, [ours], [dataset], [lists, pipeline], "questions/s", target, cpu(),
+                    {"ours": own_versions(), "peer": peer.versions},
+                    questions=len(examples), windows=len(features), best_answers=compared,
+                )  # fmt: skip
+                report(result, figures, args.results_dir / f"{name}.json")
+
+
+if __name__ == "__main__":
+    console.run(main)
