@@ -1,10 +1,14 @@
 """Which device and precision are taken, and what is said where the one asked for is not there."""
 
+import subprocess
+import sys
+
+import numpy as np
 import pytest
 import torch
 
 from utils import devices
-from utils.console import UserError
+from utils.console import PROJECT_ROOT, UserError
 
 CPU = torch.device("cpu")
 NO_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
@@ -56,3 +60,12 @@ def test_autocast_computes_in_the_precision_asked_for(precision, dtype):
 def test_memory_is_counted_in_bytes_and_the_peak_is_not_below_what_is_used():
     used, peak = devices.used_memory(CPU), devices.used_memory(CPU, peak=True)
     assert 50e6 < used <= peak * 1.01 < 1e12
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="how Linux counts")
+def test_the_peak_is_the_own_one_and_not_that_of_a_large_parent():
+    """getrusage hands a parent's peak on to its children: a training would seem to need what its starter used."""
+    large = np.ones(2**27)  # 1 GiB
+    code = "import torch; from utils.devices import used_memory; print(used_memory(torch.device('cpu'), peak=True))"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=PROJECT_ROOT)
+    assert int(done.stdout) < large.nbytes

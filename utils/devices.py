@@ -3,6 +3,7 @@
 import os
 import shutil
 import sys
+from pathlib import Path
 
 import torch
 
@@ -91,6 +92,9 @@ def used_memory(device: torch.device, peak: bool = False) -> int:
         return memory.rss
     if os.name == "nt":
         return memory.peak_wset
+    if sys.platform == "linux":  # getrusage would give the parent's memory where that is larger
+        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+        return int(status.split("VmHWM:")[1].split()[0]) * 1024
     import resource
 
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in bytes on macOS
