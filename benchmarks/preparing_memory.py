@@ -3,8 +3,8 @@
     python benchmarks/preparing_memory.py --train_file ../shared/squad/train_11877.json
 
 The real questions are repeated until there are 87,599 of them over (at least) 18,896 distinct contexts, as in SQuAD's
-whole training set: every repetition puts a number before its contexts, so none is tokenized once for two. They are read from
-a file and prepared as train.py does it, in a fresh process, first without and then with a file in the cache. Figures
+whole training set: every repetition puts a number before its contexts, so none is tokenized once for two. They are
+read from a file and prepared as train.py does it, in a fresh process, first without and then with a cache. Figures
 are resident memory. Writes benchmarks/results/preparing_memory.json. Takes half a minute.
 """
 
@@ -38,7 +38,7 @@ def repeat(examples: list[dict]) -> list[dict]:
         copy, place = divmod(number, len(examples))
         example = examples[place]
         # now and then a question has a context of its own: more are asked about one context here than in the whole
-        prefix = f"{copy}. " if place % 86 else f"{copy}.{place}. "
+        prefix = f"{copy}. " if place % 70 else f"{copy}.{place}. "
         answers = example["answers"]
         repeated.append(
             {
