@@ -1,0 +1,65 @@
+"""One short question with MobileBERT in full size (random weights), warm: the median time to its answer.
+
+    python benchmarks/latency.py
+
+Ours: utils.reader in every precision and with every backend that is there. Peer: transformers' question-answering
+pipeline in fp32; at its best also in bf16. Writes benchmarks/results/latency.json. Takes about 2 minutes on 2 CPU
+cores.
+"""
+
+import json
+import statistics
+import tempfile
+from pathlib import Path
+
+from answering import readers_of
+from pairs import Peer, arguments, cpu, own_versions, random_reader, report, seconds_of, summarize, take_turns
+
+from utils import console
+
+TARGET = 0.5
+QUESTION = "How many ships did the keeper count in his last year?"
+CONTEXT = (
+    "The lighthouse on the northern cape was lit for the first time in 1871. Its keeper counted every ship that "
+    "passed: 1,204 in the first year, but only 73 in 1899, his last. By then most captains took the new canal, which "
+    "saved them two days and the dangerous currents around the cape."
+)
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = arguments(__doc__, "latency")
+    parser.add_argument("--repeats", type=int, default=50, help="questions in a turn; their median time counts")
+    parser.add_argument("--model_dir", type=Path, default=None, help="a model (default: MobileBERT, random weights)")
+    args = parser.parse_args(argv)
+    model_dir = args.model_dir or random_reader()
+
+    def ours(reader):
+        return lambda: (
+            1000 * statistics.median(seconds_of(lambda: reader.answer(QUESTION, CONTEXT)) for _ in range(args.repeats))
+        )
+
+    with tempfile.TemporaryDirectory() as folder:
+        no_questions = Path(folder) / "questions.json"
+        no_questions.write_text(json.dumps([]), encoding="utf-8")
+        with Peer("pipeline", model_dir.resolve(), no_questions) as peer:
+
+            def theirs(precision):
+                question = {"question": QUESTION, "context": CONTEXT, "repeats": args.repeats}
+                return lambda: 1000 * statistics.median(peer("ask", precision=precision, **question)["seconds"])
+
+            own = {f"Reader, {name}": ours(reader) for name, reader in readers_of(model_dir).items()}
+            best = {f"pipeline, {precision}": theirs(precision) for precision in ("bf16", "autocast")}
+            sides = own | {"pipeline": theirs("fp32")} | best
+            for side in sides.values():
+                side()  # warm up
+            figures = take_turns(sides, args.pairs)
+            versions = {"ours": own_versions(), "peer": peer.versions}
+    result = summarize(
+        "latency", figures, list(own), ["pipeline"], list(best), "ms, p50 (ratio: ours / peer, lower is better)",
+        TARGET, cpu(), versions, lower=True, repeats=args.repeats, words=len(CONTEXT.split()),
+    )  # fmt: skip
+    report(result, figures, args.results_dir / "latency.json")
+
+
+if __name__ == "__main__":
+    console.run(main)
