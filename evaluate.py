@@ -21,6 +21,7 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from utils import console
+from utils.backends import BACKENDS, PRECISIONS
 from utils.console import UserError, paint
 from utils.manifest import check_manifest
 from utils.metrics import compute_metrics, exact_match_score, f1_score
@@ -43,9 +44,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--max_samples", type=int, default=None, help="score only the first so many questions (default: all)")
     add("--show_examples", type=int, nargs="?", const=5, default=0, metavar="N", help="show N (or 5) of the questions")
     add("--n_best_size", type=int, default=20, help="answers a question in nbest_predictions.json, at most")
-    add("--batch_size", type=int, default=32, help="windows at once")
+    add("--batch_size", type=int, default=None, help="windows at once (default: 16 on a CPU, 32 on a GPU)")
+    add("--backend", choices=BACKENDS, default="auto", help="auto: ONNX Runtime on a CPU where exported, else PyTorch")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
-    add("--mixed_precision", choices=["auto", "no", "bf16", "fp16"], default="auto", help="auto: bf16 where it is fast")
+    add("--mixed_precision", choices=PRECISIONS, default="auto", help="auto: int8 where exported, bf16 where fast")
     add("--skip_bad_examples", action="store_true", help="leave invalid records out instead of refusing the file")
     args = parser.parse_args(argv)
     if args.sample:
@@ -90,12 +92,11 @@ def predict(examples: list[dict], args: argparse.Namespace) -> tuple[dict[str, s
 
     Returns {id: text}, and how it was done, for metrics.json.
     """
-    from utils.devices import describe, used_memory
     from utils.reader import Reader
 
-    reader = Reader(args.model_dir, args.device, args.mixed_precision, args.batch_size)
+    reader = Reader(args.model_dir, args.device, args.mixed_precision, args.batch_size, args.backend)
     print(f"model: {console.shown(args.model_dir)}")
-    print(f"device: {describe(reader.device)}, mixed precision: {reader.precision}")
+    print(f"device: {reader.backend.describe()}, mixed precision: {reader.backend.precision}")
     predictions: dict[str, str] = {}
     began = time.monotonic()
     partial = args.output_dir / "nbest_predictions.json.partial"
@@ -109,12 +110,16 @@ def predict(examples: list[dict], args: argparse.Namespace) -> tuple[dict[str, s
         nbest.write("\n}\n")
     partial.replace(args.output_dir / "nbest_predictions.json")
     seconds = time.monotonic() - began
-    peak = used_memory(reader.device, peak=True) / 2**20
+    peak = reader.backend.peak_memory() / 2**20
     print(
         f"{len(examples):,} questions in {seconds:.1f} s ({len(examples) / seconds:.1f}/s), peak memory {peak:,.0f} MB"
     )
     settings = {name: reader.settings[name] for name in ("max_length", "doc_stride", "max_answer_length")}
-    settings |= {"model_dir": str(args.model_dir), "device": str(reader.device), "mixed_precision": reader.precision}
+    settings |= {
+        "model_dir": str(args.model_dir),
+        "device": reader.backend.describe(),
+        "mixed_precision": reader.backend.precision,
+    }
     return predictions, settings
 
 

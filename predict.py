@@ -20,6 +20,7 @@ import sys
 from pathlib import Path
 
 from utils import console
+from utils.backends import BACKENDS, PRECISIONS
 from utils.console import UserError, note, paint
 from utils.offline import require
 from utils.squad import has_text, read_examples, replace_surrogates
@@ -40,12 +41,17 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--json", action="store_true", help="ask: print JSON for programs")
     add("--model_dir", type=Path, default=None, help="default: output/final_model, else models/sample")
     add("--sample", action="store_true", help="the model of output/sample, or the bundled one")
-    add("--batch_size", type=int, default=32, help="windows at once")
+    add("--batch_size", type=int, default=None, help="windows at once (default: 16 on a CPU, 32 on a GPU)")
+    add("--backend", choices=BACKENDS, default="auto", help="auto: ONNX Runtime on a CPU where exported, else PyTorch")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
-    add("--mixed_precision", choices=["auto", "no", "bf16", "fp16"], default="auto", help="auto: bf16 where it is fast")
+    add("--mixed_precision", choices=PRECISIONS, default="auto", help="auto: int8 where exported, bf16 where fast")
     args = parser.parse_args(argv)
 
-    problems = [f"--{n} is {vars(args)[n]}, expected at least 1" for n in ("top_k", "batch_size") if vars(args)[n] < 1]
+    problems = [
+        f"--{name} is {vars(args)[name]}, expected at least 1"
+        for name in ("top_k", "batch_size")
+        if vars(args)[name] is not None and vars(args)[name] < 1
+    ]
     if args.mode == "ask":
         if args.question is None:
             problems.append("ask needs --question")
@@ -152,7 +158,7 @@ def main(argv: list[str] | None = None) -> None:
 
     from utils.reader import Reader
 
-    reader = Reader(model_dir, args.device, args.mixed_precision, args.batch_size)
+    reader = Reader(model_dir, args.device, args.mixed_precision, args.batch_size, args.backend)
     if args.mode == "demo":
         demo(reader, args.top_k)
     elif args.mode == "interactive":

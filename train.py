@@ -35,6 +35,7 @@ from torch.nn.functional import cross_entropy
 from tqdm.auto import tqdm
 
 from utils import console
+from utils.backends import TorchBackend, load_encoder
 from utils.batches import epoch_batches, micro_batches, pad_batch
 from utils.checkpoints import (
     delete_earlier_run,
@@ -51,7 +52,7 @@ from utils.guard import Guard
 from utils.manifest import check_manifest
 from utils.metrics import compute_metrics
 from utils.offline import require, require_model
-from utils.reader import Reader, load_encoder, save_reader
+from utils.reader import Reader, save_reader
 from utils.report import TrainingLog, draw_training_curve
 from utils.squad import read_examples
 from utils.windows import Features, check_window_settings, load_tokenizer
@@ -334,10 +335,10 @@ class Training:
         if self.accelerator.is_main_process:
             reader = Reader(
                 args.model_dir,
-                str(self.accelerator.device),
-                self.precision,
-                args.per_device_eval_batch_size,
-                model=self.accelerator.unwrap_model(self.model),
+                batch_size=args.per_device_eval_batch_size,
+                backend=TorchBackend(
+                    self.accelerator.unwrap_model(self.model), self.accelerator.device, self.precision
+                ),
                 settings={name: vars(args)[name] for name in ("max_length", "doc_stride", "max_answer_length")},
             )
             predictions = {}

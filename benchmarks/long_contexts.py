@@ -29,7 +29,6 @@ import transformers
 from tqdm.auto import tqdm
 
 from utils import console
-from utils.devices import describe
 from utils.metrics import compute_metrics
 from utils.reader import Reader
 from utils.spans import relative_to_cls
@@ -108,8 +107,8 @@ def main(argv: list[str] | None = None) -> None:
         "benchmark": "long_contexts",
         "questions": len(examples),
         "results": results,
-        "device": describe(reader.device),
-        "mixed_precision": reader.precision,
+        "device": reader.backend.describe(),
+        "mixed_precision": reader.backend.precision,
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
     }
     args.output.write_text(json.dumps(line, indent=1) + "\n", encoding="utf-8")

@@ -243,8 +243,9 @@ def random_reader() -> Path:
     if not (RANDOM_READER / "config.json").exists():
         import torch
 
+        from utils.backends import load_encoder
         from utils.checkpoints import write_folder
-        from utils.reader import DEFAULT_SETTINGS, load_encoder, save_reader
+        from utils.reader import DEFAULT_SETTINGS, save_reader
 
         torch.manual_seed(0)
         model, _ = load_encoder(RANDOM_ENCODER, "Run: python tools/make_random_model.py")

@@ -18,8 +18,9 @@ go_offline()
 import torch
 
 from utils import console
+from utils.backends import load_model
 from utils.checkpoints import write_folder
-from utils.reader import load_model, read_settings, save_reader
+from utils.reader import read_settings, save_reader
 
 CARD = """---
 license: apache-2.0

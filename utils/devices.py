@@ -1,13 +1,11 @@
 """Which device, which precision, and how much memory was used. Imports torch."""
 
-import os
 import shutil
-import sys
-from pathlib import Path
 
 import torch
 
 from utils.console import UserError, warn
+from utils.memory import process_memory
 
 
 def choose_device(name: str) -> torch.device:
@@ -85,16 +83,4 @@ def used_memory(device: torch.device, peak: bool = False) -> int:
     """Bytes in use, now or at the peak: allocated on a CUDA card, else resident in this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) if peak else torch.cuda.memory_allocated(device)
-    import psutil
-
-    memory = psutil.Process().memory_info()
-    if not peak:
-        return memory.rss
-    if os.name == "nt":
-        return memory.peak_wset
-    if sys.platform == "linux":  # getrusage would give the parent's memory where that is larger
-        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
-        return int(status.split("VmHWM:")[1].split()[0]) * 1024
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in bytes on macOS
+    return process_memory(peak)

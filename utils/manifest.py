@@ -14,34 +14,40 @@ from pathlib import Path, PureWindowsPath
 from utils.console import UserError
 
 NAME = "manifest.json"
+DOWNLOAD = "Run: python download_data.py --force"
 
 
-def write_manifest(folder: str | Path, source: str, revision: str | None) -> None:
-    """Lists every file in `folder` (paths relative to it, with "/") in `folder`/manifest.json, all of it or nothing."""
+def write_manifest(
+    folder: str | Path, source: str, revision: str | None, *, paths: list[Path] | None = None, name: str = NAME
+) -> None:
+    """Lists every file in `folder` (paths relative to it, with "/"), or only `paths`, in `folder`/manifest.json, or
+    `name`, all of it or nothing."""
     folder = Path(folder)
-    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in (NAME, f"{NAME}.tmp"))
+    if paths is None:
+        paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in (name, f"{name}.tmp"))
     files = [
         {"file": path.relative_to(folder).as_posix(), "size": path.stat().st_size, "sha256": sha256_of(path)}
         for path in paths
     ]
     manifest = {"source": source, "revision": revision, "date": date.today().isoformat(), "files": files}
-    temporary = folder / f"{NAME}.tmp"
+    temporary = folder / f"{name}.tmp"
     temporary.write_text(json.dumps(manifest, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    temporary.replace(folder / NAME)
+    temporary.replace(folder / name)
 
 
-def check_manifest(folder: str | Path, *, full: bool, remedy: str = "Run: python download_data.py --force") -> bool:
+def check_manifest(folder: str | Path, *, full: bool, remedy: str = DOWNLOAD, name: str = NAME) -> bool:
     """Compares `folder` with its manifest: sizes (milliseconds), and sha256 too where `full` (seconds).
 
-    Returns False where the folder has no manifest.json: a user's own folder, about which nothing is known. Files that
-    the manifest doesn't list are ignored: they are the user's notes or a library's cache, and can't damage the others.
+    Returns False where the folder has no manifest (`name`): a user's own folder, about which nothing is known. Files
+    that the manifest doesn't list are ignored: they are the user's notes or a library's cache, and can't damage the
+    others.
     Raises UserError naming every file that is missing or differs, what was expected, and the `remedy`.
     """
     folder = Path(folder)
-    if not (folder / NAME).is_file():
+    if not (folder / name).is_file():
         return False
     problems = []
-    for entry in read_manifest(folder)["files"]:
+    for entry in read_manifest(folder, name, remedy)["files"]:
         path = folder / entry["file"]
         if not path.is_file():
             problems.append(f"{entry['file']} is missing")
@@ -54,9 +60,10 @@ def check_manifest(folder: str | Path, *, full: bool, remedy: str = "Run: python
     return True
 
 
-def read_manifest(folder: str | Path) -> dict:
-    """`folder`/manifest.json as a dict. Raises UserError where it can't be read or names a file outside the folder."""
-    path = Path(folder) / NAME
+def read_manifest(folder: str | Path, name: str = NAME, remedy: str = DOWNLOAD) -> dict:
+    """The manifest `name` of a folder as a dict. Raises UserError, with the `remedy`, where it can't be read or names a
+    file outside the folder."""
+    path = Path(folder) / name
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         for entry in manifest["files"]:
@@ -65,15 +72,13 @@ def read_manifest(folder: str | Path) -> dict:
                 raise TypeError(f"an entry reads {entry}")
     except (ValueError, KeyError, TypeError) as error:  # ValueError: not UTF-8, or not JSON
         raise UserError(
-            f"{path} can't be read ({type(error).__name__}: {error}). Expected the list that download_data.py writes. "
-            "Run: python download_data.py --force"
+            f"{path} can't be read ({type(error).__name__}: {error}). Expected a list of files and checksums. {remedy}"
         ) from error
     for entry in manifest["files"]:
-        name = PureWindowsPath(entry["file"])  # knows both slashes and drives, on every system
-        if name.drive or name.root or ".." in name.parts:
+        file = PureWindowsPath(entry["file"])  # knows both slashes and drives, on every system
+        if file.drive or file.root or ".." in file.parts:
             raise UserError(
-                f"{path} names {entry['file']}, which is outside the folder. Expected files inside it. "
-                "Run: python download_data.py --force"
+                f"{path} names {entry['file']}, which is outside the folder. Expected files inside it. {remedy}"
             )
     return manifest
 

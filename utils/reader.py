@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
+from utils.backends import OnnxBackend, TorchBackend, open_backend
 from utils.batches import length_sorted_batches, pad_batch
 from utils.console import UserError
-from utils.offline import require_model
 from utils.spans import best_spans, merge_windows, relative_to_cls
 from utils.windows import Features, check_window_settings, load_tokenizer, prepare_validation_features
 
@@ -31,9 +31,10 @@ class Reader:
     """Answers questions from contexts of any length with the model of a folder. Never touches the network.
 
     model_dir: config.json, safetensors, tokenizer.json and, where the model was trained here, reader.json.
-    device: "auto", "cpu", "cuda", "cuda:1", "mps". mixed_precision: "auto" (bf16 where the device has it), "no", "bf16"
-    or "fp16". batch_size: windows at once.
-    model, settings: a model and its window settings that are in memory already (training evaluates with these).
+    device: "auto", "cpu", "cuda", "cuda:1", "mps". mixed_precision: "auto" (bf16 where the device has it, int8 where
+    that was exported), "no", "bf16", "fp16" or "int8". batch_size: windows at once; None: 16 on a CPU, 32 on a GPU.
+    backend: "auto" (ONNX Runtime on a CPU where the model was exported, else PyTorch), "torch" or "onnx"; or a backend
+    that is there already, and `settings`, the window settings that go with it (training evaluates with these).
 
     Raises UserError where the folder holds no model that can answer, or the device is not there.
     """
@@ -43,24 +44,20 @@ class Reader:
         model_dir: str | Path,
         device: str = "auto",
         mixed_precision: str = "auto",
-        batch_size: int = 32,
-        model=None,
+        batch_size: int | None = None,
+        backend: "str | OnnxBackend | TorchBackend" = "auto",
         settings: dict | None = None,
     ):
-        from utils.devices import choose_attention, choose_device, choose_precision
-
         self.model_dir = Path(model_dir)
-        self.device = choose_device(device)
-        self.precision = choose_precision(mixed_precision, self.device)
-        self.batch_size = batch_size
-        if model is None:
-            model = load_model(self.model_dir, choose_attention(self.device, self.precision))
-        self.model = model.to(self.device)
-        self.model.eval()
+        if isinstance(backend, str):
+            backend = open_backend(self.model_dir, backend, device, mixed_precision)
+        self.backend = backend
+        self.batch_size = batch_size or self.backend.batch_size
         self.settings = DEFAULT_SETTINGS | (read_settings(self.model_dir) if settings is None else settings)
         self.tokenizer = load_tokenizer(self.model_dir)
-        self.pad_id = self.model.config.pad_token_id or 0
-        positions = getattr(self.model.config, "max_position_embeddings", None) or self.settings["max_length"]
+        config = json.loads((self.model_dir / "config.json").read_text(encoding="utf-8"))
+        self.pad_id = config.get("pad_token_id") or 0
+        positions = config.get("max_position_embeddings") or self.settings["max_length"]
         if problems := check_window_settings(self.settings["max_length"], self.settings["doc_stride"]):
             raise UserError(f"{self.model_dir / SETTINGS_FILE}: {'; '.join(problems)}")
         if self.settings["max_length"] > positions:
@@ -125,67 +122,14 @@ class Reader:
 
         Raises UserError where the model gives NaN or infinity.
         """
-        import torch
-
-        from utils.devices import autocast
-
         rows = [features[i] for i in windows]
-        batch = pad_batch(rows, self.settings["max_length"], self.pad_id)
-        batch = {name: torch.from_numpy(array).to(self.device) for name, array in batch.items()}
-        with torch.inference_mode(), autocast(self.device, self.precision):
-            output = self.model(**batch)
-        logits = torch.stack([output.start_logits, output.end_logits]).float().cpu().numpy()
+        logits = self.backend.logits(pad_batch(rows, self.settings["max_length"], self.pad_id))
         if not np.isfinite(logits).all():
             raise UserError(
-                f"{self.model_dir} gives NaN or infinity in {self.precision} precision. "
+                f"{self.model_dir} gives NaN or infinity in {self.backend.precision} precision. "
                 "Expected finite scores: try --mixed_precision no; if that fails too, the weights are damaged."
             )
         return rows, logits[0], logits[1]
-
-
-def load_model(model_dir: str | Path, attention: str | None = None):
-    """The question-answering model of a folder, in fp32 on the CPU. Raises UserError where it has none."""
-    model, missing = load_encoder(model_dir, "Run: python train.py", attention)
-    if missing:
-        architectures = ", ".join(model.config.architectures or ["a model without a name"])
-        raise UserError(
-            f"{model_dir} holds {architectures}, which was not trained to answer questions: it has no "
-            f"{', '.join(missing)}. Expected a ...ForQuestionAnswering model. "
-            f"Run: python train.py --model_dir {model_dir}"
-        )
-    return model
-
-
-def load_encoder(model_dir: str | Path, remedy: str, attention: str | None = None):
-    """Any encoder folder as a question-answering model in fp32 on the CPU, and the names of the weights of its output
-    layer that the folder lacks (drawn anew).
-
-    attention: transformers' attn_implementation. Raises UserError, with `remedy`, where the folder can't be read or
-    lacks other weights.
-    """
-    import torch
-    from safetensors import SafetensorError
-    from transformers import AutoModelForQuestionAnswering
-    from transformers.utils import logging
-
-    folder = require_model(model_dir, remedy)
-    logging.set_verbosity_error()  # that the output layer is new and the pooler unused is as it should be
-    logging.disable_progress_bar()
-    try:
-        model, loaded = AutoModelForQuestionAnswering.from_pretrained(
-            folder,
-            local_files_only=True,
-            use_safetensors=True,
-            dtype=torch.float32,
-            attn_implementation=attention,
-            output_loading_info=True,
-        )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise UserError(f"{folder} can't be loaded: {error}. Expected a Hugging Face model folder. {remedy}") from None
-    missing = sorted(loaded["missing_keys"])
-    if lost := [name for name in missing if not name.startswith("qa_outputs.")]:
-        raise UserError(f"{folder} lacks {len(lost)} of its weights, among them {lost[0]}. {remedy}")
-    return model, missing
 
 
 def save_reader(folder: Path, model, tokenizer_dir: Path, settings: dict) -> None:
