@@ -62,13 +62,13 @@ def main(argv: list[str] | None = None) -> None:
     }
     for side in sides.values():
         side()  # files into the system's cache
-    figures = take_turns(sides, args.pairs)
+    figures, others = take_turns(sides, args.pairs, args.patience)
     with Peer("versions") as peer:
         versions = {"ours": own_versions(), "peer": peer.versions}
     result = summarize(
         "cold_start", figures, ["predict.py ask"], ["pipeline"], ["without the pipeline"],
         "s (ratio: ours / peer, lower is better)", TARGET, cpu(), versions, lower=True,
-        files={path.name: path.stat().st_size for path in sorted(Path(model_dir).iterdir())},
+        files={path.name: path.stat().st_size for path in sorted(Path(model_dir).iterdir())}, others=others,
     )  # fmt: skip
     report(result, figures, args.results_dir / "cold_start.json")
 

@@ -52,11 +52,12 @@ def main(argv: list[str] | None = None) -> None:
             sides = own | {"pipeline": theirs("fp32")} | best
             for side in sides.values():
                 side()  # warm up
-            figures = take_turns(sides, args.pairs)
+            figures, others = take_turns(sides, args.pairs, args.patience)
             versions = {"ours": own_versions(), "peer": peer.versions}
     result = summarize(
         "latency", figures, list(own), ["pipeline"], list(best), "ms, p50 (ratio: ours / peer, lower is better)",
         TARGET, cpu(), versions, lower=True, repeats=args.repeats, words=len(CONTEXT.split()),
+        others=others,
     )  # fmt: skip
     report(result, figures, args.results_dir / "latency.json")
 

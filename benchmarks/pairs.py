@@ -6,6 +6,7 @@ turn, so a machine that grows slower favours none. A ratio is the median of the 
 """
 
 import argparse
+import contextlib
 import json
 import os
 import statistics
@@ -90,15 +91,54 @@ def peer_environment() -> dict[str, str]:
     return environment | SWITCHES | {"PYTHONIOENCODING": "utf-8", "HAYSTACK_TELEMETRY_ENABLED": "False"}
 
 
-def take_turns(sides: dict[str, Callable[[], float]], pairs: int) -> dict[str, list[float]]:
-    """The figures of every side: `pairs` turns in which each side runs once, the order changing with each turn."""
+def take_turns(
+    sides: dict[str, Callable[[], float]], pairs: int, patience: float = 0
+) -> tuple[dict[str, list[float]], dict[str, float]]:
+    """The figures of every side: `pairs` turns in which each side runs once, the order changing with each turn; and
+    the share of the machine that other processes had while each side ran, the median of its turns.
+
+    patience: seconds to wait, before a side runs, for other processes to come to rest.
+    """
     figures: dict[str, list[float]] = {name: [] for name in sides}
+    others: dict[str, list[float]] = {name: [] for name in sides}
     for turn in range(pairs):
         names = list(sides)
         for name in names if turn % 2 == 0 else reversed(names):
+            wait_for_quiet(patience)
+            before = processor_seconds()
             figures[name].append(sides[name]())
-            console.note(f"turn {turn + 1} of {pairs}: {name} {figures[name][-1]:,.4g}")
-    return figures
+            others[name].append(share_of_others(before))
+            console.note(f"turn {turn + 1} of {pairs}: {name} {figures[name][-1]:,.4g}, others {others[name][-1]:.0%}")
+    return figures, {name: statistics.median(shares) for name, shares in others.items()}
+
+
+def processor_seconds() -> tuple[float, float, float]:
+    """Now, the processor time that all processes have used, and that of this one and its workers, in seconds."""
+    import psutil
+
+    times = psutil.cpu_times()
+    me = psutil.Process()
+    own = 0.0
+    for process in (me, *me.children(recursive=True)):
+        with contextlib.suppress(psutil.Error):
+            own += sum(process.cpu_times()[:4])  # user and system, its own and that of its ended children
+    return time.monotonic(), times.user + times.system + getattr(times, "nice", 0.0), own
+
+
+def share_of_others(before: tuple[float, float, float]) -> float:
+    """The share of all cores that other processes had since `before`."""
+    elapsed, busy, own = (now - then for now, then in zip(processor_seconds(), before, strict=True))
+    return min(1.0, max(0.0, (busy - own) / (elapsed * (os.cpu_count() or 1))))
+
+
+def wait_for_quiet(patience: float) -> None:
+    """Waits until other processes leave the cores alone for a second, but no longer than `patience` seconds."""
+    deadline = time.monotonic() + patience
+    while time.monotonic() < deadline:
+        before = processor_seconds()
+        time.sleep(1)
+        if share_of_others(before) < 0.1:
+            return
 
 
 def seconds_of(work: Callable[[], object]) -> float:
@@ -257,5 +297,6 @@ def arguments(doc: str, benchmark: str, pairs: int = 5) -> argparse.ArgumentPars
     """The flags that every comparison has."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=console.HelpFormatter)
     parser.add_argument("--pairs", type=int, default=pairs, help="turns in which every side runs once")
+    parser.add_argument("--patience", type=float, default=0, help="seconds to wait for a quiet machine before a turn")
     parser.add_argument("--results_dir", type=Path, default=RESULTS_DIR, help=f"where {benchmark}.json is written")
     return parser

@@ -2,9 +2,9 @@
 
     python benchmarks/preparing.py
 
-Ours: utils.windows. Peer: the usual `datasets.map` with the fast tokenizer's overflow and a Python loop for the labels,
-one process, padded to 384; at its best without padding. Both begin with questions that are read and a tokenizer that is
-loaded, and end with a file on disk; the windows and labels of both are compared. Writes
+Ours: utils.windows and utils.feature_cache. Peer: the usual `datasets.map` with the fast tokenizer's overflow and a
+Python loop for the labels, one process, padded to 384; at its best without padding. Both begin with questions that are
+read and a tokenizer that is loaded, and end with a file on disk; the windows and labels of both are compared. Writes
 benchmarks/results/preparing.json. Takes about 2 minutes on 2 CPU cores.
 """
 
@@ -16,6 +16,7 @@ import numpy as np
 from pairs import TRAIN_FILE, Peer, arguments, cpu, own_versions, report, seconds_of, summarize, take_turns
 
 from utils import console
+from utils.feature_cache import save_features
 from utils.offline import SAMPLE_MODEL_DIR
 from utils.squad import read_examples
 from utils.windows import Features, load_tokenizer, prepare_train_features
@@ -25,9 +26,9 @@ TARGET = 5
 
 
 def prepare(examples: list[dict], tokenizer, path: Path) -> Features:
-    """Windows and labels of `examples`, written to `path`."""
+    """Windows and labels of `examples`, written to `path` as a training keeps them."""
     features = prepare_train_features(examples, tokenizer, MAX_LENGTH, DOC_STRIDE)
-    np.savez(path, **{name: getattr(features, name) for name in Features.__dataclass_fields__ if name != "template"})
+    save_features(path, features)
     return features
 
 
@@ -62,27 +63,27 @@ def main(argv: list[str] | None = None) -> None:
         with Peer("preparing", args.model_dir.resolve(), questions, folder) as peer:
             sides = {
                 "utils.windows": lambda: (
-                    len(examples) / seconds_of(lambda: prepare(examples, tokenizer, Path(folder) / "features.npz"))
+                    len(examples) / seconds_of(lambda: prepare(examples, tokenizer, Path(folder) / "train.features"))
                 ),
                 "datasets.map, padded to 384": lambda: len(examples) / peer("prepare", padded=True)["seconds"],
                 "datasets.map, unpadded": lambda: len(examples) / peer("prepare", padded=False)["seconds"],
             }
             # warm up on a little, as nothing of it is kept
-            prepare(examples[:1000], tokenizer, Path(folder) / "features.npz")
+            prepare(examples[:1000], tokenizer, Path(folder) / "train.features")
             peer("prepare", padded=True, count=min(1000, len(examples)))
-            figures = take_turns(sides, args.pairs)
+            figures, others = take_turns(sides, args.pairs, args.patience)
             compared = Path(folder) / "compared.npz"
             peer("save", path=str(compared))
             with np.load(compared) as theirs:
-                features = prepare(examples, tokenizer, Path(folder) / "features.npz")
+                features = prepare(examples, tokenizer, Path(folder) / "train.features")
                 different = differing(features, dict(theirs))
             versions = {"ours": own_versions(), "peer": peer.versions}
-            written = (Path(folder) / "features.npz").stat().st_size
+            written = (Path(folder) / "train.features").stat().st_size
     ours, padded, unpadded = figures
     print(f"compared with the peer's: {different}")
     result = summarize(
         "preparing", figures, [ours], [padded], [unpadded], "questions/s", TARGET, cpu(), versions,
-        questions=len(examples), differing=different, written_mb=written / 2**20,
+        questions=len(examples), differing=different, written_mb=written / 2**20, others=others,
     )  # fmt: skip
     report(result, figures, args.results_dir / "preparing.json")
 

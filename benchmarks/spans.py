@@ -142,7 +142,7 @@ def main(argv: list[str] | None = None) -> None:
 
     examples = read_examples(args.eval_file, "validation")[: args.max_samples]
     contexts = [example["context"] for example in examples]
-    reader = Reader(args.model_dir, "cpu", batch_size=BATCH_SIZE)
+    reader = Reader(args.model_dir, "cpu", batch_size=BATCH_SIZE, backend="torch")
     key = f"{sha256_of(args.model_dir / 'model.safetensors')[:8]}-{args.eval_file.stem}-{len(examples)}"
     features, start, end = logits_of(reader, examples, CACHE_DIR / f"logits-{key}.npz")
     batches = padded_batches(features, start, end, reader.settings["max_length"])
@@ -166,7 +166,7 @@ def main(argv: list[str] | None = None) -> None:
                 }
                 for side in sides.values():
                     side()  # warm up
-                figures = take_turns(sides, args.pairs)
+                figures, others = take_turns(sides, args.pairs, args.patience)
                 peer("decode", way="dataset", n_best=20)
                 few = choose(only_highest(batches, 20), contexts, reader.settings, n_best, relative=False)
                 compared = compare(work(), work(relative=False), few, peer("best")["spans"], features)
@@ -176,7 +176,7 @@ def main(argv: list[str] | None = None) -> None:
                 result = summarize(
                     name, figures, [ours], [dataset], [lists, pipeline], "questions/s", target, cpu(),
                     {"ours": own_versions(), "peer": peer.versions},
-                    questions=len(examples), windows=len(features), best_answers=compared,
+                    questions=len(examples), windows=len(features), best_answers=compared, others=others,
                 )  # fmt: skip
                 report(result, figures, args.results_dir / f"{name}.json")
 

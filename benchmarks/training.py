@@ -9,6 +9,7 @@ length. All train on the same batches, others with every turn (the padded peer, 
 first two). Writes benchmarks/results/training.json. Takes about 12 minutes on 2 CPU cores.
 """
 
+import itertools
 import json
 import subprocess
 import sys
@@ -28,6 +29,7 @@ from pairs import (
     own_versions,
     report,
     summarize,
+    take_turns,
 )
 
 from utils import console
@@ -65,21 +67,23 @@ def main(argv: list[str] | None = None) -> None:
             "plain loop, fp32, padded to 384",
             "plain loop, bf16, unpadded, grouped by length",
         ]
-        figures: dict[str, list[float]] = {name: [] for name in names}
         with Peer("training", args.model_dir.resolve(), Path(folder) / "windows.npz") as peer:
             batches = [[numbers[i] for i in batch] for batch in turns[0]]
             for way in ({"padded": True, "bf16": False}, {"padded": False, "bf16": True}):
                 peer("train", batches=batches[:1], **way)  # warm up
-            for turn, chosen in enumerate(turns):
-                batches = [[numbers[i] for i in batch] for batch in chosen]
-                sides = {
-                    ours: lambda turn=turn: train_ours(args, turn, len(features) / len(examples), Path(folder)),
-                    padded: lambda b=batches: rate(peer("train", batches=b[:PADDED_STEPS], padded=True, bf16=False)),
-                    unpadded: lambda b=batches: rate(peer("train", batches=b, padded=False, bf16=True)),
-                }
-                for name in names if turn % 2 == 0 else reversed(names):
-                    figures[name].append(sides[name]())
-                    console.note(f"turn {turn + 1} of {args.pairs}: {name} {figures[name][-1]:.3g}")
+            calls = {name: itertools.count() for name in names}
+
+            def batches_for(name: str) -> list[list[int]]:
+                return [[numbers[i] for i in batch] for batch in turns[next(calls[name])]]
+
+            sides = {
+                ours: lambda: train_ours(args, next(calls[ours]), len(features) / len(examples), Path(folder)),
+                padded: lambda: rate(
+                    peer("train", batches=batches_for(padded)[:PADDED_STEPS], padded=True, bf16=False)
+                ),
+                unpadded: lambda: rate(peer("train", batches=batches_for(unpadded), padded=False, bf16=True)),
+            }
+            figures, others = take_turns(sides, args.pairs, args.patience)
             versions = {"ours": own_versions(), "peer": peer.versions}
 
     trained = np.concatenate([i for turn in turns for i in turn])
@@ -87,7 +91,7 @@ def main(argv: list[str] | None = None) -> None:
     result = summarize(
         "training", figures, [ours], [padded], [unpadded], "windows/s", TARGET, cpu(), versions,
         tokens_per_window={"trained on": tokens, "all questions": float(lengths.mean())},
-        gemm_peak_gflops=peak,
+        gemm_peak_gflops=peak, others=others,
     )  # fmt: skip
     # forward and backward cost three forward passes; padding is not counted as work done
     useful = 3 * MFLOP_PER_TOKEN * tokens / 1e3
