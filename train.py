@@ -16,48 +16,48 @@ from utils.offline import MODEL_DIR, OUTPUT_DIR, SAMPLE_DATA_DIR, SAMPLE_MODEL_D
 go_offline()
 
 import argparse
-import json
 import math
 import signal
 import sys
 import textwrap
 import time
 from contextlib import nullcontext
-from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
+from accelerate.utils import InitProcessGroupKwargs
 from torch.nn.functional import cross_entropy
 from tqdm.auto import tqdm
 
 from utils import console
-from utils.backends import TorchBackend, load_encoder
+from utils.backends import load_encoder
 from utils.batches import epoch_batches, micro_batches, pad_batch
-from utils.checkpoints import (
-    delete_earlier_run,
-    latest_checkpoint,
-    prepare_output_dir,
-    read_state,
-    save_checkpoint,
-    write_folder,
-)
+from utils.checkpoints import delete_earlier_run, latest_checkpoint, prepare_output_dir, read_state
 from utils.console import UserError
-from utils.devices import choose_attention, choose_device, choose_precision, describe, used_memory
+from utils.devices import (
+    choose_attention,
+    choose_device,
+    choose_precision,
+    describe,
+    never_wait_for_masks,
+    require_compiler,
+    used_memory,
+)
 from utils.feature_cache import cached_train_features
 from utils.guard import Guard
 from utils.manifest import check_manifest
-from utils.metrics import compute_metrics
+from utils.micro_batch import cap_memory, choose_micro_batch, smaller_micro_batch
 from utils.offline import require, require_model
-from utils.reader import Reader, save_reader
 from utils.report import TrainingLog, draw_training_curve
 from utils.squad import read_examples
-from utils.windows import Features, check_window_settings, load_tokenizer
+from utils.training import Training
+from utils.windows import check_window_settings, load_tokenizer
 
 DOWNLOAD = "Run: python download_data.py (or try: python train.py --sample)"
+MICRO_BATCH = 4  # windows
 PRESETS = {
     # google-research/mobilebert, README: effective batch 32, 5 epochs
     "paper": {"num_train_epochs": 5, "learning_rate": 4e-5, "gradient_accumulation_steps": 8},
@@ -68,12 +68,6 @@ SAMPLE = {
     "eval_file": SAMPLE_DATA_DIR / "dev.json",
     "output_dir": OUTPUT_DIR / "sample",
 }
-# what may differ when a run is resumed: it does not change what is learned
-FREE_ON_RESUME = {
-    "resume", "overwrite_output_dir", "output_dir", "device", "logging_steps", "save_steps", "save_total_limit",
-    "per_device_train_batch_size", "gradient_accumulation_steps", "per_device_eval_batch_size",
-    "gradient_checkpointing",
-}  # fmt: skip
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -96,7 +90,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--preset", choices=sorted(PRESETS), default=None, help="paper: 5 epochs, 4e-5, batch 32 (default: none)")
     add("--num_train_epochs", type=int, default=3, help="passes over the questions")
     add("--max_steps", type=int, default=-1, help="stop after so many optimizer steps; -1: by epochs")
-    add("--per_device_train_batch_size", type=int, default=4, help="windows at once (micro-batch)")
+    add(
+        "--per_device_train_batch_size", type=number_or_auto, default=MICRO_BATCH, metavar="N",
+        help=f"windows at once (micro-batch); auto: the most that fit the GPU, accumulated to as many as {MICRO_BATCH} "
+        "would be (the same windows in a step, so the same is learned)",
+    )  # fmt: skip
     add("--gradient_accumulation_steps", type=int, default=4, help="micro-batches per optimizer step")
     add("--learning_rate", type=float, default=3e-5, help="peak learning rate")
     add("--lr_scheduler_type", choices=["linear", "cosine"], default="linear", help="decay after the warm-up, to 0")
@@ -114,7 +112,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--mixed_precision", choices=["auto", "no", "bf16", "fp16"], default="auto", help="auto: bf16 where it is fast")
     add("--bf16", dest="mixed_precision", action="store_const", const="bf16", help="short for --mixed_precision bf16")
     add("--fp16", dest="mixed_precision", action="store_const", const="fp16", help="short for --mixed_precision fp16")
+    add(
+        "--max_gpu_memory", type=float, default=None,
+        help="GiB of the GPU that are used at most (default: 85%% of what is free when the training starts)",
+    )  # fmt: skip
     add("--gradient_checkpointing", action="store_true", help="less memory, about a third more time")
+    add("--compile", action="store_true", help="compile the training's forward and backward first (torch.compile)")
     add("--per_device_eval_batch_size", type=int, default=32, help="windows at once when scoring")
     add("--logging_steps", type=int, default=20, help="steps between two lines of the log")
     add("--save_steps", type=int, default=500, help="steps between two checkpoints; one more is saved at each epoch")
@@ -128,10 +131,22 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         parser.set_defaults(**SAMPLE)
     args = parser.parse_args(argv)
     if args.resume:
-        parser.set_defaults(**saved_settings(args.output_dir))
+        saved = saved_settings(args.output_dir)
+        parser.set_defaults(**saved)
         args = parser.parse_args(argv)
+        if args.per_device_train_batch_size == "auto":  # was found when the run began
+            args.per_device_train_batch_size = saved["per_device_train_batch_size"]
     check_args(args)
     return args
+
+
+def number_or_auto(text: str) -> int | str:
+    if text == "auto":
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a whole number nor auto") from None
 
 
 def check_args(args: argparse.Namespace) -> None:
@@ -143,7 +158,7 @@ def check_args(args: argparse.Namespace) -> None:
         "max_eval_samples",
     )  # fmt: skip
     for name in at_least_one:
-        if getattr(args, name) is not None and getattr(args, name) < 1:
+        if getattr(args, name) not in (None, "auto") and getattr(args, name) < 1:
             problems.append(f"--{name} is {getattr(args, name)}, expected at least 1")
     if args.max_steps == 0 or args.max_steps < -1:
         problems.append(f"--max_steps is {args.max_steps}, expected at least 1, or -1 for no limit")
@@ -153,6 +168,8 @@ def check_args(args: argparse.Namespace) -> None:
     for name in ("weight_decay", "max_grad_norm"):
         if not 0 <= getattr(args, name) < math.inf:
             problems.append(f"--{name} is {getattr(args, name)}, expected 0 or more")
+    if args.max_gpu_memory is not None and not 0 < args.max_gpu_memory < math.inf:
+        problems.append(f"--max_gpu_memory is {args.max_gpu_memory}, expected GiB, more than 0")
     if not 0 <= args.warmup_ratio <= 1:
         problems.append(f"--warmup_ratio is {args.warmup_ratio}, expected 0 to 1")
     if not 0 <= args.seed < 2**63:
@@ -167,11 +184,6 @@ def saved_settings(output_dir: Path) -> dict:
     """The settings of the run that is resumed, as its newest checkpoint has them."""
     settings = read_state(latest_checkpoint(output_dir))["settings"]
     return {name: value for name, value in settings.items() if name not in ("resume", "output_dir")}
-
-
-def as_settings(args: argparse.Namespace) -> dict:
-    """The resolved flags as plain values, to be saved and shown."""
-    return {name: str(value) if isinstance(value, Path) else value for name, value in sorted(vars(args).items())}
 
 
 def learning_rate_at(step: int, total_steps: int, args: argparse.Namespace) -> float:
@@ -196,7 +208,13 @@ def window_losses(start_logits, end_logits, batch):
     return (start + end) / 2
 
 
-def accumulate_gradients(run: "Training", batch_indices: np.ndarray) -> torch.Tensor:
+def to_device(array: np.ndarray, device: torch.device) -> torch.Tensor:
+    """The array on the device. To a CUDA card it goes from pinned memory, and nobody waits for it."""
+    tensor = torch.from_numpy(array)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
+def accumulate_gradients(run: Training, batch_indices: np.ndarray) -> torch.Tensor:
     """Adds the gradients of one effective batch's mean loss, micro-batch by micro-batch.
 
     Returns this process's share of that loss. Dropout is drawn anew from (seed, step, process) for every step, so a
@@ -210,156 +228,17 @@ def accumulate_gradients(run: "Training", batch_indices: np.ndarray) -> torch.Te
     parts = micro_batches(batch_indices, run.micro_batch_size, rank, processes)
     for number, (indices, share) in enumerate(parts, 1):
         batch = pad_batch([run.features[i] for i in indices], run.args.max_length, pad_id)
-        batch = {name: torch.from_numpy(array).to(accelerator.device) for name, array in batch.items()}
-        weights = torch.from_numpy(share).to(accelerator.device)  # (B,)
+        batch = {name: to_device(array, accelerator.device) for name, array in batch.items()}
+        weights = to_device(share, accelerator.device)  # (B,)
         # processes average their gradients once, at the last micro-batch
         with nullcontext() if number == len(parts) else accelerator.no_sync(model):
-            output = model(**{name: tensor for name, tensor in batch.items() if not name.endswith("_positions")})
+            output = run.forward(**{name: tensor for name, tensor in batch.items() if not name.endswith("_positions")})
             losses = window_losses(output.start_logits, output.end_logits, batch)  # (B,)
             # every window counts the same, however the batch was cut
             loss = (losses * weights).sum() / len(batch_indices)
             accelerator.backward(loss * processes)
         total += loss.detach()
     return total
-
-
-def smaller_micro_batch(micro_batch_size: int, accelerator: Accelerator) -> int:
-    """Half the micro-batch, after running out of GPU memory. Raises UserError where it can't be halved."""
-    if micro_batch_size == 1 or accelerator.num_processes > 1:
-        raise UserError(
-            f"out of GPU memory with {micro_batch_size} window(s) at once. Try --gradient_checkpointing, a smaller "
-            "--per_device_train_batch_size, or a shorter --max_length; close other programs that use the GPU."
-        )
-    torch.cuda.empty_cache()
-    half = micro_batch_size // 2
-    console.warn(
-        f"out of GPU memory with {micro_batch_size} windows at once; going on with {half}, accumulated to as many"
-    )
-    return half
-
-
-@dataclass
-class Training:
-    """A training as it stands between two optimizer steps: what a checkpoint holds, and what it is made of."""
-
-    args: argparse.Namespace
-    features: Features
-    questions: int
-    eval_examples: list[dict]
-    accelerator: Accelerator
-    precision: str
-    model: torch.nn.Module
-    optimizer: torch.optim.Optimizer
-    micro_batch_size: int
-    step: int = 0  # optimizer steps done
-    losses: list[float] = field(default_factory=list)  # since the last line of the log
-    stop_signals: list[int] = field(default_factory=list)
-
-    @property
-    def effective_batch(self) -> int:
-        """Windows per optimizer step."""
-        args = self.args
-        per_device = args.per_device_train_batch_size * args.gradient_accumulation_steps
-        return per_device * self.accelerator.num_processes
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return math.ceil(len(self.features) / self.effective_batch)
-
-    @property
-    def total_steps(self) -> int:
-        return self.args.max_steps if self.args.max_steps > 0 else self.args.num_train_epochs * self.steps_per_epoch
-
-    def save(self) -> None:
-        """Saves checkpoint-{step}: a model folder that evaluate.py reads, with optimizer.pt and state.json."""
-        state = {
-            "step": self.step,
-            "losses": self.losses,
-            "micro_batch_size": self.micro_batch_size,
-            "effective_batch": self.effective_batch,
-            "windows": len(self.features),
-            "settings": as_settings(self.args),
-        }
-        scaler = self.accelerator.scaler
-
-        def write(folder: Path) -> None:
-            self.write_model(folder, scores=None)
-            tensors = {"optimizer": self.optimizer.state_dict(), "scaler": scaler.state_dict() if scaler else {}}
-            torch.save(tensors, folder / "optimizer.pt")
-            (folder / "state.json").write_text(json.dumps(state, indent=1), encoding="utf-8")
-
-        if self.accelerator.is_main_process:
-            save_checkpoint(self.args.output_dir, self.step, write, self.args.save_total_limit)
-        self.accelerator.wait_for_everyone()
-
-    def resume(self, checkpoint: Path) -> None:
-        """Takes up what `save` wrote (the model's weights are loaded already). Raises UserError where flags differ."""
-        state = read_state(checkpoint)
-        now = as_settings(self.args)
-        differing = [
-            f"--{name} {now[name]} (was {value})"
-            for name, value in state["settings"].items()
-            if name not in FREE_ON_RESUME and now.get(name) != value
-        ]
-        for name in ("effective_batch", "windows"):
-            found = self.effective_batch if name == "effective_batch" else len(self.features)
-            if found != state[name]:
-                differing.append(f"{name} {found} (was {state[name]})")
-        if differing:
-            raise UserError(
-                f"--resume goes on with the training as it was, but these differ: {', '.join(differing)}. "
-                "Leave them out, or train anew into another --output_dir."
-            )
-        self.step, self.losses = state["step"], state["losses"]
-        if self.args.per_device_train_batch_size == state["settings"]["per_device_train_batch_size"]:
-            self.micro_batch_size = state["micro_batch_size"]  # smaller where memory had run out
-        saved = torch.load(checkpoint / "optimizer.pt", map_location=self.accelerator.device, weights_only=True)
-        self.optimizer.load_state_dict(saved["optimizer"])
-        if self.accelerator.scaler and saved["scaler"]:
-            self.accelerator.scaler.load_state_dict(saved["scaler"])
-
-    def write_model(self, folder: Path, scores: dict | None) -> None:
-        args = self.args
-        settings = {name: vars(args)[name] for name in ("max_length", "doc_stride", "max_answer_length")}
-        # files by name only: the folder may travel to where these paths mean nothing
-        training = {
-            name: value.name if isinstance(value, Path) else value for name, value in sorted(vars(args).items())
-        }
-        settings |= {"temperature": 1.0, "scores": scores, "training": training}
-        save_reader(folder, self.accelerator.unwrap_model(self.model), args.model_dir, settings)
-
-    def evaluate(self, log: TrainingLog) -> None:
-        """Scores the model as it is; the best by F1 so far becomes final_model."""
-        args, examples = self.args, self.eval_examples
-        line = None
-        if self.accelerator.is_main_process:
-            reader = Reader(
-                args.model_dir,
-                batch_size=args.per_device_eval_batch_size,
-                backend=TorchBackend(
-                    self.accelerator.unwrap_model(self.model), self.accelerator.device, self.precision
-                ),
-                settings={name: vars(args)[name] for name in ("max_length", "doc_stride", "max_answer_length")},
-            )
-            predictions = {}
-            answers = tqdm(reader.answer_all(examples), "scoring", len(examples), leave=False, unit=" questions")
-            for example, (answer, *_) in zip(examples, answers, strict=True):
-                predictions[example["id"]] = answer["text"]
-                if self.stop_signals:
-                    raise KeyboardInterrupt(self.how_to_go_on())
-            scores = compute_metrics(predictions, examples)
-            if scores["f1"] >= max((line["f1"] for line in log.scores), default=0.0):
-                write_folder(args.output_dir / "final_model", lambda folder: self.write_model(folder, scores))
-            line = {"step": self.step, "epoch": self.step / self.steps_per_epoch, **scores}
-            tqdm.write(f"epoch {line['epoch']:.2f}: EM {scores['exact_match']:.2f}, F1 {scores['f1']:.2f}")
-            self.model.train()
-        (line,) = broadcast_object_list([line])  # every process knows the best epoch
-        log.write(line)
-
-    def how_to_go_on(self) -> str:
-        return f"stopped after step {self.step}, saved. Go on with: python train.py --resume" + (
-            f" --output_dir {self.args.output_dir}" if self.args.output_dir != OUTPUT_DIR else ""
-        )
 
 
 def load_questions(args: argparse.Namespace) -> tuple[list[dict], list[dict]]:
@@ -385,6 +264,10 @@ def start_accelerator(args: argparse.Namespace) -> tuple[Accelerator, str]:
     # the other processes wait while the first one scores, longer than the usual time-out
     patience = InitProcessGroupKwargs(timeout=timedelta(hours=6))
     accelerator = Accelerator(mixed_precision=precision, cpu=device.type == "cpu", kwargs_handlers=[patience])
+    if cap := cap_memory(accelerator.device, args.max_gpu_memory):
+        accelerator.print(f"GPU memory: at most {cap / 2**30:.1f} GiB")
+    if args.compile:
+        require_compiler(accelerator.device)
     return accelerator, precision
 
 
@@ -397,6 +280,8 @@ def start_model(args: argparse.Namespace, model_dir: Path, accelerator: Accelera
             f"--max_length {args.max_length} is more than the {model.config.max_position_embeddings} positions of "
             f"{args.model_dir}. Use --max_length {model.config.max_position_embeddings} or less."
         )
+    if accelerator.device.type == "cuda":
+        never_wait_for_masks()
     if args.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     # norms and biases are vectors; all else is decayed
@@ -433,12 +318,12 @@ def train(run: Training, log: TrainingLog, bar: tqdm) -> None:
             loss = accumulate_gradients(run, batch_indices)
         except torch.OutOfMemoryError:
             optimizer.zero_grad()
-            run.micro_batch_size = smaller_micro_batch(run.micro_batch_size, accelerator)
+            run.micro_batch_size = smaller_micro_batch(run.micro_batch_size, accelerator.num_processes)
             continue
         grad_norm = accelerator.clip_grad_norm_(model.parameters(), args.max_grad_norm or math.inf)
 
         # the guard: what is not finite never reaches the weights
-        totals = torch.stack([loss, torch.tensor(float(len(run.stop_signals)), device=loss.device)])
+        totals = torch.stack([loss, torch.full_like(loss, len(run.stop_signals))])
         totals = accelerator.reduce(totals, "sum") if accelerator.num_processes > 1 else totals
         loss, stop, grad_norm = [*totals, grad_norm]
         loss, stop, grad_norm = torch.stack([loss, stop, grad_norm]).tolist()  # the step's only synchronisation
@@ -483,6 +368,10 @@ def main(argv: list[str] | None = None) -> None:
     accelerator, precision = start_accelerator(args)
     checkpoint = latest_checkpoint(args.output_dir) if args.resume else None
     model, optimizer = start_model(args, checkpoint or args.model_dir, accelerator, precision)
+    if args.per_device_train_batch_size == "auto":
+        args.per_device_train_batch_size, args.gradient_accumulation_steps = choose_micro_batch(
+            MICRO_BATCH, args.gradient_accumulation_steps, accelerator, model, args.max_length
+        )
     run = Training(
         args, features, len(examples), eval_examples, accelerator, precision, model, optimizer,
         micro_batch_size=args.per_device_train_batch_size,
@@ -537,8 +426,9 @@ def describe_run(run: Training, checkpoint: Path | None) -> str:
         f"device: {describe(run.accelerator.device)}, {run.accelerator.num_processes} process(es), "
         f"mixed precision: {run.precision}",
         f"model: {parameters / 1e6:.1f} M parameters, {4 * parameters / 2**20:.0f} MB in fp32",
-        f"data: {run.questions:,} questions in {len(run.features):,} windows, {run.total_steps:,} steps of "
-        f"{run.effective_batch} windows; {len(run.eval_examples):,} questions to score",
+        f"data: {run.questions:,} questions in {len(run.features):,} windows, {len(run.eval_examples):,} questions to "
+        "score",
+        f"steps: {run.total_steps:,} of {run.effective_batch} windows, {run.micro_batch_size} at once",
     ]
     if checkpoint:
         lines.append(f"resumed from {console.shown(checkpoint)} after step {run.step}")

@@ -16,8 +16,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from scripts import PROJECT_ROOT, assert_refused, run_script
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForQuestionAnswering, AutoTokenizer
 
+from utils import training
 from utils.console import UserError
 from utils.guard import MAX_BAD_STEPS, Guard
 from utils.reader import Reader
@@ -216,6 +218,68 @@ def test_two_processes_learn_what_one_does(tiny_model, trained, tmp_path):
     assert_equal_weights(tmp_path / "checkpoint-10", trained / "checkpoint-10", rtol=0, atol=2e-4)
 
 
+# the micro-batch: found, or halved
+
+
+def test_auto_on_a_cpu_trains_as_its_default_and_is_resumed_as_it_was(tiny_model, trained, tmp_path):
+    auto = ("--per_device_train_batch_size", "auto")
+    done = run_script("train.py", "--model_dir", tiny_model, "--output_dir", tmp_path / "run", *SMALL, *auto)
+    assert "4 windows at once, accumulated 2 times" in done.stderr
+    assert "per_device_train_batch_size=4" in done.stdout
+    assert_equal_weights(tmp_path / "run" / "checkpoint-10", trained / "checkpoint-10")
+    shutil.copytree(tmp_path / "run" / "checkpoint-3", tmp_path / "resumed" / "checkpoint-3")
+    run_script("train.py", "--output_dir", tmp_path / "resumed", "--resume", *auto)
+    assert_equal_weights(tmp_path / "resumed" / "checkpoint-10", trained / "checkpoint-10")
+
+
+def test_a_resumed_run_keeps_the_micro_batch_that_auto_found(trained, tmp_path):
+    shutil.copytree(trained / "checkpoint-3", tmp_path / "checkpoint-3")
+    path = tmp_path / "checkpoint-3" / "state.json"
+    state = json.loads(path.read_text(encoding="utf-8"))
+    state["settings"] |= {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 1}
+    path.write_text(json.dumps(state, indent=1), encoding="utf-8")
+    marker = tmp_path / "checkpoint-3" / "complete.json"
+    content = json.loads(marker.read_text(encoding="utf-8"))
+    content["files"]["state.json"] = path.stat().st_size
+    marker.write_text(json.dumps(content), encoding="utf-8")
+    for flags in ((), ("--per_device_train_batch_size", "auto")):
+        args = train_script.parse_args(["--output_dir", str(tmp_path), "--resume", *flags])
+        assert (args.per_device_train_batch_size, args.gradient_accumulation_steps) == (8, 1)
+
+
+def test_what_auto_finds_is_what_is_trained_with(tiny_model, trained, tmp_path, monkeypatch, capsys):
+    asked = []
+
+    def two_fit(micro_batch_size, accumulation, *_):
+        asked.append((micro_batch_size, accumulation))
+        return 2, 4
+
+    monkeypatch.setattr(train_script, "choose_micro_batch", two_fit)
+    flags = [*map(str, SMALL), "--model_dir", str(tiny_model), "--output_dir", str(tmp_path)]
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    try:
+        train_script.main([*flags, "--per_device_train_batch_size", "auto"])
+    finally:
+        for number, handler in zip((signal.SIGINT, signal.SIGTERM), handlers, strict=True):
+            signal.signal(number, handler)
+    assert asked == [(4, 2)]
+    said = capsys.readouterr().out
+    assert "per_device_train_batch_size=2" in said
+    assert "gradient_accumulation_steps=4" in said
+    assert "8 windows, 2 at once" in said
+    assert_equal_weights(tmp_path / "checkpoint-10", trained / "checkpoint-10", rtol=0, atol=2e-4)
+
+
+@pytest.mark.parametrize(
+    "flags", [("--per_device_train_batch_size", "auto5"), ("--per_device_train_batch_size", "0"),
+              ("--per_device_train_batch_size", "-4"), ("--max_gpu_memory", "0"), ("--max_gpu_memory", "-1"),
+              ("--max_gpu_memory", "nan")]
+)  # fmt: skip
+def test_a_micro_batch_or_a_cap_that_can_not_be_is_refused(tmp_path, flags):
+    assert_refused(run_script("train.py", *flags, "--output_dir", tmp_path / "new", code=2), *flags)
+    assert not (tmp_path / "new").exists()
+
+
 # one effective batch
 
 
@@ -261,6 +325,86 @@ def test_running_out_of_memory_with_one_window_says_what_to_do(tiny_model, tmp_p
         train_script.train(run, log, train_script.progress_bar(run))
 
 
+# waiting and compiling
+
+
+class CountWaits(TorchDispatchMode):
+    """Counts what would make the host wait for a GPU: a value fetched from a tensor, or a shape that depends on one."""
+
+    NAMES = ("_local_scalar_dense", "nonzero", "is_nonzero", "masked_select", "aten.equal", "unique")
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if any(name in str(function) for name in self.NAMES):
+            self.found.append(str(function))
+        return function(*args, **kwargs or {})
+
+
+def test_a_step_waits_for_the_device_once(tiny_model, tmp_path, monkeypatch):
+    """Counted on the CPU, where nothing waits: fetched values are. transformers' sdpa fetches one for each micro-batch
+    unless never_wait_for_masks was called, as it is on a GPU."""
+    from transformers import AttentionMaskInterface
+    from transformers.masking_utils import sdpa_mask
+
+    run, log = make_run(tiny_model, tmp_path)
+    monkeypatch.setattr(train_script.Training, "save", lambda self: None)
+    monkeypatch.setattr(
+        train_script.Training, "evaluate", lambda self, log: log.write({"step": self.step, "epoch": 0, "f1": 0})
+    )
+    fetched, tolist = [], torch.Tensor.tolist
+    monkeypatch.setattr(torch.Tensor, "tolist", lambda tensor: fetched.append(1) or tolist(tensor))
+    train_script.never_wait_for_masks()
+    try:
+        with CountWaits() as waits:
+            train_script.train(run, log, train_script.progress_bar(run))
+    finally:
+        AttentionMaskInterface.register("sdpa", sdpa_mask)
+    assert run.step == 10
+    assert len(fetched) == run.step
+    assert waits.found == []
+
+
+def test_masks_made_without_asking_change_no_logits(tiny_model):
+    from transformers import AttentionMaskInterface
+    from transformers.masking_utils import sdpa_mask
+
+    reader = Reader(tiny_model, "cpu", "no")
+    features = prepare_validation_features(read_examples(DEV)[:6], reader.tokenizer, 64, 16)
+    _, *expected = reader.logits(features, range(len(features)))
+    train_script.never_wait_for_masks()
+    try:
+        _, *found = reader.logits(features, range(len(features)))
+    finally:
+        AttentionMaskInterface.register("sdpa", sdpa_mask)
+    np.testing.assert_allclose(np.stack(found), np.stack(expected), atol=1e-5)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler here")
+@pytest.mark.skipif(sys.platform != "linux", reason="where the compiler is called g++")
+def test_compiled_training_learns_the_same_under_plain_names_and_is_resumed(tiny_model, trained, tmp_path):
+    done = run_script("train.py", "--model_dir", tiny_model, "--output_dir", tmp_path / "run", *SMALL, "--compile")
+    assert "compile=True" in done.stdout
+    assert_equal_weights(tmp_path / "run" / "checkpoint-10", trained / "checkpoint-10", rtol=0, atol=2e-4)
+    shutil.copytree(tmp_path / "run" / "checkpoint-9", tmp_path / "resumed" / "checkpoint-9")
+    done = run_script("train.py", "--output_dir", tmp_path / "resumed", "--resume")
+    assert "compile=True" in done.stdout
+    # not bit for bit: what is compiled depends on the lengths that come first
+    assert_equal_weights(tmp_path / "resumed" / "checkpoint-10", tmp_path / "run" / "checkpoint-10", rtol=0, atol=2e-4)
+    final = AutoModelForQuestionAnswering.from_pretrained(tmp_path / "run" / "final_model", local_files_only=True)
+    assert final.state_dict().keys() == weights(tmp_path / "run" / "final_model").keys()
+
+
+def test_compiling_without_a_compiler_is_refused(tiny_model, tmp_path):
+    done = run_script(
+        "train.py", "--model_dir", tiny_model, *SMALL, "--output_dir", tmp_path / "new", "--compile", code=2,
+        CXX="no-such-compiler",
+    )  # fmt: skip
+    assert_refused(done, "--compile needs a C++ compiler", "no-such-compiler", "leave --compile out")
+
+
 # the guard
 
 
@@ -296,7 +440,7 @@ def test_a_training_that_keeps_failing_stops_and_says_why(tiny_model, tmp_path, 
         return output
 
     monkeypatch.setattr(run.model, "forward", always_nan)
-    monkeypatch.setattr(train_script, "compute_metrics", None)  # an evaluation would come too late
+    monkeypatch.setattr(training, "compute_metrics", None)  # an evaluation would come too late
     monkeypatch.setattr(
         train_script.Training, "evaluate", lambda self, log: log.write({"step": self.step, "epoch": 0, "f1": 0})
     )

@@ -1,0 +1,142 @@
+"""The micro-batch that fits: found without harm, the same for all processes, under a cap that torch enforces.
+
+No GPU is needed here: what fits is told by a stand-in, and running out of memory is raised by the model.
+"""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from utils import micro_batch
+from utils.backends import load_model
+from utils.console import UserError
+from utils.micro_batch import cap_memory, choose_micro_batch, largest_that_fits, step_fits
+
+CPU = torch.device("cpu")
+GIB = 2**30
+
+
+@pytest.mark.parametrize("windows", [1, 16, 32, 18])
+@pytest.mark.parametrize("room", range(20))
+def test_the_largest_divisor_that_fits_is_found_and_memory_exceeded_at_most_once(windows, room):
+    tried = []
+
+    def fits(size):
+        tried.append(size)
+        return size <= room
+
+    expected = max((size for size in range(1, windows + 1) if windows % size == 0 and size <= room), default=0)
+    assert largest_that_fits(windows, fits) == expected
+    assert sum(size > room for size in tried) <= 1
+    assert tried == sorted(set(tried))
+
+
+def on_cuda(processes: int = 1) -> SimpleNamespace:
+    return SimpleNamespace(device=torch.device("cuda"), num_processes=processes, unwrap_model=lambda model: model)
+
+
+@pytest.mark.parametrize(("room", "expected"), [(1, (1, 16)), (5, (4, 4)), (9, (8, 2)), (100, (16, 1))])
+def test_the_windows_of_a_step_stay_the_same(monkeypatch, room, expected):
+    monkeypatch.setattr(micro_batch, "step_fits", lambda model, size, max_length: size <= room)
+    assert choose_micro_batch(4, 4, on_cuda(), None, 384) == expected
+
+
+def test_all_processes_take_what_fits_the_smallest_card(monkeypatch):
+    monkeypatch.setattr(micro_batch, "step_fits", lambda model, size, max_length: size <= 16)
+    monkeypatch.setattr(micro_batch, "gather_object", lambda found: [*found, 4, 8])
+    assert choose_micro_batch(4, 8, on_cuda(3), None, 384) == (4, 8)
+    monkeypatch.setattr(micro_batch, "gather_object", lambda found: [*found, 0])  # every process hears of it
+    with pytest.raises(UserError, match="--gradient_checkpointing"):
+        choose_micro_batch(4, 8, on_cuda(2), None, 384)
+
+
+def test_not_even_one_window_says_what_to_do(monkeypatch):
+    monkeypatch.setattr(micro_batch, "step_fits", lambda *_: False)
+    with pytest.raises(UserError, match=r"1 window.*--gradient_checkpointing"):
+        choose_micro_batch(4, 4, on_cuda(), None, 384)
+
+
+def test_nothing_is_tried_out_on_a_cpu(monkeypatch, capsys):
+    monkeypatch.setattr(micro_batch, "step_fits", None)
+    accelerator = SimpleNamespace(device=CPU, num_processes=1)
+    assert choose_micro_batch(4, 8, accelerator, None, 384) == (4, 8)
+    assert "4 windows at once, accumulated 8 times" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("room", [3, 2])
+def test_trying_out_leaves_weights_mode_gradients_and_random_state(tiny_model, monkeypatch, room):
+    model = load_model(tiny_model).eval()
+    forward, seen = model.forward, []
+
+    def forward_with_room(input_ids, **inputs):
+        gradients = sum(parameter.grad is not None for parameter in model.parameters())
+        seen.append((tuple(input_ids.shape), model.training, gradients > 0, bool(inputs["attention_mask"].all())))
+        torch.rand(1)  # as dropout does
+        if len(input_ids) > room:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(input_ids=input_ids, **inputs)
+
+    monkeypatch.setattr(model, "forward", forward_with_room)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    state = torch.get_rng_state()
+    assert step_fits(model, 3, 40) is (room == 3)
+    # windows of full length, in training mode, the second time with gradients
+    assert seen == [((3, 40), True, False, True), ((3, 40), True, True, True)][: len(seen)]
+    assert len(seen) == (2 if room == 3 else 1)
+    assert not model.training
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_the_optimizers_state_has_its_place_while_trying(tiny_model, monkeypatch):
+    """AdamW keeps two numbers for each weight; a micro-batch that fits only without them would fail at step 2."""
+    model = load_model(tiny_model)
+    forward, taken, zeros_like = model.forward, [], torch.zeros_like
+
+    def counted(tensor, **settings):
+        taken.append(tensor.numel())
+        return zeros_like(tensor, **settings)
+
+    def forward_when_taken(**inputs):
+        assert sum(taken) >= 2 * sum(parameter.numel() for parameter in model.parameters())
+        return forward(**inputs)
+
+    monkeypatch.setattr(torch, "zeros_like", counted)
+    monkeypatch.setattr(model, "forward", forward_when_taken)
+    assert step_fits(model, 1, 40)
+
+
+@pytest.mark.parametrize(("asked", "cap"), [(None, 0.85 * 3 * GIB), (3.5, 3.5 * GIB), (1, GIB)])
+def test_the_cap_is_85_percent_of_what_is_free_or_what_was_asked_for(monkeypatch, asked, cap):
+    fractions = []
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (3 * GIB, 4 * GIB))
+    monkeypatch.setattr(
+        torch.cuda, "set_per_process_memory_fraction", lambda fraction, device: fractions.append(fraction)
+    )
+    assert cap_memory(torch.device("cuda"), asked) == pytest.approx(cap)
+    assert fractions == [pytest.approx(cap / (4 * GIB))]
+    with pytest.raises(UserError, match=r"--max_gpu_memory 5 .* 4.0 GiB"):
+        cap_memory(torch.device("cuda"), 5)
+
+
+def test_without_a_cuda_card_there_is_no_cap_and_who_asks_for_one_is_told(capsys):
+    assert cap_memory(CPU, None) is None
+    assert capsys.readouterr().err == ""
+    assert cap_memory(CPU, 2) is None
+    assert "no effect" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA card here")
+def test_on_a_card_a_step_beyond_the_cap_does_not_fit_and_nothing_is_kept(tiny_model):
+    model = load_model(tiny_model).cuda()
+    device = next(model.parameters()).device
+    before = torch.cuda.memory_allocated(device)
+    cap_memory(device, 1)
+    try:
+        assert step_fits(model, 1, 384)
+        assert not step_fits(model, 100_000, 384)
+        assert torch.cuda.memory_allocated(device) == before
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0, device)

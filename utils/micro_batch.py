@@ -1,0 +1,116 @@
+"""How many windows a device takes at once in training: found by trying, halved when memory runs out, under a cap."""
+
+from collections.abc import Callable
+
+import torch
+from accelerate.utils import gather_object
+
+from utils.console import UserError, note, warn
+
+SHARE_OF_FREE_MEMORY = 0.85
+LESS_MEMORY = (
+    "Try --gradient_checkpointing, a smaller --per_device_train_batch_size, or a shorter --max_length; close other "
+    "programs that use the GPU."
+)
+
+
+def cap_memory(device: torch.device, gib: float | None) -> int | None:
+    """Keeps this process from taking more than `gib` GiB of a CUDA card, or 85 % of what is free now. Returns the cap
+    in bytes, None on other devices, which have none.
+
+    Beyond the cap torch runs out of memory as on a smaller card, which training can answer. Without one, drivers on
+    Windows go on in the system's memory, many times slower. Raises UserError where the card is smaller than `gib`.
+    """
+    if device.type != "cuda":
+        if gib is not None:
+            warn(f"--max_gpu_memory {gib:g} has no effect: the device is {device.type}")
+        return None
+    free, total = torch.cuda.mem_get_info(device)
+    cap = int(SHARE_OF_FREE_MEMORY * free) if gib is None else int(gib * 2**30)
+    if cap > total:
+        raise UserError(f"--max_gpu_memory {gib:g} is more than the card has: {total / 2**30:.1f} GiB.")
+    torch.cuda.set_per_process_memory_fraction(cap / total, device)
+    return cap
+
+
+def largest_that_fits(windows: int, fits: Callable[[int], bool]) -> int:
+    """The largest divisor of `windows`, the windows of one optimizer step, that `fits`; 0 where not even 1 does.
+
+    Only divisors keep the step as it is with micro-batches of one size. Tried from below, and not beyond the first that
+    doesn't fit, so memory is exceeded once at most.
+    """
+    largest = 0
+    for size in (size for size in range(1, windows + 1) if windows % size == 0):
+        if not fits(size):
+            break
+        largest = size
+    return largest
+
+
+def choose_micro_batch(
+    micro_batch_size: int, accumulation: int, accelerator, model: torch.nn.Module, max_length: int
+) -> tuple[int, int]:
+    """Micro-batch and accumulation for --per_device_train_batch_size auto: the largest micro-batch that fits, and as
+    many windows in an optimizer step as the two numbers given make. Every process gets the same.
+
+    Only a CUDA card is tried out: elsewhere memory has no limit that could be probed without harm to other programs,
+    and the two numbers are returned as they are. Raises UserError where not even one window fits.
+    """
+    if accelerator.device.type != "cuda":
+        note(
+            f"--per_device_train_batch_size auto: nothing to try out on {accelerator.device.type}, "
+            f"so {micro_batch_size} windows at once, accumulated {accumulation} times"
+        )
+        return micro_batch_size, accumulation
+    plain = accelerator.unwrap_model(model)  # processes try alone: one may run out of memory where another does not
+    windows = micro_batch_size * accumulation
+    largest = largest_that_fits(windows, lambda size: step_fits(plain, size, max_length))
+    if accelerator.num_processes > 1:
+        largest = min(gather_object([largest]))
+    if largest == 0:
+        raise UserError(f"out of GPU memory with 1 window at once. {LESS_MEMORY}")
+    return largest, windows // largest
+
+
+def step_fits(model: torch.nn.Module, size: int, max_length: int) -> bool:
+    """Whether `size` windows of `max_length` tokens, the longest there are, can go forward and backward while the
+    gradients of earlier ones and the optimizer's state are held. Leaves weights, mode and random state as they were,
+    and no memory taken."""
+    device = next(model.parameters()).device
+    training = model.training
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        try:
+            forward_and_backward(model.train(), size, max_length)
+            found = True
+        except torch.OutOfMemoryError:
+            found = False
+    # out of the except clause: the error held on to the tensors
+    model.train(training)
+    model.zero_grad(set_to_none=True)
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    return found
+
+
+def forward_and_backward(model: torch.nn.Module, size: int, max_length: int) -> None:
+    """What an optimizer step holds at its peak, twice: the second time the first one's gradients are there."""
+    parameters = list(model.parameters())
+    state = [torch.zeros_like(parameter) for parameter in parameters for _ in range(2)]  # AdamW's two moments
+    ids = torch.zeros((size, max_length), dtype=torch.int64, device=parameters[0].device)
+    for _ in range(2):
+        # not model(...), which may be compiled: a compiler would work minutes for every size that is tried
+        output = model.forward(input_ids=ids, token_type_ids=ids, attention_mask=torch.ones_like(ids))
+        # any loss takes the memory that the real one takes
+        loss = output.start_logits.float().log_softmax(1).mean() + output.end_logits.float().log_softmax(1).mean()
+        loss.backward()
+    del state
+
+
+def smaller_micro_batch(micro_batch_size: int, processes: int) -> int:
+    """Half the micro-batch, after running out of GPU memory. Raises UserError where it can't be halved."""
+    if micro_batch_size == 1 or processes > 1:
+        raise UserError(f"out of GPU memory with {micro_batch_size} window(s) at once. {LESS_MEMORY}")
+    torch.cuda.empty_cache()
+    half = micro_batch_size // 2
+    warn(f"out of GPU memory with {micro_batch_size} windows at once; going on with {half}, accumulated to as many")
+    return half

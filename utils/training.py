@@ -1,0 +1,161 @@
+"""The state of a training: saved, taken up again, scored. The loop that moves it on is in train.py."""
+
+import argparse
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+from tqdm.auto import tqdm
+
+from utils.backends import TorchBackend
+from utils.checkpoints import read_state, save_checkpoint, write_folder
+from utils.console import UserError
+from utils.metrics import compute_metrics
+from utils.offline import OUTPUT_DIR
+from utils.reader import Reader, save_reader
+from utils.report import TrainingLog
+from utils.windows import Features
+
+# what may differ when a run is resumed: it does not change what is learned
+FREE_ON_RESUME = {
+    "resume", "overwrite_output_dir", "output_dir", "device", "logging_steps", "save_steps", "save_total_limit",
+    "per_device_train_batch_size", "gradient_accumulation_steps", "per_device_eval_batch_size",
+    "gradient_checkpointing", "max_gpu_memory", "compile",
+}  # fmt: skip
+
+
+@dataclass
+class Training:
+    """A training as it stands between two optimizer steps: what a checkpoint holds, and what it is made of."""
+
+    args: argparse.Namespace
+    features: Features
+    questions: int
+    eval_examples: list[dict]
+    accelerator: Accelerator
+    precision: str
+    model: torch.nn.Module
+    optimizer: torch.optim.Optimizer
+    micro_batch_size: int
+    step: int = 0  # optimizer steps done
+    losses: list[float] = field(default_factory=list)  # since the last line of the log
+    stop_signals: list[int] = field(default_factory=list)
+
+    def __post_init__(self):
+        # beside the model, which scores as it is and is saved under its plain names; one compilation for all lengths
+        self.forward = torch.compile(self.model, dynamic=True) if self.args.compile else self.model
+
+    @property
+    def effective_batch(self) -> int:
+        """Windows per optimizer step."""
+        args = self.args
+        per_device = args.per_device_train_batch_size * args.gradient_accumulation_steps
+        return per_device * self.accelerator.num_processes
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return math.ceil(len(self.features) / self.effective_batch)
+
+    @property
+    def total_steps(self) -> int:
+        return self.args.max_steps if self.args.max_steps > 0 else self.args.num_train_epochs * self.steps_per_epoch
+
+    def save(self) -> None:
+        """Saves checkpoint-{step}: a model folder that evaluate.py reads, with optimizer.pt and state.json."""
+        state = {
+            "step": self.step,
+            "losses": self.losses,
+            "micro_batch_size": self.micro_batch_size,
+            "effective_batch": self.effective_batch,
+            "windows": len(self.features),
+            "settings": as_settings(self.args),
+        }
+        scaler = self.accelerator.scaler
+
+        def write(folder: Path) -> None:
+            self.write_model(folder, scores=None)
+            tensors = {"optimizer": self.optimizer.state_dict(), "scaler": scaler.state_dict() if scaler else {}}
+            torch.save(tensors, folder / "optimizer.pt")
+            (folder / "state.json").write_text(json.dumps(state, indent=1), encoding="utf-8")
+
+        if self.accelerator.is_main_process:
+            save_checkpoint(self.args.output_dir, self.step, write, self.args.save_total_limit)
+        self.accelerator.wait_for_everyone()
+
+    def resume(self, checkpoint: Path) -> None:
+        """Takes up what `save` wrote (the model's weights are loaded already). Raises UserError where flags differ."""
+        state = read_state(checkpoint)
+        now = as_settings(self.args)
+        differing = [
+            f"--{name} {now[name]} (was {value})"
+            for name, value in state["settings"].items()
+            if name not in FREE_ON_RESUME and now.get(name) != value
+        ]
+        for name in ("effective_batch", "windows"):
+            found = self.effective_batch if name == "effective_batch" else len(self.features)
+            if found != state[name]:
+                differing.append(f"{name} {found} (was {state[name]})")
+        if differing:
+            raise UserError(
+                f"--resume goes on with the training as it was, but these differ: {', '.join(differing)}. "
+                "Leave them out, or train anew into another --output_dir."
+            )
+        self.step, self.losses = state["step"], state["losses"]
+        if self.args.per_device_train_batch_size == state["settings"]["per_device_train_batch_size"]:
+            self.micro_batch_size = state["micro_batch_size"]  # smaller where memory had run out
+        saved = torch.load(checkpoint / "optimizer.pt", map_location=self.accelerator.device, weights_only=True)
+        self.optimizer.load_state_dict(saved["optimizer"])
+        if self.accelerator.scaler and saved["scaler"]:
+            self.accelerator.scaler.load_state_dict(saved["scaler"])
+
+    def write_model(self, folder: Path, scores: dict | None) -> None:
+        args = self.args
+        settings = {name: vars(args)[name] for name in ("max_length", "doc_stride", "max_answer_length")}
+        # files by name only: the folder may travel to where these paths mean nothing
+        training = {
+            name: value.name if isinstance(value, Path) else value for name, value in sorted(vars(args).items())
+        }
+        settings |= {"temperature": 1.0, "scores": scores, "training": training}
+        save_reader(folder, self.accelerator.unwrap_model(self.model), args.model_dir, settings)
+
+    def evaluate(self, log: TrainingLog) -> None:
+        """Scores the model as it is; the best by F1 so far becomes final_model."""
+        args, examples = self.args, self.eval_examples
+        line = None
+        if self.accelerator.is_main_process:
+            reader = Reader(
+                args.model_dir,
+                batch_size=args.per_device_eval_batch_size,
+                backend=TorchBackend(
+                    self.accelerator.unwrap_model(self.model), self.accelerator.device, self.precision
+                ),
+                settings={name: vars(args)[name] for name in ("max_length", "doc_stride", "max_answer_length")},
+            )
+            predictions = {}
+            answers = tqdm(reader.answer_all(examples), "scoring", len(examples), leave=False, unit=" questions")
+            for example, (answer, *_) in zip(examples, answers, strict=True):
+                predictions[example["id"]] = answer["text"]
+                if self.stop_signals:
+                    raise KeyboardInterrupt(self.how_to_go_on())
+            scores = compute_metrics(predictions, examples)
+            if scores["f1"] >= max((line["f1"] for line in log.scores), default=0.0):
+                write_folder(args.output_dir / "final_model", lambda folder: self.write_model(folder, scores))
+            line = {"step": self.step, "epoch": self.step / self.steps_per_epoch, **scores}
+            tqdm.write(f"epoch {line['epoch']:.2f}: EM {scores['exact_match']:.2f}, F1 {scores['f1']:.2f}")
+            self.model.train()
+        (line,) = broadcast_object_list([line])  # every process knows the best epoch
+        log.write(line)
+
+    def how_to_go_on(self) -> str:
+        return f"stopped after step {self.step}, saved. Go on with: python train.py --resume" + (
+            f" --output_dir {self.args.output_dir}" if self.args.output_dir != OUTPUT_DIR else ""
+        )
+
+
+def as_settings(args: argparse.Namespace) -> dict:
+    """The resolved flags as plain values, to be saved and shown."""
+    return {name: str(value) if isinstance(value, Path) else value for name, value in sorted(vars(args).items())}
