@@ -21,7 +21,7 @@ from utils.offline import PROJECT_ROOT, SAMPLE_MODEL_DIR, go_offline
 
 go_offline()
 
-from fresh import in_fresh_process
+from fresh import in_fresh_process, repeat, write_squad
 from pairs import RESULTS_DIR, TRAIN_FILE, cpu, own_versions
 
 from utils import console
@@ -29,29 +29,6 @@ from utils import console
 QUESTIONS, CONTEXTS = 87_599, 18_896  # SQuAD 1.1, train
 TARGET = 1500  # MB
 MB = 1e6
-
-
-def repeat(examples: list[dict]) -> list[dict]:
-    """QUESTIONS examples over at least CONTEXTS distinct contexts, with distinct ids and answers that fit."""
-    repeated = []
-    for number in range(QUESTIONS):
-        copy, place = divmod(number, len(examples))
-        example = examples[place]
-        # now and then a question has a context of its own: more are asked about one context here than in the whole
-        prefix = f"{copy}. " if place % 70 else f"{copy}.{place}. "
-        answers = example["answers"]
-        repeated.append(
-            {
-                "id": str(number),
-                "question": example["question"],
-                "context": prefix + example["context"],
-                "answers": {
-                    "text": answers["text"],
-                    "answer_start": [start + len(prefix) for start in answers["answer_start"]],
-                },
-            }
-        )
-    return repeated
 
 
 def measure(file: str, model_dir: str, cache: str) -> dict:
@@ -103,7 +80,7 @@ def main(argv: list[str] | None = None) -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "train.json")
-        file.write_text(json.dumps({"data": as_articles(repeat(read_examples(args.train_file)))}), encoding="utf-8")
+        write_squad(file, repeat(read_examples(args.train_file), QUESTIONS))
         settings = {"file": str(file), "model_dir": str(args.model_dir), "cache": str(Path(folder, "cache"))}
         runs = {name: in_fresh_process(__file__, **settings) for name in ("prepared", "from the cache")}
 
@@ -130,18 +107,6 @@ def main(argv: list[str] | None = None) -> None:
 
 def peak_of(run: dict) -> float:
     return max(stage["peak"] for stage in run["parts"].values())
-
-
-def as_articles(examples: list[dict]) -> list[dict]:
-    """Flat examples in SQuAD's nesting, one paragraph for each run of questions about one context."""
-    paragraphs = []
-    for example in examples:
-        if not paragraphs or paragraphs[-1]["context"] != example["context"]:
-            paragraphs.append({"context": example["context"], "qas": []})
-        texts, starts = example["answers"]["text"], example["answers"]["answer_start"]
-        answers = [{"text": text, "answer_start": start} for text, start in zip(texts, starts, strict=True)]
-        paragraphs[-1]["qas"].append({"id": example["id"], "question": example["question"], "answers": answers})
-    return [{"title": "all", "paragraphs": paragraphs}]
 
 
 if __name__ == "__main__":
