@@ -1,12 +1,13 @@
 # make quickstart   environment, then train, evaluate and predict on the bundled sample
 # make test         environment, then the whole test suite
+# make bench        both sides' environments, then every comparison and its table (about an hour on 2 CPU cores)
 # Windows: the plain commands stand in README.md.
 
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: quickstart test test-compat lint format clean
+.PHONY: quickstart test test-compat lint format bench clean
 
 quickstart: $(VENV)/.user
 	$(RUN) train.py --sample --overwrite_output_dir
@@ -43,5 +44,24 @@ $(VENV)/.dev: requirements-dev.txt $(VENV)/.user
 	.venv-compat/bin/python -m pip install -q -r requirements-compat.txt
 	touch $@
 
+# ours and the usual ways in turn, one file a measurement; those run in an environment of their own
+BENCHMARKS := preparing spans training answering latency cold_start
+RANDOM_READER := models/mobilebert-random-reader
+
+bench: $(VENV)/.dev .venv-peers/.made $(RANDOM_READER)/onnx.json
+	for name in $(BENCHMARKS); do $(RUN) benchmarks/$$name.py || exit 1; done
+	$(RUN) benchmarks/table.py
+
+# nothing is lost by the check of answers that are random anyway
+$(RANDOM_READER)/onnx.json: $(VENV)/.dev
+	test -d models/mobilebert-random || $(RUN) tools/make_random_model.py
+	$(RUN) benchmarks/pairs.py
+	$(RUN) tools/export_onnx.py --model_dir $(RANDOM_READER) --eval_file data/sample/dev.json --force
+
+.venv-peers/.made: requirements-peers.txt requirements-compat.txt
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install -q -r requirements-peers.txt
+	touch $@
+
 clean:
-	rm -rf $(VENV) .venv-compat .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-compat .venv-peers .pytest_cache .ruff_cache .hypothesis

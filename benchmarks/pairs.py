@@ -300,3 +300,7 @@ def arguments(doc: str, benchmark: str, pairs: int = 5) -> argparse.ArgumentPars
     parser.add_argument("--patience", type=float, default=0, help="seconds to wait for a quiet machine before a turn")
     parser.add_argument("--results_dir", type=Path, default=RESULTS_DIR, help=f"where {benchmark}.json is written")
     return parser
+
+
+if __name__ == "__main__":
+    console.run(lambda: print(f"random weights: {console.shown(random_reader())}"))

@@ -18,7 +18,7 @@ from utils.console import UserError
 BEGIN, END = "<!-- benchmarks -->\n", "<!-- /benchmarks -->"
 # in the order of the table: what is done, in English and in Chinese, and digits after the point of its figures
 WORK = {
-    "preparing": ("preparing training questions, cold", "预处理训练问题（冷启动）", 0),
+    "preparing": ("preparing training questions, cold", "预处理训练问题，无缓存", 0),
     "spans_best": ("choosing the best answer from logits", "由 logits 选出最佳答案", 0),
     "spans_20_best": ("choosing the 20 best answers from logits", "由 logits 选出前 20 个答案", 0),
     "training": ("training, effective batch 16", "训练，有效批大小 16", 2),
@@ -57,7 +57,8 @@ def table(results: list[dict], language: int) -> str:
         ratio = f"{result['ratio']:.2f}"
         target = f"{sign(result)} {result['target']:g}"
         met = YES_NO[language][0 if result["met"] else 1]
-        rows.append([f"{titles[language]} ({unit})", *figures, ratio, target, met])
+        brackets = ("{} ({})", "{}（{}）")[language]
+        rows.append([brackets.format(titles[language], unit), *figures, ratio, target, met])
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 

@@ -1,0 +1,123 @@
+"""The comparisons' arithmetic and their table. What they measure is not asserted: times are no property."""
+
+import json
+import sys
+
+import pytest
+from scripts import PROJECT_ROOT, assert_refused, run_script
+
+sys.path.insert(0, str(PROJECT_ROOT / "benchmarks"))
+
+from pairs import PEERS_DIR, RESULTS_DIR, rounded, share_of_others, summarize, take_turns
+from table import BEGIN, END, READMES, WORK, read_results, table, with_table
+
+from utils.console import UserError
+
+KEYS = {"benchmark", "ours", "peer", "peer_best", "ratio", "target", "unit", "device", "versions"}
+FIGURES = {
+    "ours, slow": [10.0, 11.0, 9.0, 10.0, 10.0],
+    "ours": [20.0, 30.0, 40.0, 50.0, 60.0],
+    "one": [5.0, 10.0, 10.0, 10.0, 5.0],
+    "other": [1.0, 2.0, 1.0, 2.0, 1.0],
+    "one, tuned": [10.0, 10.0, 20.0, 25.0, 20.0],
+}
+
+
+def result_of(name: str = "answering", **changes) -> dict:
+    settings = {
+        "ours": ["ours, slow", "ours"], "peers": ["one", "other"], "best_peers": ["one, tuned"], "unit": "questions/s",
+        "target": 3.5, "device": "CPU", "versions": {},
+    }  # fmt: skip
+    return summarize(name, FIGURES, **settings | changes)
+
+
+def test_the_ratio_is_the_median_of_the_ratios_within_each_turn():
+    result = result_of()
+    assert result.keys() >= KEYS
+    assert (result["ours"], result["peer"], result["peer_best"]) == (40, 10, 20)
+    # 20/5, 30/10, 40/10, 50/10, 60/5: not 40/10 by the medians of either side, though here they agree
+    assert result["ratio"] == 4
+    assert result["ratio_best"] == 2  # 2, 3, 2, 2, 3
+    assert result["spread"]["ratio"] == [3, 12]
+    assert result["spread"]["ours"] == [20, 60]
+    assert result["met"]
+    assert not result_of(target=5)["met"]
+
+
+def test_of_several_sides_the_best_median_counts():
+    assert result_of()["sides"] == {"ours": "ours", "peer": "one", "peer_best": "one, tuned"}
+    # of times the least
+    times = result_of("latency", lower=True, unit="ms", target=0.5)
+    assert times["sides"] == {"ours": "ours, slow", "peer": "other", "peer_best": "other"}
+    assert times["ratio"] == 9  # 10, 5.5, 9, 5, 10
+    assert not times["met"]
+    # a peer that is no faster with other settings is at its best as it comes
+    assert result_of(best_peers=["other"])["sides"]["peer_best"] == "one"
+
+
+def test_every_side_runs_once_a_turn_and_none_is_always_first():
+    ran = []
+    figures, others = take_turns({n: lambda n=n: float(ran.append(n) or len(ran)) for n in ("a", "b", "c")}, 3)
+    assert ran == ["a", "b", "c", "c", "b", "a", "a", "b", "c"]
+    assert figures == {"a": [1, 6, 7], "b": [2, 5, 8], "c": [3, 4, 9]}
+    assert others.keys() == figures.keys()
+    assert all(0 <= share <= 1 for share in others.values())
+    assert 0 <= share_of_others((0.0, 0.0, 0.0)) <= 1
+
+
+def test_figures_are_written_with_four_digits():
+    assert rounded({"a": [1234.567, 2], "b": {"c": 0.00012345}}) == {"a": [1235.0, 2], "b": {"c": 0.0001234}}
+
+
+def test_the_table_has_a_line_for_each_result_in_both_languages(tmp_path):
+    results = [result_of(), result_of("latency", lower=True, unit="ms, p50 (ratio: ours / peer)", target=0.5)]
+    english, chinese = table(results, 0).splitlines(), table(results, 1).splitlines()
+    assert english[2] == "| answering, fastest precision (questions/s) | 40.0 | 10.0 | 20.0 | 4.00 | ≥ 3.5 | yes |"
+    assert english[3].endswith("| 9.00 | ≤ 0.5 | no |")
+    assert chinese[3].endswith("| 9.00 | ≤ 0.5 | 否 |")
+    assert len(english) == len(chinese) == 4
+    # results are read in the table's order, those that are missing are left out
+    for result in reversed(results):
+        (tmp_path / f"{result['benchmark']}.json").write_text(json.dumps(result), encoding="utf-8")
+    assert [result["benchmark"] for result in read_results(tmp_path)] == ["answering", "latency"]
+
+
+def test_the_table_goes_between_its_markers_and_nothing_else_changes():
+    text = f"before\n{BEGIN}old\n{END}\nafter\n"
+    assert with_table(text, "new\n", "README.md") == f"before\n{BEGIN}new\n{END}\nafter\n"
+    for broken in ("no markers", f"{END}{BEGIN}", f"{BEGIN}{END}{BEGIN}{END}"):
+        with pytest.raises(UserError, match=r"README\.md"):
+            with_table(broken, "new\n", "README.md")
+
+
+def test_a_table_that_is_not_that_of_the_results_is_refused(tmp_path):
+    (tmp_path / "answering.json").write_text(json.dumps(result_of()), encoding="utf-8")
+    for name in READMES:
+        (tmp_path / name).write_text(f"{BEGIN}{END}\n", encoding="utf-8")
+    folders = "--results_dir", tmp_path, "--readme_dir", tmp_path
+    assert_refused(run_script("benchmarks/table.py", "--check", *folders, code=2), "README.zh-CN.md", "table.py")
+    assert (tmp_path / READMES[0]).read_text(encoding="utf-8") == f"{BEGIN}{END}\n"
+    run_script("benchmarks/table.py", *folders)
+    run_script("benchmarks/table.py", "--check", *folders)
+
+
+def test_the_readmes_have_the_table_of_the_results():
+    run_script("benchmarks/table.py", "--check")
+
+
+def test_results_have_their_keys_and_no_absolute_path():
+    results = read_results(RESULTS_DIR)
+    for result in results:
+        assert result.keys() >= KEYS, result["benchmark"]
+        assert result["pairs"] >= 5
+    for path in RESULTS_DIR.glob("*.json"):
+        assert str(PROJECT_ROOT.parent) not in path.read_text(encoding="utf-8"), path.name
+    assert {result["benchmark"] for result in results} <= WORK.keys()
+
+
+def test_no_peer_imports_this_project():
+    """They run in an environment of their own, where our evaluate.py would hide the library of that name."""
+    for path in PEERS_DIR.glob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        assert "import utils" not in text, path.name
+        assert "from utils" not in text, path.name
