@@ -27,6 +27,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import transformers
 from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs
 from torch.nn.functional import cross_entropy
@@ -283,7 +284,14 @@ def start_model(args: argparse.Namespace, model_dir: Path, accelerator: Accelera
     if accelerator.device.type == "cuda":
         never_wait_for_masks()
     if args.gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        if not model.supports_gradient_checkpointing:  # MobileBERT before transformers 5
+            raise UserError(
+                f"--gradient_checkpointing: transformers {transformers.__version__} can't do it for this model "
+                f"({model.config.model_type}). Leave it out, or install the versions of requirements.txt."
+            )
+        # its name in transformers 5, and before
+        enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
     # norms and biases are vectors; all else is decayed
     groups = [
         {"params": [p for p in model.parameters() if p.ndim >= 2], "weight_decay": args.weight_decay},

@@ -59,7 +59,7 @@ def test_not_even_one_window_says_what_to_do(monkeypatch):
 
 def test_nothing_is_tried_out_on_a_cpu(monkeypatch, capsys):
     monkeypatch.setattr(micro_batch, "step_fits", None)
-    accelerator = SimpleNamespace(device=CPU, num_processes=1)
+    accelerator = SimpleNamespace(device=CPU, num_processes=1, is_main_process=True)
     assert choose_micro_batch(4, 8, accelerator, None, 384) == (4, 8)
     assert "4 windows at once, accumulated 8 times" in capsys.readouterr().err
 

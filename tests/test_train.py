@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 from scripts import PROJECT_ROOT, assert_refused, run_script
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import AutoModelForQuestionAnswering, AutoTokenizer
+from transformers import AutoModelForQuestionAnswering, AutoTokenizer, MobileBertModel
 
 from utils import training
 from utils.console import UserError
@@ -323,6 +323,15 @@ def test_running_out_of_memory_with_one_window_says_what_to_do(tiny_model, tmp_p
     monkeypatch.setattr(run.model, "forward", no_room)
     with pytest.raises(UserError, match="--gradient_checkpointing"):
         train_script.train(run, log, train_script.progress_bar(run))
+
+
+def test_gradient_checkpointing_learns_the_same_and_warns_of_nothing(tiny_model, trained, tmp_path):
+    flags = ("--model_dir", tiny_model, "--output_dir", tmp_path, *SMALL, "--gradient_checkpointing")
+    if not MobileBertModel.supports_gradient_checkpointing:  # before transformers 5
+        assert_refused(run_script("train.py", *flags, code=2), "--gradient_checkpointing", "mobilebert")
+        return
+    assert "Warning" not in run_script("train.py", *flags).stderr
+    assert_equal_weights(tmp_path / "checkpoint-10", trained / "checkpoint-10", rtol=0, atol=1e-6)
 
 
 # waiting and compiling

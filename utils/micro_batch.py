@@ -57,10 +57,11 @@ def choose_micro_batch(
     and the two numbers are returned as they are. Raises UserError where not even one window fits.
     """
     if accelerator.device.type != "cuda":
-        note(
-            f"--per_device_train_batch_size auto: nothing to try out on {accelerator.device.type}, "
-            f"so {micro_batch_size} windows at once, accumulated {accumulation} times"
-        )
+        if accelerator.is_main_process:
+            note(
+                f"--per_device_train_batch_size auto: nothing to try out on {accelerator.device.type}, "
+                f"so {micro_batch_size} windows at once, accumulated {accumulation} times"
+            )
         return micro_batch_size, accumulation
     plain = accelerator.unwrap_model(model)  # processes try alone: one may run out of memory where another does not
     windows = micro_batch_size * accumulation
