@@ -11,6 +11,7 @@ RUN := $(VENV)/bin/python
 
 quickstart: $(VENV)/.user
 	$(RUN) train.py --sample --overwrite_output_dir
+	$(RUN) tools/export_onnx.py --sample
 	$(RUN) evaluate.py --sample --show_examples 3
 	$(RUN) predict.py demo --sample
 

@@ -1,0 +1,177 @@
+"""Exported models: that they answer as PyTorch does, and that a wrong one is never used."""
+
+import json
+import shutil
+import sys
+
+import numpy as np
+import onnx
+import pytest
+from scripts import PROJECT_ROOT, assert_refused, run_script
+
+from utils.backends import ONNX_FILES, ONNX_MANIFEST, OnnxBackend, TorchBackend
+from utils.console import UserError
+from utils.reader import Reader
+from utils.windows import prepare_validation_features
+
+DEV = PROJECT_ROOT / "data" / "sample" / "dev.json"
+TEXT = "Ada Müller wrote the reader in Zürich — 东京 and “Köln” followed in 1999, for 12 € (or 3.5 km). "
+EXAMPLES = [{"question": "Who wrote it?", "context": TEXT * repeats} for repeats in (1, 2, 12, 1, 40, 3)]
+
+
+@pytest.fixture(scope="module")
+def exported(tiny_model, tmp_path_factory):
+    """A tiny MobileBERT, exported by the tool as a user runs it. Its answers are random, so --force keeps int8."""
+    folder = tmp_path_factory.mktemp("exported") / "model"
+    shutil.copytree(tiny_model, folder)
+    arguments = ("--model_dir", folder, "--eval_file", DEV, "--max_samples", 12, "--force")
+    run_script("tools/export_onnx.py", *arguments)
+    return folder
+
+
+@pytest.fixture
+def copy(exported, tmp_path):
+    return shutil.copytree(exported, tmp_path / "copy")
+
+
+def test_auto_takes_onnx_on_a_cpu_where_it_was_exported(exported, tiny_model):
+    assert isinstance(Reader(exported, "cpu").backend, OnnxBackend)
+    assert Reader(exported, "cpu").backend.precision == "int8"
+    assert Reader(exported, "cpu", "no").backend.precision == "no"
+    assert isinstance(Reader(exported, "cpu", "bf16").backend, TorchBackend)
+    assert isinstance(Reader(exported, "cpu", backend="torch").backend, TorchBackend)
+    assert isinstance(Reader(tiny_model, "cpu").backend, TorchBackend)
+
+
+def test_logits_in_fp32_equal_those_of_pytorch_whatever_the_batch(exported):
+    torch_reader, onnx_reader = (Reader(exported, "cpu", "no", backend=backend) for backend in ("torch", "onnx"))
+    features = prepare_validation_features(EXAMPLES, torch_reader.tokenizer, 384, 128)
+    rows, *expected = torch_reader.logits(features, range(len(features)))
+    _, *found = onnx_reader.logits(features, range(len(features)))
+    for i, row in enumerate(rows):
+        size = len(row["input_ids"])
+        _, *alone = onnx_reader.logits(features, [i])
+        for one, two, three in zip(expected, found, alone, strict=True):
+            np.testing.assert_allclose(two[i, :size], one[i, :size], atol=1e-4)
+            np.testing.assert_allclose(three[0, :size], one[i, :size], atol=1e-4)
+
+
+def test_int8_logits_do_not_depend_on_the_batch(exported):
+    """Every scale is calibrated or belongs to one token; only the attention's own products are left to rounding."""
+    reader = Reader(exported, "cpu", "int8")
+    features = prepare_validation_features(EXAMPLES, reader.tokenizer, 384, 128)
+    rows, start, end = reader.logits(features, range(len(features)))
+    spread = np.ptp(start)
+    for i, row in enumerate(rows):
+        size = len(row["input_ids"])
+        _, start_alone, end_alone = reader.logits(features, [i])
+        # an activation at the edge of two integers may fall to either side: a small part of the logits' range
+        np.testing.assert_allclose(start_alone[0, :size], start[i, :size], atol=0.02 * spread)
+        np.testing.assert_allclose(end_alone[0, :size], end[i, :size], atol=0.02 * spread)
+
+
+def test_int8_is_close_to_fp32(exported):
+    plain, small = (Reader(exported, "cpu", precision) for precision in ("no", "int8"))
+    features = prepare_validation_features(EXAMPLES, plain.tokenizer, 384, 128)
+    for window in range(len(features)):
+        (row,), start, _ = plain.logits(features, [window])
+        _, start_int8, _ = small.logits(features, [window])
+        size = len(row["input_ids"])
+        error = np.abs(start_int8[0, :size] - start[0, :size]).mean()
+        assert error < 0.1 * np.ptp(start[0, :size])
+
+
+def test_every_product_with_weights_but_the_last_is_in_integers(exported):
+    model = onnx.load(exported / ONNX_FILES["int8"])
+    weights = {tensor.name for tensor in model.graph.initializer}
+    left = [node.name for node in model.graph.node if node.op_type == "MatMul" and node.input[1] in weights]
+    assert len(left) == 1
+    assert "qa_outputs" in left[0]
+    fp32 = onnx.load(exported / ONNX_FILES["no"])
+    assert sum(node.op_type == "MatMulIntegerToFloat" for node in model.graph.node) == sum(
+        node.op_type == "MatMul" and node.input[1] in {tensor.name for tensor in fp32.graph.initializer}
+        for node in fp32.graph.node
+    ) - len(left)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", ONNX_FILES["int8"]])
+def test_an_export_of_other_weights_is_not_used(copy, name, capsys):
+    with (copy / name).open("r+b") as file:  # one byte, of the same length
+        file.seek(-2, 2)
+        byte = file.read(1)
+        file.seek(-2, 2)
+        file.write(bytes([byte[0] ^ 1]) if name != "config.json" else b" ")
+    if name == "config.json":
+        (copy / name).write_text(json.dumps(json.loads((PROJECT_ROOT / "models/sample" / name).read_text())), "utf-8")
+        with pytest.raises(UserError, match=r"config\.json"):
+            Reader(copy, "cpu", backend="onnx")
+        return
+    assert isinstance(Reader(copy, "cpu").backend, TorchBackend)
+    assert "does not belong to these weights" in capsys.readouterr().err
+    with pytest.raises(UserError, match=name):
+        Reader(copy, "cpu", backend="onnx")
+
+
+def test_what_cannot_be_had_is_refused(exported, tiny_model, copy):
+    with pytest.raises(UserError, match=r"onnx\.json.*export_onnx"):
+        Reader(tiny_model, "cpu", backend="onnx")
+    with pytest.raises(UserError, match="export_onnx"):
+        Reader(tiny_model, "cpu", "int8")
+    with pytest.raises(UserError, match="cuda"):
+        Reader(exported, "cuda", backend="onnx")
+    with pytest.raises(UserError, match="bf16"):
+        Reader(exported, "cpu", "bf16", backend="onnx")
+    (copy / ONNX_MANIFEST).unlink()
+    assert isinstance(Reader(copy, "cpu").backend, TorchBackend)
+
+
+def test_a_model_that_changes_answers_is_refused_and_removed(tiny_model, tmp_path, monkeypatch):
+    """fp32 with noise in a weight must not stay; what was there before goes too, for it may be of other weights."""
+    sys.path.insert(0, str(PROJECT_ROOT / "tools"))
+    import export_onnx
+
+    folder = shutil.copytree(tiny_model, tmp_path / "model")
+    (folder / ONNX_FILES["no"]).write_bytes(b"of another time")
+    original = export_onnx.export_fp32
+
+    def export_with_noise(model_dir, path):
+        original(model_dir, path)
+        model = onnx.load(path)
+        (tensor,) = [t for t in model.graph.initializer if "word_embeddings" in t.name]
+        noise = np.random.default_rng(0).normal(size=tuple(tensor.dims)).astype(np.float32)
+        tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor) + noise, tensor.name))
+        onnx.save(model, path)
+
+    monkeypatch.setattr(export_onnx, "export_fp32", export_with_noise)
+    with pytest.raises(UserError, match=r"model\.onnx, more than 0\.1 %"):
+        export_onnx.main(["--model_dir", str(folder), "--eval_file", str(DEV), "--max_samples", "12"])
+    assert not (folder / ONNX_FILES["no"]).exists()
+    assert not list(folder.glob("*.partial"))
+
+
+def test_the_tool_refuses_bad_input(tmp_path, tiny_encoder, tiny_model):
+    missing = tmp_path / "nothing"
+    assert_refused(run_script("tools/export_onnx.py", "--model_dir", missing, code=2), "missing", "train.py")
+    questions = ("--eval_file", DEV)
+    done = run_script("tools/export_onnx.py", "--model_dir", tiny_encoder, *questions, code=2)
+    assert_refused(done, "not trained to answer")
+    done = run_script("tools/export_onnx.py", "--model_dir", tiny_model, *questions, "--max_samples", 0, code=2)
+    assert_refused(done, "--max_samples is 0")
+
+
+@pytest.mark.parametrize("mode", [["demo"], ["ask", "--question", "Who wrote it?", "--context", TEXT]])
+def test_an_exported_model_answers_without_torch_and_transformers(exported, mode):
+    """Looked up in sys.modules of a process of its own after the answer."""
+    code = (
+        "import runpy, sys\n"
+        f"sys.argv = ['predict.py', *{mode!r}, '--model_dir', {str(exported)!r}, '--device', 'cpu']\n"
+        f"sys.path.insert(0, {str(PROJECT_ROOT)!r})\n"
+        f"runpy.run_path({str(PROJECT_ROOT / 'predict.py')!r}, run_name='__main__')\n"
+        "heavy = ['torch', 'transformers', 'datasets', 'evaluate', 'accelerate', 'pyarrow', 'pandas', 'matplotlib']\n"
+        "print('loaded:', [name for name in heavy if name in sys.modules])\n"
+    )
+    script = "loaded.py"
+    (exported.parent / script).write_text(code, encoding="utf-8")
+    done = run_script(str(exported.parent / script))
+    assert "prediction:" in done.stdout
+    assert "loaded: []" in done.stdout
