@@ -191,7 +191,7 @@ def to_int8(model: onnx.ModelProto, calibrations: dict[str, Calibration]) -> onn
         nodes.append(helper.make_node(operator, inputs, [output], name=output, domain=domain, **attributes))
         return output
 
-    zero, tiny = constant("int8_zero", np.uint8(128)), constant("int8_tiny", np.float32(1e-12))
+    zero = constant("int8_zero", np.uint8(128))
     for node in graph.node:
         if node.name in absorbed:
             continue
@@ -205,7 +205,7 @@ def to_int8(model: onnx.ModelProto, calibrations: dict[str, Calibration]) -> onn
             scaled = add("Mul", [x, constant(f"{x}_factor", 1 / how.factor)], f"{x}_scaled")
             if how.by_row:
                 row = add("ReduceMax", [add("Abs", [scaled], f"{x}_abs")], f"{x}_row_max", axes=[-1], keepdims=1)
-                row = add("Max", [row, tiny], f"{x}_row")
+                row = add("Max", [row, constant(f"{x}_tiny", np.float32(1e-12))], f"{x}_row")
                 scaled = add("Div", [scaled, row], f"{x}_unit")
             step = constant(f"{x}_step", np.float32((1 if how.by_row else how.top) / 127))
             add("QuantizeLinear", [scaled, step, zero], f"{x}_int8")

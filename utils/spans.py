@@ -43,37 +43,51 @@ def best_spans(
     starts = np.where(inside, start_logits, -np.inf) / temperature  # (B, L)
     ends = np.where(inside, end_logits, -np.inf) / temperature
     ends = np.pad(ends, ((0, 0), (0, max_answer_length - 1)), constant_values=-np.inf)
-    # scores[b, i, w]: the span of w + 1 tokens from token i
-    scores = starts[:, :, None] + np.lib.stride_tricks.sliding_window_view(ends, max_answer_length, axis=1)
     log_normaliser = log_sum_of_spans(starts, ends, max_answer_length)
-    for b in np.flatnonzero(log_normaliser == -np.inf):  # its best start and best end lie in no span: too small a sum
-        finite = scores[b][np.isfinite(scores[b])].astype(np.float64)
-        log_normaliser[b] = np.logaddexp.reduce(finite) if len(finite) else -np.inf
 
-    row = np.arange(rows)
-    widths = np.arange(max_answer_length)
-    best_from = scores.max(axis=2)  # (B, L): the best span that begins at each token
-    taken = np.zeros((rows, length), dtype=bool)
+    row, width = np.arange(rows), np.arange(max_answer_length)
+    best_from = starts + reduce_windows(np.maximum, ends, max_answer_length)  # (B, L): the best span from each token
+    limit = np.repeat(position[None] + max_answer_length - 1, rows, axis=0)  # (B, L): the last token it may reach
     first = np.zeros((rows, n_best), dtype=np.int64)
     last = np.zeros((rows, n_best), dtype=np.int64)
     best = np.full((rows, n_best), -np.inf)
     for n in range(n_best):
         i = best_from.argmax(axis=1)
         best[:, n] = best_from[row, i]
-        j = i + scores[row, i].argmax(axis=1)
+        reachable = i[:, None] + width  # (B, W)
+        after = np.where(reachable <= limit[row, i][:, None], ends[row[:, None], reachable], -np.inf)
+        j = i + after.argmax(axis=1)
         first[:, n], last[:, n] = i, j
         if n + 1 == n_best or not np.isfinite(best[:, n]).any():
             break
-        # no later span may share a token with i to j: none begins there, and those from before end before i
-        taken |= (position >= i[:, None]) & (position <= j[:, None])
-        before = np.maximum(0, i[:, None] - 1 - widths[:-1])  # (B, W - 1): where a span that reaches i may begin
-        spans = scores[row[:, None], before]
-        spans[widths >= (i[:, None] - before)[:, :, None]] = -np.inf
-        scores[row[:, None], before] = spans
-        if max_answer_length > 1:
-            best_from[row[:, None], before] = spans.max(axis=2)
-        best_from[taken] = -np.inf
+        # no later span may share a token with i to j: none begins there, ...
+        best_from[(position >= i[:, None]) & (position <= j[:, None])] = -np.inf
+        # ... and those from before end before i, unless another span stops them earlier still
+        before = i[:, None] - 1 - width[:-1]  # (B, W - 1), falling
+        in_row, before = before >= 0, np.maximum(before, 0)
+        cut = in_row & (limit[row[:, None], before] >= i[:, None])
+        r, k = np.nonzero(cut)
+        best_end = np.maximum.accumulate(ends[row[:, None], before], axis=1)  # of the ends from each token to i - 1
+        tokens = before[r, k]
+        still_free = best_from[r, tokens] > -np.inf
+        best_from[r, tokens] = np.where(still_free, starts[r, tokens] + best_end[r, k], -np.inf)
+        limit[r, tokens] = i[r] - 1
     return first, last, best, log_normaliser
+
+
+def reduce_windows(reduce: np.ufunc, values: np.ndarray, width: int) -> np.ndarray:
+    """`reduce` (np.add or np.maximum) over each window of `width` neighbours, (B, L) from (B, L + width - 1), in about
+    log2(width) steps: windows of 1, 2, 4, ... are made of two halves, and the wanted ones of those."""
+    length = values.shape[1] - width + 1
+    total, done, size = None, 0, 1
+    while done < width:
+        if width & size:
+            part = values[:, done : done + length]
+            total = part if total is None else reduce(total, part)
+            done += size
+        values = reduce(values[:, :-size], values[:, size:]) if size * 2 <= width else values
+        size *= 2
+    return total
 
 
 def log_sum_of_spans(starts: np.ndarray, ends: np.ndarray, max_answer_length: int) -> np.ndarray:
@@ -82,10 +96,15 @@ def log_sum_of_spans(starts: np.ndarray, ends: np.ndarray, max_answer_length: in
     highest_start = starts.max(axis=1, initial=-1e30, keepdims=True)
     highest_end = ends.max(axis=1, initial=-1e30, keepdims=True)
     weights = np.exp((ends - highest_end).astype(np.float64))
-    sums = np.lib.stride_tricks.sliding_window_view(weights, max_answer_length, axis=1).sum(axis=2)  # (B, L)
+    sums = reduce_windows(np.add, weights, max_answer_length)  # (B, L)
     total = (np.exp((starts - highest_start).astype(np.float64)) * sums).sum(axis=1)
     with np.errstate(divide="ignore"):
-        return np.log(np.where(total > 1e-200, total, 0)) + (highest_start + highest_end)[:, 0]
+        log_sum = np.log(np.where(total > 1e-200, total, 0)) + (highest_start + highest_end)[:, 0]
+    for b in np.flatnonzero(log_sum == -np.inf):  # its best start and best end lie in no span: too small a sum
+        spans = starts[b][:, None] + np.lib.stride_tricks.sliding_window_view(ends[b], max_answer_length)
+        finite = spans[np.isfinite(spans)].astype(np.float64)
+        log_sum[b] = np.logaddexp.reduce(finite) if len(finite) else -np.inf
+    return log_sum
 
 
 def merge_windows(
