@@ -7,6 +7,7 @@ denominator, so logits need not outlive their batch, and windows merge in any or
 twice: it counts with its better score.
 """
 
+from bisect import bisect_left
 from collections.abc import Sequence
 
 import numpy as np
@@ -45,33 +46,36 @@ def best_spans(
     ends = np.pad(ends, ((0, 0), (0, max_answer_length - 1)), constant_values=-np.inf)
     log_normaliser = log_sum_of_spans(starts, ends, max_answer_length)
 
-    row, width = np.arange(rows), np.arange(max_answer_length)
-    best_from = starts + reduce_windows(np.maximum, ends, max_answer_length)  # (B, L): the best span from each token
-    limit = np.repeat(position[None] + max_answer_length - 1, rows, axis=0)  # (B, L): the last token it may reach
+    # tables over all tokens of all rows in one line; a row is `stride` long, so that no span leaves it at the end
+    stride, width = length + max_answer_length - 1, np.arange(max_answer_length)
+    best_from = np.full((rows, stride), -np.inf, dtype=starts.dtype)  # the best span from each token
+    best_from[:, :length] = starts + reduce_windows(np.maximum, ends, max_answer_length)
+    limit = np.tile(np.arange(max_answer_length - 1, stride + max_answer_length - 1), rows)  # the last token it may reach
+    row, ends, flat = np.arange(rows) * stride, ends.ravel(), best_from.ravel()
+    starts = np.pad(starts, ((0, 0), (0, max_answer_length - 1)), constant_values=-np.inf).ravel()
     first = np.zeros((rows, n_best), dtype=np.int64)
     last = np.zeros((rows, n_best), dtype=np.int64)
     best = np.full((rows, n_best), -np.inf)
     for n in range(n_best):
         i = best_from.argmax(axis=1)
-        best[:, n] = best_from[row, i]
-        reachable = i[:, None] + width  # (B, W)
-        after = np.where(reachable <= limit[row, i][:, None], ends[row[:, None], reachable], -np.inf)
-        j = i + after.argmax(axis=1)
-        first[:, n], last[:, n] = i, j
-        if n + 1 == n_best or not np.isfinite(best[:, n]).any():
+        best[:, n] = flat[row + i]
+        span = (row + i)[:, None] + width  # (B, W)
+        room = (limit[row + i] - i)[:, None]
+        j = np.where(width <= room, ends[np.minimum(span, len(ends) - 1)], -np.inf).argmax(axis=1)
+        first[:, n], last[:, n] = i, i + j
+        if n + 1 == n_best or best[:, n].max() == -np.inf:
             break
-        # no later span may share a token with i to j: none begins there, ...
-        best_from[(position >= i[:, None]) & (position <= j[:, None])] = -np.inf
-        # ... and those from before end before i, unless another span stops them earlier still
-        before = i[:, None] - 1 - width[:-1]  # (B, W - 1), falling
-        in_row, before = before >= 0, np.maximum(before, 0)
-        cut = in_row & (limit[row[:, None], before] >= i[:, None])
-        r, k = np.nonzero(cut)
-        best_end = np.maximum.accumulate(ends[row[:, None], before], axis=1)  # of the ends from each token to i - 1
-        tokens = before[r, k]
-        still_free = best_from[r, tokens] > -np.inf
-        best_from[r, tokens] = np.where(still_free, starts[r, tokens] + best_end[r, k], -np.inf)
-        limit[r, tokens] = i[r] - 1
+        # no later span may share a token with this one: none begins in it, ...
+        flat[span[width <= j[:, None]]] = -np.inf
+        # ... and those from before end before it, unless another one stops them earlier still
+        before = np.maximum(i[:, None] - 1 - width[:-1], 0)  # (B, W - 1), falling
+        tokens = row[:, None] + before
+        r, k = np.nonzero((limit[tokens] >= i[:, None]) & (width[:-1] < i[:, None]))
+        best_end = np.maximum.accumulate(ends[tokens], axis=1)  # of the ends from each token to the one before i
+        tokens = tokens[r, k]
+        free = flat[tokens] > -np.inf
+        flat[tokens] = np.where(free, starts[tokens] + best_end[r, k], -np.inf)
+        limit[tokens] = i[r] - 1
     return first, last, best, log_normaliser
 
 
@@ -130,9 +134,12 @@ def merge_windows(
     if candidates:
         log_total = max(log_total + np.log1p(-min(repeated, 1 - 1e-12)), candidates[0][0])
     answers: list[dict] = []
+    taken: list[tuple[int, int]] = []  # from left to right
     for score, start, end in candidates:
-        if any(start < answer["end"] and answer["start"] < end for answer in answers):
+        place = bisect_left(taken, (start, end))
+        if (place and taken[place - 1][1] > start) or (place < len(taken) and taken[place][0] < end):
             continue  # the same span from another window, or a near-duplicate
+        taken.insert(place, (start, end))
         probability = min(1.0, float(np.exp(score - log_total)))
         answers.append({"text": context[start:end], "start": start, "end": end, "probability": probability})
         if len(answers) == n_best:
