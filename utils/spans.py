@@ -50,7 +50,7 @@ def best_spans(
     stride, width = length + max_answer_length - 1, np.arange(max_answer_length)
     best_from = np.full((rows, stride), -np.inf, dtype=starts.dtype)  # the best span from each token
     best_from[:, :length] = starts + reduce_windows(np.maximum, ends, max_answer_length)
-    limit = np.tile(np.arange(max_answer_length - 1, stride + max_answer_length - 1), rows)  # the last token it may reach
+    limit = np.tile(np.arange(stride) + max_answer_length - 1, rows)  # the last token that a span from each may reach
     row, ends, flat = np.arange(rows) * stride, ends.ravel(), best_from.ravel()
     starts = np.pad(starts, ((0, 0), (0, max_answer_length - 1)), constant_values=-np.inf).ravel()
     first = np.zeros((rows, n_best), dtype=np.int64)
