@@ -30,6 +30,7 @@ from pairs import (
     seconds_of,
     summarize,
     take_turns,
+    wait_for_quiet,
 )
 
 from utils import console
@@ -55,14 +56,20 @@ def readers_of(model_dir: Path) -> dict[str, Reader]:
     return readers
 
 
-def fastest(sides: dict[str, Callable[[int], float]], count: int, title: str) -> tuple[str, dict[str, float]]:
-    """The side that answers `count` questions fastest after a warm-up, and the rates of all."""
+def try_out(sides: dict[str, Callable[[int], float]], count: int, title: str, patience: float) -> dict[str, float]:
+    """The rates of all sides in answering `count` questions after a warm-up, each the better of two, so that one
+    disturbance does not decide."""
     rates = {}
     for name, side in sides.items():
         side(min(count, 8))
-        rates[name] = side(count)
-        console.note(f"trial, {title}: {name} {rates[name]:.3g} questions/s")
-    return max(rates, key=rates.get), rates
+        rates[name] = 0.0
+    for _ in range(2):
+        for name, side in sides.items():
+            wait_for_quiet(patience)
+            rates[name] = max(rates[name], side(count))
+    for name, rate in rates.items():
+        console.note(f"trial, {title}: {name} {rate:.3g} questions/s")
+    return rates
 
 
 def differences(examples: list[dict], model_dir: Path, questions_file: Path) -> dict:
@@ -143,8 +150,10 @@ def main(argv: list[str] | None = None) -> None:
             }
             chosen, trials = {}, {}
             for title, sides in groups.items():
-                chosen[title], rates = fastest(sides, trial, title)
-                trials |= rates
+                untried = {name: side for name, side in sides.items() if name not in trials}
+                if untried:
+                    trials |= try_out(untried, trial, title, args.patience)
+                chosen[title] = max(sides, key=trials.get)
             sides = {name: side for group in groups.values() for name, side in group.items()}
             # the best settings in fp32 may be those of the peers as they come
             fp32 = ("pipeline", "Haystack", "peers in fp32 at their best")

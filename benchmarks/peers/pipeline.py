@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+import warnings
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from worker import serve
 
 model_dir, questions_file = sys.argv[1:]
 logging.set_verbosity_error()
+warnings.filterwarnings("ignore", category=FutureWarning)  # of questions as a list of dicts
 questions = json.loads(Path(questions_file).read_text(encoding="utf-8"))  # of "question" and "context"
 tokenizer = AutoTokenizer.from_pretrained(model_dir, local_files_only=True)
 SETTINGS = {"max_seq_len": 384, "doc_stride": 128, "max_answer_len": 30}
