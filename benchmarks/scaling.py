@@ -161,9 +161,9 @@ def main(argv: list[str] | None = None) -> None:
     args.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     draw(contexts, questions, args.output_dir / "scaling.png")
     verdict = (
-        f"Time grows with the length of the context to the power {exponents['context']:.2f}, with the number of questions "
-        f"to the\npower {exponents['questions']:.2f} (from the first line of more than a second to the last); 1 is linear. "
-        "Logits live no longer than their\nbatch, and 512 questions are in work at a time."
+        f"Time grows with the length of the context to the power {exponents['context']:.2f}, with the number of\n"
+        f"questions to the power {exponents['questions']:.2f} (from the first line of more than a second to the last); "
+        "1 is linear.\nLogits live no longer than their batch, and 512 questions are in work at a time."
     )
     text = TABLE.format(
         device=cpu(),

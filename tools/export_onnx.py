@@ -13,7 +13,6 @@ Exit codes: 0 fp32 is there, and int8 too or a warning why not; 2 fp32 was refus
 import argparse
 import contextlib
 import io
-import json
 import sys
 import time
 import warnings
@@ -265,7 +264,6 @@ def main(argv: list[str] | None = None) -> None:
         (args.model_dir / name).unlink(missing_ok=True)
 
     plain = answer(Reader(args.model_dir, "cpu", "no", backend="torch"), examples, "PyTorch")
-    report = {"questions": len(examples), "torch": {name: plain[name] for name in plain if name != "predictions"}}
     print_line("PyTorch fp32", plain, "")
     fp32 = args.model_dir / f"{ONNX_FILES['no']}.partial"
     refused = {}
@@ -278,11 +276,11 @@ def main(argv: list[str] | None = None) -> None:
             if precision == "int8":
                 onnx.save(to_int8(model, calibrate(model, reader, texts)), partial)
             found = answer(Reader(args.model_dir, backend=OnnxBackend(partial, precision)), examples, name)
-            predictions = found.pop("predictions")
-            changed = sum(text != plain["predictions"][key] for key, text in predictions.items()) / len(examples)
-            found |= {"changed_answers": changed, "megabytes": partial.stat().st_size / 1e6}
-            report[precision] = found
-            print_line(name, found, f", {changed:.2%} of the answers changed")
+            changed = sum(text != plain["predictions"][key] for key, text in found["predictions"].items()) / len(
+                examples
+            )
+            size = partial.stat().st_size / 1e6
+            print_line(name, found, f", {changed:.2%} of the answers changed, {size:.0f} MB")
             if not verdict(precision, changed, plain["f1"] - found["f1"]):
                 refused[name] = LIMITS[precision]
         for name in ONNX_FILES.values():
@@ -294,7 +292,6 @@ def main(argv: list[str] | None = None) -> None:
     kept = [args.model_dir / name for name in ONNX_FILES.values() if (args.model_dir / name).exists()]
     origin = [*sorted(args.model_dir.glob("*.safetensors")), args.model_dir / "config.json"]
     write_manifest(args.model_dir, "tools/export_onnx.py", None, paths=[*origin, *kept], name=ONNX_MANIFEST)
-    print(json.dumps(report))
     print(f"wrote {', '.join(path.name for path in kept) or 'nothing'} to {console.shown(args.model_dir)}")
     if refused and not args.force:
         message = (
