@@ -276,9 +276,7 @@ def main(argv: list[str] | None = None) -> None:
             if precision == "int8":
                 onnx.save(to_int8(model, calibrate(model, reader, texts)), partial)
             found = answer(Reader(args.model_dir, backend=OnnxBackend(partial, precision)), examples, name)
-            changed = sum(text != plain["predictions"][key] for key, text in found["predictions"].items()) / len(
-                examples
-            )
+            changed = np.mean([text != plain["predictions"][key] for key, text in found["predictions"].items()])
             size = partial.stat().st_size / 1e6
             print_line(name, found, f", {changed:.2%} of the answers changed, {size:.0f} MB")
             if not verdict(precision, changed, plain["f1"] - found["f1"]):
@@ -286,6 +284,10 @@ def main(argv: list[str] | None = None) -> None:
         for name in ONNX_FILES.values():
             if args.force or name not in refused:
                 (args.model_dir / f"{name}.partial").replace(args.model_dir / name)
+    except OSError as error:
+        raise UserError(
+            f"{args.model_dir} can't be written: {error.strerror}. Expected a folder of your own."
+        ) from None
     finally:
         for name in ONNX_FILES.values():
             (args.model_dir / f"{name}.partial").unlink(missing_ok=True)
