@@ -49,3 +49,15 @@ def test_long_contexts_are_scored_under_every_rule(tiny_model, tmp_path):
     results = json.loads(output.read_text(encoding="utf-8"))["results"]
     assert results.keys() == {"1", "8", "all"}
     assert all(scores.keys() == {"raw", "cls", "softmax"} for scores in results.values())
+
+
+def test_growth_is_measured_and_drawn(tiny_model, tmp_path):
+    output = tmp_path / "scaling.json"
+    run_script("benchmarks/scaling.py", "--model_dir", tiny_model, "--eval_file", PROJECT_ROOT / "data/sample/dev.json",
+               "--kilobytes", 1, 4, "--questions", 2, 4, "--output_dir", tmp_path, "--output", output)  # fmt: skip
+    result = json.loads(output.read_text(encoding="utf-8"))
+    assert [line["kilobytes"] for line in result["contexts"]] == [1, 4]
+    assert result["contexts"][1]["windows"] > result["contexts"][0]["windows"]
+    assert [line["questions"] for line in result["questions"]] == [2, 4]
+    assert "| 4 kB |" in (tmp_path / "SCALING.md").read_text(encoding="utf-8")
+    assert (tmp_path / "scaling.png").stat().st_size > 1000
