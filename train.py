@@ -118,7 +118,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="GiB of the GPU that are used at most (default: 85%% of what is free when the training starts)",
     )  # fmt: skip
     add("--gradient_checkpointing", action="store_true", help="less memory, about a third more time")
-    add("--compile", action="store_true", help="compile the training's forward and backward first (torch.compile)")
+    add(
+        "--compile", action="store_true",
+        help="compile forward and backward first (torch.compile): minutes, once; slower after that on the CPU it was "
+        "measured on, not measured on a GPU, see docs/RESULTS.md",
+    )  # fmt: skip
     add("--per_device_eval_batch_size", type=int, default=32, help="windows at once when scoring")
     add("--logging_steps", type=int, default=20, help="steps between two lines of the log")
     add("--save_steps", type=int, default=500, help="steps between two checkpoints; one more is saved at each epoch")
