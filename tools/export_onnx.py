@@ -112,6 +112,22 @@ def products_with_weights(model: onnx.ModelProto) -> tuple[dict, dict[str, list]
     return weights, products
 
 
+def without_identities(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with its weights used directly: the exporter keeps equal ones once and passes copies through nodes."""
+    weights = {tensor.name for tensor in model.graph.initializer}
+    copies = {
+        node.output[0]: node.input[0]
+        for node in model.graph.node
+        if node.op_type == "Identity" and node.input[0] in weights
+    }
+    nodes = [node for node in model.graph.node if node.output[0] not in copies]
+    for node in nodes:
+        node.input[:] = [copies.get(name, name) for name in node.input]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    return model
+
+
 def record_activations(model: onnx.ModelProto, names: list[str], reader: Reader, examples: list[dict]) -> Iterator:
     """The tensors `names`, (tokens, channels) each, for every window of `examples`."""
     features = prepare_validation_features(
@@ -269,7 +285,7 @@ def main(argv: list[str] | None = None) -> None:
     refused = {}
     try:
         export_fp32(args.model_dir, fp32)
-        model = onnx.load(fp32)
+        model = without_identities(onnx.load(fp32))
         reader = Reader(args.model_dir, backend=OnnxBackend(fp32, "no"))
         for precision, name in sorted(ONNX_FILES.items(), reverse=True):  # fp32 first
             partial = args.model_dir / f"{name}.partial"

@@ -9,6 +9,7 @@ twice: it counts with its better score.
 
 from bisect import bisect_left
 from collections.abc import Sequence
+from math import exp, inf, log1p
 
 import numpy as np
 
@@ -121,26 +122,25 @@ def merge_windows(
 
     Returns dicts of text, start, end, probability; [] where no window has a span.
     """
-    candidates = sorted(
-        ((score, start, end) for start, end, score in spans if end > start and score > -np.inf),
-        key=lambda candidate: (-candidate[0], candidate[1], candidate[2]),
-    )
-    log_total = np.logaddexp.reduce(np.asarray(log_normalisers, dtype=np.float64)) if candidates else 0.0
-    # a span that several windows see is one span: its lesser scores leave the sum
+    candidates = sorted((-score, start, end) for start, end, score in spans if end > start and score > -inf)
+    if not candidates:
+        return []
+    log_total = float(np.logaddexp.reduce(log_normalisers)) if len(log_normalisers) > 1 else log_normalisers[0]
+    # a span that several windows see, or several tokens of one character, is one span: its lesser scores leave the sum
     seen, repeated = set(), 0.0
-    for score, start, end in candidates:
-        repeated += np.exp(score - log_total) if (start, end) in seen else 0.0
+    for negative_score, start, end in candidates:
+        repeated += exp(-negative_score - log_total) if (start, end) in seen else 0.0
         seen.add((start, end))
-    if candidates:
-        log_total = max(log_total + np.log1p(-min(repeated, 1 - 1e-12)), candidates[0][0])
+    log_total += log1p(-min(repeated, 1 - 1e-12))
+    log_total = max(log_total, -candidates[0][0])
     answers: list[dict] = []
     taken: list[tuple[int, int]] = []  # from left to right
-    for score, start, end in candidates:
+    for negative_score, start, end in candidates:
         place = bisect_left(taken, (start, end))
         if (place and taken[place - 1][1] > start) or (place < len(taken) and taken[place][0] < end):
             continue  # the same span from another window, or a near-duplicate
         taken.insert(place, (start, end))
-        probability = min(1.0, float(np.exp(score - log_total)))
+        probability = min(1.0, exp(-negative_score - log_total))
         answers.append({"text": context[start:end], "start": start, "end": end, "probability": probability})
         if len(answers) == n_best:
             break
