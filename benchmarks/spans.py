@@ -20,10 +20,10 @@ from utils import console
 from utils.batches import length_sorted_batches, padded_length
 from utils.manifest import sha256_of
 from utils.offline import SAMPLE_MODEL_DIR
-from utils.reader import SPANS_KEPT, Reader
-from utils.spans import best_spans, merge_windows, relative_to_cls
+from utils.reader import Choice, Reader
+from utils.spans import relative_to_cls
 from utils.squad import read_examples
-from utils.windows import prepare_validation_features
+from utils.windows import Features, prepare_validation_features
 
 CACHE_DIR = PROJECT_ROOT / "benchmarks" / ".cache"
 BATCH_SIZE = 32
@@ -54,7 +54,7 @@ def logits_of(reader: Reader, examples: list[dict], cache: Path) -> tuple[np.nda
 
 
 def padded_batches(features, start: np.ndarray, end: np.ndarray, max_length: int) -> list[tuple]:
-    """Batches as the model gives them: the windows as dicts, and logits (B, L)."""
+    """Batches as the model gives them: the windows' numbers, and logits (B, L)."""
     lengths = features.lengths
     splits = np.concatenate([[0], np.cumsum(lengths)])
     batches = []
@@ -63,48 +63,33 @@ def padded_batches(features, start: np.ndarray, end: np.ndarray, max_length: int
         for row, i in enumerate(windows):
             logits[0, row, : lengths[i]] = start[splits[i] : splits[i + 1]]
             logits[1, row, : lengths[i]] = end[splits[i] : splits[i + 1]]
-        batches.append(([features[i] for i in windows], *logits))
+        batches.append((windows, *logits))
     return batches
 
 
-def choose(batches: list[tuple], contexts: list[str], settings: dict, n_best: int, relative: bool = True) -> list:
+def choose(
+    features: Features, batches: list[tuple], contexts: list[str], settings: dict, n_best: int, relative: bool = True
+) -> list:
     """The n_best best answers of every question, as utils.reader chooses them; with relative=False windows compete by
     their raw scores."""
     comparable = relative_to_cls if relative else lambda logits: logits
-    spans: list[list] = [[] for _ in contexts]
-    log_normalisers: list[list[float]] = [[] for _ in contexts]
-    for rows, start_logits, end_logits in batches:
-        first, last, scores, log_normaliser = best_spans(
-            comparable(start_logits),
-            comparable(end_logits),
-            np.array([row["context_start"] for row in rows]),
-            np.array([row["context_end"] for row in rows]),
-            n_best=max(n_best, SPANS_KEPT),
-            max_answer_length=settings["max_answer_length"],
-            temperature=settings["temperature"],
-        )
-        for b, row in enumerate(rows):
-            starts, ends = row["offsets"][first[b], 0], row["offsets"][last[b], 1]
-            question = row["example_index"]
-            spans[question] += zip(starts.tolist(), ends.tolist(), scores[b].tolist(), strict=True)
-            log_normalisers[question].append(float(log_normaliser[b]))
-    return [
-        merge_windows(found, logs, context, n_best)
-        for found, logs, context in zip(spans, log_normalisers, contexts, strict=True)
-    ]
+    choice = Choice(features, settings, n_best)
+    for windows, start_logits, end_logits in batches:
+        choice.add(windows, comparable(start_logits), comparable(end_logits))
+    return [choice.answers(question, context) for question, context in enumerate(contexts)]
 
 
-def only_highest(batches: list[tuple], count: int) -> list[tuple]:
+def only_highest(features: Features, batches: list[tuple], count: int) -> list[tuple]:
     """The batches with all but each window's `count` highest starts and ends out of the question."""
     limited = []
-    for rows, *logits in batches:
-        lengths = np.array([len(row["input_ids"]) for row in rows])
+    for windows, *logits in batches:
+        lengths = features.lengths[windows]
         kept = []
         for some in logits:
             real = np.where(np.arange(some.shape[1]) < lengths[:, None], some, -1e9)
             least = np.sort(real, axis=1)[:, -count, None]
             kept.append(np.where(real >= least, real, -1e9).astype(np.float32))
-        limited.append((rows, *kept))
+        limited.append((windows, *kept))
     return limited
 
 
@@ -157,7 +142,7 @@ def main(argv: list[str] | None = None) -> None:
         )  # fmt: skip
         with Peer("spans", Path(folder) / "logits.npz", reader.settings["max_answer_length"]) as peer:
             for n_best, target in TARGETS.items():
-                work = partial(choose, batches, contexts, reader.settings, n_best)
+                work = partial(choose, features, batches, contexts, reader.settings, n_best)
                 sides = {
                     "utils.spans": lambda work=work: len(examples) / seconds_of(work),
                     "loops over a dataset": lambda: len(examples) / peer("decode", way="dataset", n_best=20)["seconds"],
@@ -170,7 +155,9 @@ def main(argv: list[str] | None = None) -> None:
                     side()  # warm up
                 figures, others = take_turns(sides, args.pairs, args.patience)
                 peer("decode", way="dataset", n_best=20)
-                few = choose(only_highest(batches, 20), contexts, reader.settings, n_best, relative=False)
+                few = choose(
+                    features, only_highest(features, batches, 20), contexts, reader.settings, n_best, relative=False
+                )
                 compared = compare(work(), work(relative=False), few, peer("best")["spans"], features)
                 print(f"best answers beside the peer's: {compared}")
                 ours, dataset, lists, pipeline = figures

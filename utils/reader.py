@@ -87,29 +87,15 @@ class Reader:
     def _answer_chunk(self, examples: Sequence[dict], top_k: int) -> list[list[dict]]:
         settings = self.settings
         features = prepare_validation_features(examples, self.tokenizer, settings["max_length"], settings["doc_stride"])
-        spans: list[list[tuple[int, int, float]]] = [[] for _ in examples]
-        log_normalisers: list[list[float]] = [[] for _ in examples]
+        choice = Choice(features, settings, top_k)
         for windows in length_sorted_batches(features.lengths, self.batch_size):
             rows, start_logits, end_logits = self.logits(features, windows)
-            first, last, scores, log_normaliser = best_spans(
-                self.comparable(start_logits, rows),
-                self.comparable(end_logits, rows),
-                np.array([row["context_start"] for row in rows]),
-                np.array([row["context_end"] for row in rows]),
-                n_best=max(top_k, SPANS_KEPT),
-                max_answer_length=settings["max_answer_length"],
-                temperature=settings["temperature"],
-            )
-            for b, row in enumerate(rows):
-                starts, ends = row["offsets"][first[b], 0], row["offsets"][last[b], 1]
-                question = row["example_index"]
-                spans[question] += zip(starts.tolist(), ends.tolist(), scores[b].tolist(), strict=True)
-                log_normalisers[question].append(float(log_normaliser[b]))
+            choice.add(windows, self.comparable(start_logits, rows), self.comparable(end_logits, rows))
 
         nothing = {"text": "", "start": 0, "end": 0, "probability": 0.0}
         has_question = np.diff(features.question_splits) > 0
         return [
-            (has_question[i] and merge_windows(spans[i], log_normalisers[i], example["context"], top_k)) or [nothing]
+            (has_question[i] and choice.answers(i, example["context"])) or [nothing]
             for i, example in enumerate(examples)
         ]
 
@@ -130,6 +116,45 @@ class Reader:
                 "Expected finite scores: try --mixed_precision no; if that fails too, the weights are damaged."
             )
         return rows, logits[0], logits[1]
+
+
+class Choice:
+    """The best spans of the questions of `features`, gathered batch by batch, and at last their top_k best answers. Of
+    a batch's scores nothing else is kept."""
+
+    def __init__(self, features: Features, settings: dict, top_k: int = 1):
+        self.features, self.settings, self.top_k = features, settings, top_k
+        self.context_start = features.context_start
+        self.spans: list[list[tuple[int, int, float]]] = [[] for _ in range(len(features.question_splits) - 1)]
+        self.log_normalisers: list[list[float]] = [[] for _ in self.spans]
+
+    def add(self, windows: np.ndarray, start_scores: np.ndarray, end_scores: np.ndarray) -> None:
+        """The windows' scores of every token, (B, L), on a scale that all windows of a question share."""
+        features, context_start = self.features, self.context_start[windows]
+        first_token = features.first_token[windows]
+        first, last, scores, log_normalisers = best_spans(
+            start_scores,
+            end_scores,
+            context_start,
+            context_start + features.last_token[windows] - first_token,
+            n_best=max(self.top_k, SPANS_KEPT),
+            max_answer_length=self.settings["max_answer_length"],
+            temperature=self.settings["temperature"],
+        )
+        if not len(features.context_offsets):
+            return  # no context has a token
+        # tokens of windows to characters of contexts; where there is no span (score -inf) any token will do
+        shift = np.where(scores > -np.inf, (first_token - context_start)[:, None], 0)  # (B, n)
+        starts = features.context_offsets[np.minimum(first + shift, len(features.context_offsets) - 1), 0]
+        ends = features.context_offsets[np.minimum(last + shift, len(features.context_offsets) - 1), 1]
+        found = (features.example_index[windows], starts, ends, scores, log_normalisers)
+        for question, *span, log_normaliser in zip(*(array.tolist() for array in found), strict=True):
+            self.spans[question] += zip(*span, strict=True)
+            self.log_normalisers[question].append(log_normaliser)
+
+    def answers(self, question: int, context: str) -> list[dict]:
+        """The question's best answers, as utils.spans.merge_windows gives them."""
+        return merge_windows(self.spans[question], self.log_normalisers[question], context, self.top_k)
 
 
 def save_reader(folder: Path, model, tokenizer_dir: Path, settings: dict) -> None:
