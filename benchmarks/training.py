@@ -3,10 +3,10 @@
     python tools/make_random_model.py     # once
     python benchmarks/training.py
 
-Ours: train.py in a process of its own, as a user runs it, timed by its own log from the fifth step on. Peer: a plain
+Ours: train.py in a process of its own, as a user runs it, timed by its own log from step 21 on. Peer: a plain
 PyTorch loop in fp32 with every window padded to 384, 16 at once; at its best in bf16, unpadded, with our groups of like
 length. All train on the same batches, others with every turn (the padded peer, whose steps all cost the same, on the
-first two). Writes benchmarks/results/training.json. Takes about 12 minutes on 2 CPU cores.
+first two). Writes benchmarks/results/training.json. Takes about 15 minutes on 2 CPU cores.
 """
 
 import itertools
@@ -40,7 +40,9 @@ from utils.squad import read_examples
 from utils.windows import load_tokenizer, prepare_train_features
 
 MAX_LENGTH, DOC_STRIDE, BATCH_SIZE = 384, 128, 16
-LOGGING_STEPS, INTERVALS = 4, 3  # one more interval is run first and not counted
+# train.py begins anew in every turn, and the first steps meet most lengths for the first time, for which the CPU's
+# kernels are compiled: in an epoch of thousands of steps that is nothing, so these are not counted
+LOGGING_STEPS, UNCOUNTED, INTERVALS = 4, 5, 3  # steps in an interval, intervals
 PADDED_STEPS = 2
 TARGET = 5
 
@@ -106,7 +108,7 @@ def main(argv: list[str] | None = None) -> None:
 def batches_of_turn(lengths: np.ndarray, seed: int) -> list[np.ndarray]:
     """The batches that train.py --seed SEED trains on in the intervals that are counted."""
     batches = epoch_batches(lengths, BATCH_SIZE, seed, 0)
-    return batches[LOGGING_STEPS : LOGGING_STEPS * (1 + INTERVALS)]
+    return batches[LOGGING_STEPS * UNCOUNTED : LOGGING_STEPS * (UNCOUNTED + INTERVALS)]
 
 
 def save_windows(features, turns: list[list[np.ndarray]], path: Path) -> dict[int, int]:
@@ -129,8 +131,8 @@ def save_windows(features, turns: list[list[np.ndarray]], path: Path) -> dict[in
 
 
 def train_ours(args, seed: int, windows_per_question: float, folder: Path) -> float:
-    """Windows per second of train.py, by its log, without the first interval."""
-    steps = LOGGING_STEPS * (1 + INTERVALS)
+    """Windows per second of train.py, by its log, in the intervals that count."""
+    steps = LOGGING_STEPS * (UNCOUNTED + INTERVALS)
     output = folder / f"trained-{seed}"
     flags = {
         "model_dir": args.model_dir, "train_file": args.train_file, "eval_file": args.train_file, "max_eval_samples": 1,
@@ -147,7 +149,7 @@ def train_ours(args, seed: int, windows_per_question: float, folder: Path) -> fl
     log = (output / "training_log.jsonl").read_text(encoding="utf-8").splitlines()
     rates = [line["questions_per_second"] for line in map(json.loads, log) if "questions_per_second" in line]
     # every interval has as many windows: their rates' harmonic mean
-    return windows_per_question * (len(rates) - 1) / sum(1 / rate for rate in rates[1:])
+    return windows_per_question * INTERVALS / sum(1 / rate for rate in rates[-INTERVALS:])
 
 
 def rate(done: dict) -> float:
