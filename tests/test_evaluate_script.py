@@ -111,6 +111,6 @@ def test_bad_flags_are_reported_together():
 
 def test_help_shows_every_default():
     done = run_script("evaluate.py", "--help")
-    for flag, default in (("--batch_size", 32), ("--n_best_size", 20), ("--device", "auto")):
+    for flag, default in (("--batch_size", "16 on a CPU, 32 on a GPU"), ("--n_best_size", 20), ("--device", "auto")):
         after = done.stdout.split(flag)[1].split("--")[0]
         assert f"(default: {default})" in " ".join(after.split())
