@@ -1,6 +1,6 @@
 # make quickstart   environment, then train, evaluate and predict on the bundled sample
 # make test         environment, then the whole test suite
-# make bench        both sides' environments, then every comparison and its table (about an hour on 2 CPU cores)
+# make bench        both sides' environments, then every comparison and its table
 # Windows: the plain commands stand in README.md.
 
 PYTHON ?= python3

@@ -9,7 +9,7 @@ Reads --model_dir and --eval_file. Writes predictions.json (the official format)
 metrics.json to --output_dir. Exit codes: 0 done, 2 something to mend, 130 interrupted.
 """
 
-from utils.offline import OUTPUT_DIR, SAMPLE_DATA_DIR, SAMPLE_MODEL_DIR, SQUAD_DIR, go_offline
+from utils.offline import OUTPUT_DIR, SAMPLE_DATA_DIR, SQUAD_DIR, go_offline, sample_model
 
 go_offline()
 
@@ -51,9 +51,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--skip_bad_examples", action="store_true", help="leave invalid records out instead of refusing the file")
     args = parser.parse_args(argv)
     if args.sample:
-        trained = OUTPUT_DIR / "sample" / "final_model"
         parser.set_defaults(
-            model_dir=trained if trained.exists() else SAMPLE_MODEL_DIR,
+            model_dir=sample_model(),
             eval_file=SAMPLE_DATA_DIR / "dev.json",
             output_dir=OUTPUT_DIR / "sample",
         )

@@ -85,7 +85,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, default=PROJECT_ROOT / "benchmarks" / "results" / "long_contexts.json")
     args = parser.parse_args(argv)
 
-    reader = RuleReader(args.model_dir, batch_size=32)
+    reader = RuleReader(args.model_dir, batch_size=32, backend="torch")
     examples = read_examples(args.eval_file)
     examples = random.Random(0).sample(examples, min(args.max_samples, len(examples)))
     article_of = {context: article for article in articles_of(args.eval_file) for context in article}

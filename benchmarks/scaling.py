@@ -136,7 +136,7 @@ def main(argv: list[str] | None = None) -> None:
     add("--output", type=Path, default=RESULTS_DIR / "scaling.json", help="result file")
     add("--kilobytes", type=int, nargs="+", default=list(KILOBYTES), help="lengths of contexts")
     add("--questions", type=int, nargs="+", default=list(QUESTIONS), help="numbers of questions")
-    add("--part", type=json.loads, default=None, help="one measurement, in this process (default: all)")
+    add("--part", type=json.loads, default=None, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     if args.part:
         print(json.dumps(measure(**args.part)))

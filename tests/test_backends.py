@@ -1,6 +1,5 @@
 """Exported models: that they answer as PyTorch does, and that a wrong one is never used."""
 
-import json
 import shutil
 import sys
 
@@ -98,16 +97,12 @@ def test_every_product_with_weights_but_the_last_is_in_integers(exported):
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json", ONNX_FILES["int8"]])
 def test_an_export_of_other_weights_is_not_used(copy, name, capsys):
-    with (copy / name).open("r+b") as file:  # one byte, of the same length
-        file.seek(-2, 2)
-        byte = file.read(1)
-        file.seek(-2, 2)
-        file.write(bytes([byte[0] ^ 1]) if name != "config.json" else b" ")
+    content = bytearray((copy / name).read_bytes())
     if name == "config.json":
-        (copy / name).write_text(json.dumps(json.loads((PROJECT_ROOT / "models/sample" / name).read_text())), "utf-8")
-        with pytest.raises(UserError, match=r"config\.json"):
-            Reader(copy, "cpu", backend="onnx")
-        return
+        content += b"\n"  # as if written again
+    else:
+        content[-2] ^= 1  # one bit of the last weight
+    (copy / name).write_bytes(content)
     assert isinstance(Reader(copy, "cpu").backend, TorchBackend)
     assert "does not belong to these weights" in capsys.readouterr().err
     with pytest.raises(UserError, match=name):

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from utils.offline import OUTPUT_DIR, SAMPLE_DATA_DIR, SAMPLE_MODEL_DIR, SQUAD_DIR, go_offline
+from utils.offline import OUTPUT_DIR, SAMPLE_DATA_DIR, SQUAD_DIR, go_offline, sample_model
 
 go_offline()
 
@@ -74,10 +74,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--force", action="store_true", help="keep the models whatever the check says")
     args = parser.parse_args(argv)
     if args.sample:
-        trained = OUTPUT_DIR / "sample" / "final_model"
-        parser.set_defaults(
-            model_dir=trained if trained.exists() else SAMPLE_MODEL_DIR, eval_file=SAMPLE_DATA_DIR / "dev.json"
-        )
+        parser.set_defaults(model_dir=sample_model(), eval_file=SAMPLE_DATA_DIR / "dev.json")
         args = parser.parse_args(argv)
     if args.max_samples < 1:
         raise UserError(f"--max_samples is {args.max_samples}, expected at least 1")
@@ -276,8 +273,6 @@ def main(argv: list[str] | None = None) -> None:
     load_tokenizer(args.model_dir)
     examples = read_examples(args.eval_file, "validation")[: args.max_samples]
     texts = read_examples(args.calibration_file, "train")[:CALIBRATION_QUESTIONS]
-    for name in (*ONNX_FILES.values(), ONNX_MANIFEST):  # an earlier export
-        (args.model_dir / name).unlink(missing_ok=True)
 
     plain = answer(Reader(args.model_dir, "cpu", "no", backend="torch"), examples, "PyTorch")
     print_line("PyTorch fp32", plain, "")
@@ -297,9 +292,15 @@ def main(argv: list[str] | None = None) -> None:
             print_line(name, found, f", {changed:.2%} of the answers changed, {size:.0f} MB")
             if not verdict(precision, changed, plain["f1"] - found["f1"]):
                 refused[name] = LIMITS[precision]
+        # an earlier export goes only now
         for name in ONNX_FILES.values():
             if args.force or name not in refused:
                 (args.model_dir / f"{name}.partial").replace(args.model_dir / name)
+            else:
+                (args.model_dir / name).unlink(missing_ok=True)
+        kept = [args.model_dir / name for name in ONNX_FILES.values() if (args.model_dir / name).exists()]
+        origin = [*sorted(args.model_dir.glob("*.safetensors")), args.model_dir / "config.json"]
+        write_manifest(args.model_dir, "tools/export_onnx.py", None, paths=[*origin, *kept], name=ONNX_MANIFEST)
     except OSError as error:
         raise UserError(
             f"{args.model_dir} can't be written: {error.strerror}. Expected a folder of your own."
@@ -307,9 +308,6 @@ def main(argv: list[str] | None = None) -> None:
     finally:
         for name in ONNX_FILES.values():
             (args.model_dir / f"{name}.partial").unlink(missing_ok=True)
-    kept = [args.model_dir / name for name in ONNX_FILES.values() if (args.model_dir / name).exists()]
-    origin = [*sorted(args.model_dir.glob("*.safetensors")), args.model_dir / "config.json"]
-    write_manifest(args.model_dir, "tools/export_onnx.py", None, paths=[*origin, *kept], name=ONNX_MANIFEST)
     print(f"wrote {', '.join(path.name for path in kept) or 'nothing'} to {console.shown(args.model_dir)}")
     if refused and not args.force:
         message = (

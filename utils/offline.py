@@ -33,6 +33,12 @@ def go_offline() -> None:
     os.environ.update(SWITCHES)
 
 
+def sample_model() -> Path:
+    """The model of --sample: the one trained on the bundled questions, else the bundled one."""
+    trained = OUTPUT_DIR / "sample" / "final_model"
+    return trained if trained.exists() else SAMPLE_MODEL_DIR
+
+
 def require(path: str | Path, expected: str, remedy: str) -> Path:
     """`path` as a Path where it exists; else a UserError that says what was `expected` there and what to run."""
     path = Path(path)
