@@ -1,5 +1,6 @@
 # make quickstart   environment, then train, evaluate and predict on the bundled sample
 # make test         environment, then the whole test suite
+# make torture      every fault that the tests try on purpose, counted
 # make bench        both sides' environments, then every comparison and its table
 # Windows: the plain commands stand in README.md.
 
@@ -7,7 +8,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: quickstart test test-compat lint format bench clean
+.PHONY: quickstart test torture test-compat lint format bench clean
 
 quickstart: $(VENV)/.user
 	$(RUN) train.py --sample --overwrite_output_dir
@@ -17,6 +18,10 @@ quickstart: $(VENV)/.user
 
 test: $(VENV)/.dev
 	$(RUN) -m pytest
+
+# every fault that is tried on purpose, the long tests too; the table goes into docs/RESULTS.md
+torture: $(VENV)/.dev
+	$(RUN) -m pytest -m "torture or fault" --faults_table docs/RESULTS.md
 
 # the same suite under the last transformers before version 5
 test-compat: .venv-compat/.dev

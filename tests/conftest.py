@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from faults import pytest_addoption, pytest_runtest_makereport, pytest_terminal_summary  # noqa: F401
 from hypothesis import settings
 
 from utils.offline import PROJECT_ROOT, SAMPLE_DATA_DIR, SAMPLE_MODEL_DIR

@@ -50,6 +50,7 @@ def environment(tmp_path) -> dict[str, str]:
     }  # fmt: skip
 
 
+@pytest.mark.fault("a network that must not be used")
 def test_no_connection_is_tried(tiny_model, tmp_path, environment):
     hook = HOOK.format(root=str(PROJECT_ROOT))
     control = subprocess.run(
