@@ -40,10 +40,13 @@ def open_backend(model_dir: Path, backend: str, device: str, mixed_precision: st
             f"{EXPORT} {model_dir}"
         )
     from utils.devices import choose_attention, choose_device, choose_precision
+    from utils.no_norm import absorb_norms
 
     place = choose_device(device)
     precision = choose_precision(mixed_precision, place)
-    return TorchBackend(load_model(model_dir, choose_attention(place, precision)), place, precision)
+    model = load_model(model_dir, choose_attention(place, precision))
+    # fp16 is the only precision that could run out of range by it
+    return TorchBackend(model if precision == "fp16" else absorb_norms(model), place, precision)
 
 
 def onnx_is_wanted(model_dir: Path, device: str, mixed_precision: str) -> bool:
