@@ -21,8 +21,7 @@ import numpy as np
 
 from utils import console
 from utils.metrics import compute_metrics, exact_match_score
-from utils.reader import DEFAULT_SETTINGS
-from utils.spans import best_spans, merge_windows
+from utils.reader import DEFAULT_SETTINGS, Choice
 from utils.squad import read_examples
 from utils.windows import load_tokenizer, prepare_train_features
 
@@ -53,22 +52,17 @@ def labels(examples: list[dict], features) -> dict:
 
 def ceiling(examples: list[dict], features) -> dict:
     """EM and F1 of perfect logits, and the questions that are lost with the reason."""
-    spans, normalisers = [[] for _ in examples], [[] for _ in examples]
+    choice = Choice(features, DEFAULT_SETTINGS)
     for i in range(len(features)):
         window = features[i]
         logits = np.zeros((2, 1, len(window["input_ids"])), dtype=np.float32)
         if window["start_position"]:
             logits[0, 0, window["start_position"]] = logits[1, 0, window["end_position"]] = 20.0
-        bounds = np.array([window["context_start"]]), np.array([window["context_end"]])
-        most = DEFAULT_SETTINGS["max_answer_length"]
-        first, last, score, log_normaliser = best_spans(*logits, *bounds, max_answer_length=most)
-        question = window["example_index"]
-        start, end = window["offsets"][first[0, 0], 0], window["offsets"][last[0, 0], 1]
-        spans[question].append((int(start), int(end), float(score[0, 0])))
-        normalisers[question].append(float(log_normaliser[0]))
+        choice.add(np.array([i]), *logits)
     predictions, lost = {}, []
-    for example, found, logs in zip(examples, spans, normalisers, strict=True):
-        predictions[example["id"]] = merge_windows(found, logs, example["context"])[0]["text"]
+    answers = choice.answers([example["context"] for example in examples])
+    for example, (answer,) in zip(examples, answers, strict=True):
+        predictions[example["id"]] = answer["text"]
         if not exact_match_score(predictions[example["id"]], example["answers"]["text"]):
             lost.append(f"{example['answers']['text'][0]} -> {predictions[example['id']]}")
     return compute_metrics(predictions, examples) | {"lost": lost}

@@ -76,7 +76,7 @@ def choose(
     choice = Choice(features, settings, n_best)
     for windows, start_logits, end_logits in batches:
         choice.add(windows, comparable(start_logits), comparable(end_logits))
-    return [choice.answers(question, context) for question, context in enumerate(contexts)]
+    return choice.answers(contexts)
 
 
 def only_highest(features: Features, batches: list[tuple], count: int) -> list[tuple]:

@@ -159,7 +159,19 @@ def answers_of(windows_of_question, context, n_best=1, max_answer_length=30, kep
         )
         spans += zip(first[0].tolist(), (last[0] + 1).tolist(), scores[0].tolist(), strict=True)
         log_normalisers.append(float(log_normaliser[0]))
-    return merge_windows(spans, log_normalisers, context, n_best)
+    return merge(spans, log_normalisers, context, n_best)
+
+
+def merge(spans, log_normalisers, context, n_best=1):
+    """merge_windows for one question: spans (start, end, score); its answers as dicts."""
+    start, end, score = (np.array([column]) for column in zip(*spans, strict=True)) if spans else np.zeros((3, 1, 0))
+    found = merge_windows(start, end, score, np.array([log_normalisers]), n_best)
+    assert all(array.shape == (1, n_best) for array in found)
+    return [
+        {"text": context[a:b], "start": a, "end": b, "probability": probability}
+        for a, b, probability in zip(*(array[0].tolist() for array in found), strict=True)
+        if b
+    ]
 
 
 CONTEXT = "abcdefghijklmnopqrstuvwxyz"
@@ -263,12 +275,12 @@ def test_an_answer_that_several_windows_see_is_as_probable_as_if_one_did(seen_by
 
 
 def test_no_window_with_context_gives_no_answer():
-    assert merge_windows([], [], "") == []
+    assert merge([], [], "") == []
     assert answers_of([([1.0], [1.0], 0, 0), ([1.0], [1.0], 1, 1)], CONTEXT, 3) == []
 
 
 def test_a_span_without_a_character_is_no_answer():
-    answers = merge_windows([(3, 3, 9.0), (0, 0, -math.inf), (1, 2, 1.0)], [9.1, -math.inf], CONTEXT, 3)
+    answers = merge([(3, 3, 9.0), (0, 0, -math.inf), (1, 2, 1.0)], [9.1, -math.inf], CONTEXT, 3)
     assert [answer["text"] for answer in answers] == ["b"]
 
 
@@ -295,9 +307,7 @@ def read_with(examples, features, logits_of, max_answer_length=30):
         begin, stop = window["offsets"][first[0, 0], 0], window["offsets"][last[0, 0], 1]
         spans[question].append((int(begin), int(stop), float(scores[0, 0])))
         log_normalisers[question].append(float(log_normaliser[0]))
-    return [
-        merge_windows(spans[i], log_normalisers[i], item["context"])[:1] or [None] for i, item in enumerate(examples)
-    ]
+    return [merge(spans[i], log_normalisers[i], item["context"]) or [None] for i, item in enumerate(examples)]
 
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=60) | st.lists(

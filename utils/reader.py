@@ -24,6 +24,7 @@ SETTINGS_FILE = "reader.json"
 # of a folder without reader.json (trained elsewhere), and what reader.json does not say
 DEFAULT_SETTINGS = {"max_length": 384, "doc_stride": 128, "max_answer_length": 30, "temperature": 1.0}
 SPANS_KEPT = 5  # of each window, at least: enough to see which spans two windows share
+WINDOWS_AT_ONCE = 128  # whose spans are looked for together: NumPy's calls take as long for a batch of 16
 QUESTIONS_AT_ONCE = 512  # read and prepared together, so that windows of like length can share a batch
 
 
@@ -94,10 +95,8 @@ class Reader:
 
         nothing = {"text": "", "start": 0, "end": 0, "probability": 0.0}
         has_question = np.diff(features.question_splits) > 0
-        return [
-            (has_question[i] and choice.answers(i, example["context"])) or [nothing]
-            for i, example in enumerate(examples)
-        ]
+        answers = choice.answers([example["context"] for example in examples])
+        return [(has_question[i] and found) or [nothing] for i, found in enumerate(answers)]
 
     def comparable(self, logits: np.ndarray, rows: Sequence[dict]) -> np.ndarray:
         """Logits (B, L) of the windows `rows` on a scale that all windows of a question share."""
@@ -119,42 +118,71 @@ class Reader:
 
 
 class Choice:
-    """The best spans of the questions of `features`, gathered batch by batch, and at last their top_k best answers. Of
-    a batch's scores nothing else is kept."""
+    """The best spans of the questions of `features`, gathered batch by batch, and at last their top_k best answers. No
+    scores are kept but those of the spans, and of the last few batches."""
 
     def __init__(self, features: Features, settings: dict, top_k: int = 1):
         self.features, self.settings, self.top_k = features, settings, top_k
         self.context_start = features.context_start
-        self.spans: list[list[tuple[int, int, float]]] = [[] for _ in range(len(features.question_splits) - 1)]
-        self.log_normalisers: list[list[float]] = [[] for _ in self.spans]
+        shape = len(features), min(max(top_k, SPANS_KEPT), settings["max_length"])  # a window has no more
+        self.start, self.end = np.zeros((2, *shape), dtype=np.int64)  # characters into the contexts
+        self.score = np.full(shape, -np.inf)
+        self.log_normaliser = np.full(len(features), -np.inf)
+        self.waiting: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
 
     def add(self, windows: np.ndarray, start_scores: np.ndarray, end_scores: np.ndarray) -> None:
         """The windows' scores of every token, (B, L), on a scale that all windows of a question share."""
-        features, context_start = self.features, self.context_start[windows]
-        first_token = features.first_token[windows]
-        first, last, scores, log_normalisers = best_spans(
+        self.waiting.append((windows, start_scores, end_scores))
+        if sum(len(some) for some, *_ in self.waiting) >= WINDOWS_AT_ONCE:
+            self.find_spans()
+
+    def find_spans(self) -> None:
+        """Finds the best spans of the windows that wait."""
+        features = self.features
+        if not self.waiting or not len(features.context_offsets):
+            return  # nothing to do, or no context has a token
+        windows = np.concatenate([some for some, *_ in self.waiting])
+        length = max(scores.shape[1] for _, scores, _ in self.waiting)
+        start_scores, end_scores = (
+            np.concatenate([np.pad(some[i], ((0, 0), (0, length - some[i].shape[1]))) for some in self.waiting])
+            for i in (1, 2)
+        )
+        self.waiting.clear()
+        context_start, first_token = self.context_start[windows], features.first_token[windows]
+        first, last, score, log_normaliser = best_spans(
             start_scores,
             end_scores,
             context_start,
             context_start + features.last_token[windows] - first_token,
-            n_best=max(self.top_k, SPANS_KEPT),
+            n_best=self.score.shape[1],
             max_answer_length=self.settings["max_answer_length"],
             temperature=self.settings["temperature"],
         )
-        if not len(features.context_offsets):
-            return  # no context has a token
         # tokens of windows to characters of contexts; where there is no span (score -inf) any token will do
-        shift = np.where(scores > -np.inf, (first_token - context_start)[:, None], 0)  # (B, n)
-        starts = features.context_offsets[np.minimum(first + shift, len(features.context_offsets) - 1), 0]
-        ends = features.context_offsets[np.minimum(last + shift, len(features.context_offsets) - 1), 1]
-        found = (features.example_index[windows], starts, ends, scores, log_normalisers)
-        for question, *span, log_normaliser in zip(*(array.tolist() for array in found), strict=True):
-            self.spans[question] += zip(*span, strict=True)
-            self.log_normalisers[question].append(log_normaliser)
+        shift = np.where(score > -np.inf, (first_token - context_start)[:, None], 0)  # (B, n)
+        self.start[windows] = features.context_offsets[np.minimum(first + shift, len(features.context_offsets) - 1), 0]
+        self.end[windows] = features.context_offsets[np.minimum(last + shift, len(features.context_offsets) - 1), 1]
+        self.score[windows], self.log_normaliser[windows] = score, log_normaliser
 
-    def answers(self, question: int, context: str) -> list[dict]:
-        """The question's best answers, as utils.spans.merge_windows gives them."""
-        return merge_windows(self.spans[question], self.log_normalisers[question], context, self.top_k)
+    def answers(self, contexts: Sequence[str]) -> list[list[dict]]:
+        """Each question's best answers: text, start, end, probability; [] where no window has a span."""
+        self.find_spans()
+        windows_of = np.bincount(self.features.example_index, minlength=len(contexts))
+        first_window = np.cumsum(windows_of) - windows_of
+        answers: list[list[dict]] = [[] for _ in contexts]
+        for count in np.unique(windows_of):  # questions with as many windows together
+            questions = np.flatnonzero(windows_of == count)
+            windows = first_window[questions, None] + np.arange(count)  # (Q, count)
+            spans = (array[windows].reshape(len(questions), -1) for array in (self.start, self.end, self.score))
+            found = merge_windows(*spans, self.log_normaliser[windows], self.top_k)
+            for question, *best in zip(questions.tolist(), *(array.tolist() for array in found), strict=True):
+                context = contexts[question]
+                answers[question] = [
+                    {"text": context[start:end], "start": start, "end": end, "probability": probability}
+                    for start, end, probability in zip(*best, strict=True)
+                    if end
+                ]
+        return answers
 
 
 def save_reader(folder: Path, model, tokenizer_dir: Path, settings: dict) -> None:

@@ -8,8 +8,6 @@ twice: it counts with its better score.
 """
 
 from bisect import bisect_left
-from collections.abc import Sequence
-from math import exp, inf, log1p
 
 import numpy as np
 
@@ -47,7 +45,8 @@ def best_spans(
     ends = np.pad(ends, ((0, 0), (0, max_answer_length - 1)), constant_values=-np.inf)
     log_normaliser = log_sum_of_spans(starts, ends, max_answer_length)
 
-    # tables over all tokens of all rows in one line; a row is `stride` long, so that no span leaves it at the end
+    # tables over all tokens of all rows in one line. Behind each row, and so before the next, stand as many tokens with
+    # -inf as a span may leave its row by, at either end
     stride, width = length + max_answer_length - 1, np.arange(max_answer_length)
     best_from = np.full((rows, stride), -np.inf, dtype=starts.dtype)  # the best span from each token
     best_from[:, :length] = starts + reduce_windows(np.maximum, ends, max_answer_length)
@@ -59,24 +58,22 @@ def best_spans(
     best = np.full((rows, n_best), -np.inf)
     for n in range(n_best):
         i = best_from.argmax(axis=1)
-        best[:, n] = flat[row + i]
+        best[:, n] = flat.take(row + i)
         span = (row + i)[:, None] + width  # (B, W)
-        room = (limit[row + i] - i)[:, None]
-        j = np.where(width <= room, ends[np.minimum(span, len(ends) - 1)], -np.inf).argmax(axis=1)
+        room = (limit.take(row + i) - i)[:, None]
+        j = np.where(width <= room, ends.take(span), -np.inf).argmax(axis=1)
         first[:, n], last[:, n] = i, i + j
         if n + 1 == n_best or best[:, n].max() == -np.inf:
             break
         # no later span may share a token with this one: none begins in it, ...
-        flat[span[width <= j[:, None]]] = -np.inf
+        taken = span[width <= j[:, None]]
+        flat[taken] = starts[taken] = -np.inf
         # ... and those from before end before it, unless another one stops them earlier still
-        before = np.maximum(i[:, None] - 1 - width[:-1], 0)  # (B, W - 1), falling
-        tokens = row[:, None] + before
-        r, k = np.nonzero((limit[tokens] >= i[:, None]) & (width[:-1] < i[:, None]))
-        best_end = np.maximum.accumulate(ends[tokens], axis=1)  # of the ends from each token to the one before i
-        tokens = tokens[r, k]
-        free = flat[tokens] > -np.inf
-        flat[tokens] = np.where(free, starts[tokens] + best_end[r, k], -np.inf)
-        limit[tokens] = i[r] - 1
+        before = (row + i)[:, None] - 1 - width[:-1]  # (B, W - 1), falling
+        stopped_at = limit.take(before)
+        best_end = np.maximum.accumulate(ends.take(before), axis=1)  # of the ends from each token to the one before i
+        flat[before] = np.where(stopped_at >= i[:, None], starts.take(before) + best_end, flat.take(before))
+        limit[before] = np.minimum(stopped_at, i[:, None] - 1)
     return first, last, best, log_normaliser
 
 
@@ -113,35 +110,60 @@ def log_sum_of_spans(starts: np.ndarray, ends: np.ndarray, max_answer_length: in
 
 
 def merge_windows(
-    spans: Sequence[tuple[int, int, float]], log_normalisers: Sequence[float], context: str, n_best: int = 1
-) -> list[dict]:
-    """The n_best best answers of a question from the spans of all its windows, best first, none overlapping another.
+    start: np.ndarray, end: np.ndarray, score: np.ndarray, log_normaliser: np.ndarray, n_best: int = 1
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The n_best best answers of each question from the spans of all its windows, best first, none overlapping another.
 
-    spans: (start, end, score) with characters into `context`, end exclusive, the score as best_spans gives it.
-    log_normalisers: one for each window.
+    start, end: int (Q, S), the spans of Q questions, characters into their contexts, end exclusive. score: float (Q, S)
+    as best_spans gives it; -inf where there is no span. log_normaliser: float (Q, W), of each of W windows.
 
-    Returns dicts of text, start, end, probability; [] where no window has a span.
+    Returns start and end int64 and probability float64, (Q, n_best), all 0 where there is no further answer.
     """
-    candidates = sorted((-score, start, end) for start, end, score in spans if end > start and score > -inf)
-    if not candidates:
-        return []
-    log_total = float(np.logaddexp.reduce(log_normalisers)) if len(log_normalisers) > 1 else log_normalisers[0]
-    # a span that several windows see, or several tokens of one character, is one span: its lesser scores leave the sum
-    seen, repeated = set(), 0.0
-    for negative_score, start, end in candidates:
-        repeated += exp(-negative_score - log_total) if (start, end) in seen else 0.0
-        seen.add((start, end))
-    log_total += log1p(-min(repeated, 1 - 1e-12))
-    log_total = max(log_total, -candidates[0][0])
-    answers: list[dict] = []
+    score = np.where(end > start, score, -np.inf)
+    # by place, and of spans at one place the best first: all but the first of a place are repeated, as several windows
+    # see the span, or several tokens make up one character
+    order = np.lexsort((-score, end, start))
+    start, end, score = (np.take_along_axis(array, order, axis=1) for array in (start, end, score))
+    repeated = np.zeros(score.shape, dtype=bool)
+    repeated[:, 1:] = (start[:, 1:] == start[:, :-1]) & (end[:, 1:] == end[:, :-1]) & (score[:, 1:] > -np.inf)
+
+    with np.errstate(invalid="ignore"):  # -inf less -inf where there is nothing at all
+        log_total = np.logaddexp.reduce(log_normaliser, axis=1, keepdims=True)
+        lesser = np.where(repeated, np.exp(score - log_total), 0.0).sum(axis=1, keepdims=True)
+        log_total += np.log1p(-np.minimum(lesser, 1 - 1e-12))  # a span counts once, with its best score
+        score[repeated] = -np.inf
+        log_total = np.maximum(log_total, score.max(axis=1, keepdims=True, initial=-np.inf))
+        probability = np.where(score > -np.inf, np.exp(score - log_total), 0.0)
+
+    # best first, equal ones from left to right; where spans of two windows overlap, the better one stays
+    reach = np.maximum.accumulate(np.where(score > -np.inf, end, 0), axis=1)
+    overlapping = ((start[:, 1:] < reach[:, :-1]) & (score[:, 1:] > -np.inf)).any(axis=1)
+    order = np.argsort(-score, axis=1, kind="stable")
+    start, end, score, probability = (
+        np.take_along_axis(array, order, axis=1) for array in (start, end, score, probability)
+    )
+    start[score == -np.inf] = end[score == -np.inf] = 0
+    for q in np.flatnonzero(overlapping):
+        kept = without_overlaps(start[q].tolist(), end[q].tolist(), n_best)
+        for array in (start, end, probability):
+            array[q, : len(kept)], array[q, len(kept) :] = array[q, kept], 0
+    missing = max(0, n_best - start.shape[1])
+    start, end, probability = (np.pad(array[:, :n_best], ((0, 0), (0, missing))) for array in (start, end, probability))
+    return start, end, probability
+
+
+def without_overlaps(starts: list[int], ends: list[int], n_best: int) -> list[int]:
+    """Which spans, given best first, are left when each goes that overlaps a better one: n_best of them at most."""
+    kept: list[int] = []
     taken: list[tuple[int, int]] = []  # from left to right
-    for negative_score, start, end in candidates:
-        place = bisect_left(taken, (start, end))
-        if (place and taken[place - 1][1] > start) or (place < len(taken) and taken[place][0] < end):
-            continue  # the same span from another window, or a near-duplicate
-        taken.insert(place, (start, end))
-        probability = min(1.0, exp(-negative_score - log_total))
-        answers.append({"text": context[start:end], "start": start, "end": end, "probability": probability})
-        if len(answers) == n_best:
+    for i, span in enumerate(zip(starts, ends, strict=True)):
+        place = bisect_left(taken, span)
+        if span[0] == span[1] or (place and taken[place - 1][1] > span[0]):
+            continue  # no span, or one that begins inside a better one, ...
+        if place < len(taken) and taken[place][0] < span[1]:
+            continue  # ... or reaches into one
+        taken.insert(place, span)
+        kept.append(i)
+        if len(kept) == n_best:
             break
-    return answers
+    return kept
