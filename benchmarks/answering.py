@@ -44,16 +44,12 @@ TARGETS = {"answering": 3.5, "answering_fp32": 1.7}
 SEED = 0
 
 
-def readers_of(model_dir: Path) -> dict[str, Reader]:
-    """Our reader in every backend and precision that this folder and machine have, by name."""
-    readers = {
-        f"torch, {name}": Reader(model_dir, "cpu", precision, backend="torch")
-        for name, precision in (("fp32", "no"), ("bf16", "bf16"))
+def backends_of(model_dir: Path) -> dict[str, tuple[str, str]]:
+    """Every backend and precision in which our reader can answer with this folder on this machine, by name."""
+    exported = {"onnx, fp32": ("onnx", "no"), "onnx, int8": ("onnx", "int8")}
+    return {"torch, fp32": ("torch", "no"), "torch, bf16": ("torch", "bf16")} | {
+        name: way for name, way in exported.items() if (model_dir / ONNX_FILES[way[1]]).exists()
     }
-    for name, precision in (("fp32", "no"), ("int8", "int8")):
-        if (model_dir / ONNX_FILES[precision]).exists():
-            readers[f"onnx, {name}"] = Reader(model_dir, "cpu", precision, backend="onnx")
-    return readers
 
 
 def try_out(sides: dict[str, Callable[[int], float]], count: int, title: str, patience: float) -> dict[str, float]:
@@ -115,7 +111,10 @@ def main(argv: list[str] | None = None) -> None:
     examples = read_examples(args.eval_file, "validation")
     examples = random.Random(SEED).sample(examples, min(args.questions, len(examples)))
     trial = min(args.trial, len(examples))
-    readers = readers_of(model_dir)
+    readers = {
+        name: Reader(model_dir, "cpu", precision, backend=backend)
+        for name, (backend, precision) in backends_of(model_dir).items()
+    }
     peak = gemm_peak()
 
     def ours(reader: Reader) -> Callable[[int], float]:

@@ -2,18 +2,19 @@
 
     python benchmarks/latency.py
 
-Ours: utils.reader in every precision and with every backend that is there. Peer: transformers' question-answering
-pipeline in fp32; at its best also in bf16. Writes benchmarks/results/latency.json. Takes about 2 minutes on 2 CPU
-cores.
+Ours: utils.reader in every precision and with every backend that is there, each in a process of its own. Peer:
+transformers' question-answering pipeline in fp32; at its best also in bf16. Writes benchmarks/results/latency.json.
+Takes about 2 minutes on 2 CPU cores.
 """
 
 import json
 import statistics
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
-from answering import readers_of
-from pairs import Peer, arguments, cpu, own_versions, random_reader, report, seconds_of, summarize, take_turns
+from answering import backends_of
+from pairs import Peer, arguments, cpu, own_versions, random_reader, report, summarize, take_turns
 
 from utils import console
 
@@ -33,27 +34,25 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     model_dir = args.model_dir or random_reader()
 
-    def ours(reader):
-        return lambda: (
-            1000 * statistics.median(seconds_of(lambda: reader.answer(QUESTION, CONTEXT)) for _ in range(args.repeats))
-        )
+    question = {"question": QUESTION, "context": CONTEXT, "repeats": args.repeats}
 
-    with tempfile.TemporaryDirectory() as folder:
+    def median_of(worker: Peer, **settings: str):
+        return lambda: 1000 * statistics.median(worker("ask", **question, **settings)["seconds"])
+
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as workers:
         no_questions = Path(folder) / "questions.json"
         no_questions.write_text(json.dumps([]), encoding="utf-8")
-        with Peer("pipeline", model_dir.resolve(), no_questions) as peer:
-
-            def theirs(precision):
-                question = {"question": QUESTION, "context": CONTEXT, "repeats": args.repeats}
-                return lambda: 1000 * statistics.median(peer("ask", precision=precision, **question)["seconds"])
-
-            own = {f"Reader, {name}": ours(reader) for name, reader in readers_of(model_dir).items()}
-            best = {f"pipeline, {precision}": theirs(precision) for precision in ("bf16", "autocast")}
-            sides = own | {"pipeline": theirs("fp32")} | best
-            for side in sides.values():
-                side()  # warm up
-            figures, others = take_turns(sides, args.pairs, args.patience)
-            versions = {"ours": own_versions(), "peer": peer.versions}
+        peer = workers.enter_context(Peer("pipeline", model_dir.resolve(), no_questions))
+        own = {
+            f"Reader, {name}": median_of(workers.enter_context(Peer("reader", model_dir.resolve(), *way, ours=True)))
+            for name, way in backends_of(model_dir).items()
+        }
+        best = {f"pipeline, {precision}": median_of(peer, precision=precision) for precision in ("bf16", "autocast")}
+        sides = own | {"pipeline": median_of(peer, precision="fp32")} | best
+        for side in sides.values():
+            side()  # warm up
+        figures, others = take_turns(sides, args.pairs, args.patience)
+        versions = {"ours": own_versions(), "peer": peer.versions}
     result = summarize(
         "latency", figures, list(own), ["pipeline"], list(best), "ms, p50 (ratio: ours / peer, lower is better)",
         TARGET, cpu(), versions, lower=True, repeats=args.repeats, words=len(CONTEXT.split()),

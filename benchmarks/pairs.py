@@ -46,11 +46,15 @@ DEV_FILE = first_existing(REAL_SQUAD / "dev_a.json", SQUAD_DIR, SAMPLE_DATA_DIR 
 
 
 class Peer:
-    """A worker process benchmarks/peers/NAME.py; `peer("command", key=value)` waits for its answer, a dict."""
+    """A worker process benchmarks/peers/NAME.py; `peer("command", key=value)` waits for its answer, a dict.
 
-    def __init__(self, name: str, *args: object):
+    ours: it runs in this environment, not in the peers'.
+    """
+
+    def __init__(self, name: str, *args: object, ours: bool = False):
         self.name = name
-        command = [str(peer_python()), str(PEERS_DIR / f"{name}.py"), *map(str, args)]
+        python = sys.executable if ours else str(peer_python())
+        command = [python, str(PEERS_DIR / f"{name}.py"), *map(str, args)]
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=PEERS_DIR, env=peer_environment(),
             encoding="utf-8",

@@ -1,0 +1,27 @@
+"""Ours beside the peers of benchmarks/latency.py: utils.reader in a process of its own, as in a user's program. Beside
+other backends, loaded in one process, its threads and theirs would wait for each other."""
+
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from worker import serve
+
+from utils.reader import Reader
+
+model_dir, backend, precision = sys.argv[1:]
+reader = Reader(model_dir, "cpu", precision, backend=backend)
+
+
+def ask(question: str, context: str, repeats: int) -> dict:
+    """Seconds of each of `repeats` times the same question."""
+    seconds = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        reader.answer(question, context)
+        seconds.append(time.perf_counter() - began)
+    return {"seconds": seconds}
+
+
+serve(("torch", "onnxruntime", "tokenizers", "numpy"), ask=ask)
