@@ -112,10 +112,11 @@ def record_activations(model: onnx.ModelProto, names: list[str], reader: Reader,
     watched.CopyFrom(model)
     watched.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names)
     session = onnxruntime.InferenceSession(watched.SerializeToString(), providers=["CPUExecutionProvider"])
+    inputs = [node.name for node in session.get_inputs()]
     for i in tqdm(range(len(features)), "calibrating", unit=" windows", leave=False, disable=None):
         batch = pad_batch([features[i]], reader.settings["max_length"], reader.pad_id)
         tokens = int(batch["attention_mask"].sum())
-        values = session.run(names, {name: batch[name] for name in reader.backend.inputs})
+        values = session.run(names, {name: batch[name] for name in inputs})
         yield [value[0, :tokens] for value in values]
 
 
