@@ -505,6 +505,93 @@ def test_a_full_disk_is_noticed_before_the_download(hub, download, monkeypatch):
     assert not hub.requests
 
 
+# ---- full disks
+
+
+@pytest.fixture
+def small_disk():
+    """small_disk(folder, size) makes the folder a disk of so many bytes, or gives that disk another size."""
+    if sys.platform != "linux" or os.geteuid() != 0:
+        pytest.skip("needs Linux and the right to mount a disk")
+    mounted = []
+
+    def small_disk(folder, size):
+        folder.mkdir(parents=True, exist_ok=True)
+        options = f"remount,size={size}" if folder in mounted else f"size={size}"
+        done = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], check=False, capture_output=True
+        )
+        if done.returncode:
+            pytest.skip(f"can't mount: {done.stderr.decode()}")
+        mounted.append(folder)
+
+    yield small_disk
+    for folder in set(mounted):
+        subprocess.run(["umount", folder], check=True)
+
+
+LARGE_DISK = 1 << 30
+
+
+@pytest.mark.fault("download fault")
+@pytest.mark.parametrize(
+    "moments", [2, pytest.param(40, marks=pytest.mark.torture)], ids=["a few moments", "many moments"]
+)
+@pytest.mark.parametrize("force", [False, True], ids=["first", "again"])
+@pytest.mark.parametrize("part", ["data", "model"])
+def test_a_disk_that_fills_up_loses_nothing(
+    part, force, moments, project, download, small_disk, monkeypatch, record_property
+):
+    """Whatever is being written when it is full: another program takes what was free when the download began."""
+    monkeypatch.setattr(fetch.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(2**40, 0, 2**40))
+    folder = download_data.SQUAD_DIR if part == "data" else download_data.MODEL_DIR
+    flags = ["--only", part, *(["--force"] if force else [])]
+    small_disk(folder.parent, LARGE_DISK)
+    download("--only", part)
+    whole = tree(folder)
+    kept = 1 + sum(1 + len(content) // 4096 for content in whole.values()) if force else 0  # pages
+    if not force:
+        shutil.rmtree(folder)
+    needed = sum(2 + 3 * len(content) // 4096 for content in whole.values())  # with what it is made from
+    tried = 0
+    for pages in sorted({1 + i * needed // moments for i in range(moments)}):
+        small_disk(folder.parent, 4096 * (kept + pages))
+        try:
+            download(*flags)
+        except UserError as error:
+            assert "No space left on device" in str(error), error
+            tried += 1
+            assert tree(folder) == (whole if force else {})
+            assert {path.name for path in folder.parent.iterdir()} <= {f".partial-{folder.name}", folder.name}
+        # it goes on from what it has
+        small_disk(folder.parent, LARGE_DISK)
+        download(*flags)
+        assert tree(folder) == whole
+        assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+        if not force:
+            shutil.rmtree(folder)
+    record_property("tried", tried)
+    assert tried >= moments / 4
+
+
+@pytest.mark.fault("download fault")
+@pytest.mark.parametrize("part", ["data", "model"])
+def test_a_file_that_may_not_grow_loses_nothing(part, project, download):
+    """As on a disk with a quota, or one that can't hold large files."""
+    resource = pytest.importorskip("resource", reason="needs limits of POSIX")
+    folder = download_data.SQUAD_DIR if part == "data" else download_data.MODEL_DIR
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    try:
+        with pytest.raises(UserError, match="File too large"):
+            download("--only", part)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [path.name for path in folder.parent.iterdir()] == [f".partial-{folder.name}"]
+    download("--only", part)
+    download("--only", part, "--verify")
+
+
 # ---- wrong answers
 
 
@@ -868,8 +955,10 @@ def test_proxy_is_used_for_everything(script, hub, json_files):
 
 
 @pytest.mark.fault("download fault")
-@pytest.mark.skipif(sys.platform == "win32", reason="a process can't be sent Ctrl-C there")
-def test_ctrl_c_keeps_what_has_arrived(script, hub, model_files):
+@pytest.mark.skipif(sys.platform == "win32", reason="a process can't be sent these signals there")
+@pytest.mark.parametrize("name", ["SIGINT", "SIGKILL"])
+def test_a_run_that_is_stopped_keeps_what_has_arrived(name, script, project, hub, download, model_files, monkeypatch):
+    """By Ctrl-C, or without a chance to do anything. The next run goes on."""
     size = len(model_files["pytorch_model.bin"])
     hub.fail("pytorch_model.bin", {"stall": size // 2})
 
@@ -883,13 +972,96 @@ def test_ctrl_c_keeps_what_has_arrived(script, hub, model_files):
     while not (part and part.stat().st_size > size // 4) and time.monotonic() < deadline:
         time.sleep(0.02)
         part = next(script.project.glob("models/.partial-*/pytorch_model.bin.*.part"), None)
-    running.send_signal(signal.SIGINT)
+    running.send_signal(getattr(signal, name))
     _, errors = running.communicate(timeout=60)
-    assert running.returncode == 130, errors
-    assert "interrupted" in errors
-    assert "Traceback" not in errors
-    assert size // 4 < part.stat().st_size <= size // 2
-    assert not (script.project / "models" / "mobilebert-uncased").exists()
+    if name == "SIGINT":
+        assert running.returncode == 130, errors
+        assert "interrupted" in errors
+        assert "Traceback" not in errors
+    else:
+        assert running.returncode == -signal.SIGKILL
+    kept = part.stat().st_size
+    assert size // 4 < kept <= size // 2
+    folder = script.project / "models" / "mobilebert-uncased"
+    assert not folder.exists()
+
+    monkeypatch.setattr(download_data, "MODEL_DIR", folder)
+    download("--only", "model")
+    assert hub.asked("pytorch_model.bin") == [None, f"bytes={kept}-"]
+    download("--only", "model", "--verify")
+
+
+# runs the small script, and ends it as a power cut would before the n-th change of a path that ends so
+KILLED = """
+import os, signal, sys
+left, end = int(sys.argv.pop(1)), sys.argv.pop(1)
+def before(event, args):
+    global left
+    if event not in ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir"):
+        return
+    path = args[1] if event == "os.rename" else args[0]
+    if event == "open" and (isinstance(path, int) or not args[2] & (os.O_WRONLY | os.O_RDWR)):
+        return
+    path = os.path.join(os.getcwd(), os.fsdecode(path))
+    if path.startswith(os.path.join(os.getcwd(), "data")) and path.endswith(end):
+        left -= 1
+        if left < 0:
+            os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))
+sys.addaudithook(before)
+import small
+"""
+
+
+@pytest.fixture
+def killed(script, project, monkeypatch):
+    """killed(n, end, *flags) runs the script up to that change, and tells whether it was killed there."""
+    (script.project / "killed.py").write_text(KILLED, encoding="utf-8")
+    monkeypatch.setattr(download_data, "SQUAD_DIR", script.project / "data" / "squad")
+
+    def killed(moment, end, *flags):
+        done = script(str(moment), end, *flags, name="killed.py")
+        assert done.returncode in (0, -signal.SIGKILL if os.name == "posix" else signal.SIGTERM), done.stderr
+        return done.returncode != 0
+
+    return killed
+
+
+@pytest.mark.fault("download fault")
+def test_a_run_that_is_killed_between_two_renames_loses_nothing(killed, hub, download):
+    """When the old folder has gone aside and the new one is not in its place yet, and the network has gone too."""
+    download("--only", "data")
+    before = tree(download_data.SQUAD_DIR)
+    assert killed(0, f"{os.sep}squad", "--endpoint", hub.url, "--only", "data", "--force")
+    assert not download_data.SQUAD_DIR.exists()
+    asked = len(hub.requests)
+    download("--only", "data", "--verify")
+    assert tree(download_data.SQUAD_DIR) == before
+    assert len(hub.requests) == asked
+
+
+@pytest.mark.torture
+@pytest.mark.fault("download fault")
+@pytest.mark.parametrize("force", [False, True], ids=["first", "again"])
+def test_a_run_that_is_killed_at_any_moment_loses_nothing(force, killed, hub, download, record_property):
+    folder = download_data.SQUAD_DIR
+    download("--only", "data")
+    before = tree(folder)
+    for moment in itertools.count():
+        shutil.rmtree(folder.with_name(".partial-squad"), ignore_errors=True)
+        if not force:
+            shutil.rmtree(folder)
+        if not killed(moment, "", "--endpoint", hub.url, "--only", "data", *(["--force"] if force else [])):
+            break
+        if force:
+            asked = len(hub.requests)
+            download("--only", "data", "--verify")
+            assert len(hub.requests) == asked
+        else:
+            assert tree(folder) in ({}, before)
+            download("--only", "data")
+        assert tree(folder) == before
+        record_property("tried", moment + 1)
+    assert moment > 10
 
 
 def closed_port():
