@@ -16,7 +16,7 @@ import numpy as np
 from utils.console import UserError, note
 from utils.manifest import check_manifest
 from utils.memory import process_memory
-from utils.offline import require_model
+from utils.offline import go_offline, require_model
 
 ONNX_MANIFEST = "onnx.json"
 ONNX_FILES = {"int8": "model.int8.onnx", "no": "model.onnx"}  # "auto" takes the first that is there
@@ -87,6 +87,7 @@ class OnnxBackend:
     batch_size = CPU_BATCH
 
     def __init__(self, path: Path, precision: str):
+        go_offline()  # for those who use Reader from a program of their own: read when the library is loaded
         try:
             import onnxruntime
         except ImportError:
