@@ -5,6 +5,7 @@ project would let them.
 import ast
 import io
 import json
+import pickle
 import shutil
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import TensorProto, helper
 from scripts import PROJECT_ROOT, assert_refused, run_script
 
@@ -45,12 +47,23 @@ def trap(tmp_path):
 
 
 @pytest.fixture
-def folder(tiny_model, tmp_path, trap):
+def folder(tiny_model, tmp_path, trap, pickled):
     """A model folder with code beside the weights."""
     folder = shutil.copytree(tiny_model, tmp_path / "model")
     for name in ("modeling_x.py", "configuration_x.py", "tokenization_x.py", "__init__.py", "conftest.py"):
         (folder / name).write_text(CODE.format(trap=str(trap)), encoding="utf-8")
     return folder
+
+
+@pytest.fixture
+def pickled(trap):
+    """A pickle that runs code when it is loaded."""
+
+    class Trap:
+        def __reduce__(self):
+            return Path.touch, (trap,)
+
+    return pickle.dumps(Trap())
 
 
 def change(path, **values):
@@ -111,15 +124,8 @@ def test_the_scripts_run_none_of_it_either(folder, trap, tmp_path):
 
 @pytest.mark.fault(HOSTILE)
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.safetensors", "model.safetensors.index.json"])
-def test_pickles_are_not_read_under_any_name(name, folder, trap):
-    import pickle
-
-    class Trap:
-        def __reduce__(self):
-            return Path.touch, (trap,)
-
+def test_pickles_are_not_read_under_any_name(name, folder, trap, pickled):
     (folder / "model.safetensors").unlink()
-    pickled = pickle.dumps(Trap())
     (folder / name).write_bytes(pickled)
     if name.endswith("json"):
         (folder / name).write_text(json.dumps({"metadata": {}, "weight_map": {"x": "x.bin"}}), encoding="utf-8")
@@ -131,17 +137,21 @@ def test_pickles_are_not_read_under_any_name(name, folder, trap):
 
 
 @pytest.mark.fault(HOSTILE)
+def test_not_even_a_harmless_pickle_is_read(folder):
+    """Beside safetensors that are called something else."""
+    model, _ = load_encoder(folder, "Run: this")
+    torch.save(model.state_dict(), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").rename(folder / "other.safetensors")
+    with pytest.raises(UserError, match="can't be loaded"):
+        load_encoder(folder, "Run: this")
+
+
+@pytest.mark.fault(HOSTILE)
 @pytest.mark.parametrize("content", ["pickle", "{}", "[]", '{"model": {"type": "Own", "code": "x.py"}}', ""])
-def test_tokenizers_are_json_only(content, folder, trap):
-    import pickle
-
-    class Trap:
-        def __reduce__(self):
-            return Path.touch, (trap,)
-
-    (folder / "tokenizer.json").write_bytes(pickle.dumps(Trap()) if content == "pickle" else content.encode())
+def test_tokenizers_are_json_only(content, folder, trap, pickled):
+    (folder / "tokenizer.json").write_bytes(pickled if content == "pickle" else content.encode())
     for name in ("tokenizer.pkl", "vocab.pkl"):
-        (folder / name).write_bytes(pickle.dumps(Trap()))
+        (folder / name).write_bytes(pickled)
     with pytest.raises(UserError, match="can't be read as a tokenizer"):
         Reader(folder, "cpu")
     assert not trap.exists()
@@ -286,21 +296,15 @@ def test_a_saved_dataset_reads_nothing_outside_its_folder(name, listing, tmp_pat
 
 @pytest.mark.torture
 @pytest.mark.fault(HOSTILE)
-def test_a_pickle_among_a_checkpoint_s_files_is_not_run(tiny_model, tmp_path, trap):
+def test_a_pickle_among_a_checkpoint_s_files_is_not_run(tiny_model, tmp_path, trap, pickled):
     """optimizer.pt is read for tensors and plain values alone."""
-    import pickle
-
-    class Trap:
-        def __reduce__(self):
-            return Path.touch, (trap,)
-
     output = tmp_path / "output"
     small = ("--device", "cpu", "--max_train_samples", 4, "--max_eval_samples", 2, "--save_steps", 1, "--max_steps", 2)
     flags = ("--model_dir", tiny_model, "--train_file", DEV, "--eval_file", DEV, "--output_dir", output, *small)
     run_script("train.py", *flags)
     (checkpoint,) = output.glob("checkpoint-2")
     size = (checkpoint / "optimizer.pt").stat().st_size
-    (checkpoint / "optimizer.pt").write_bytes(pickle.dumps(Trap()).ljust(size, b"\0"))
+    (checkpoint / "optimizer.pt").write_bytes(pickled.ljust(size, b"\0"))
     run_script("train.py", "--output_dir", output, "--resume", code=None)
     assert not trap.exists()
 
