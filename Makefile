@@ -1,6 +1,7 @@
 # make quickstart   environment, then train, evaluate and predict on the bundled sample
 # make test         environment, then the whole test suite
 # make torture      every fault that the tests try on purpose, counted
+# make audit        known vulnerabilities of everything that is installed, asked of pypi.org
 # make bench        both sides' environments, then every comparison and its table
 # Windows: the plain commands stand in README.md.
 
@@ -8,7 +9,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: quickstart test torture test-compat lint format bench clean
+.PHONY: quickstart test torture test-compat lint format audit bench clean
 
 quickstart: $(VENV)/.user
 	$(RUN) train.py --sample --overwrite_output_dir
@@ -34,6 +35,20 @@ lint: $(VENV)/.dev
 format: $(VENV)/.dev
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
+
+# What the environment really holds, dependencies of dependencies too. --strict: a package that pypi.org could not be
+# asked about is an error; without it pip-audit passes such packages over and reports that nothing was found.
+audit: $(VENV)/.user .venv-audit/.made
+	$(RUN) -m pip list --format=freeze --exclude-editable > .venv-audit/listed.txt
+	sed 's/+.*//' .venv-audit/listed.txt > .venv-audit/installed.txt  # torch 2.13.0+cpu is torch 2.13.0 there
+	.venv-audit/bin/pip-audit --strict --no-deps --disable-pip --progress-spinner off -r .venv-audit/installed.txt || \
+	{ echo "make audit: not passed. Either vulnerabilities are listed above, or pypi.org could not be asked (ERROR or" \
+	"Traceback above): then nothing is known. Try again where it can be reached." >&2; exit 1; }
+
+.venv-audit/.made:
+	$(PYTHON) -m venv .venv-audit
+	.venv-audit/bin/python -m pip install -q pip-audit==2.10.1
+	touch $@
 
 # a stamp: made again when the requirements change
 $(VENV)/.user: requirements.txt
@@ -70,4 +85,4 @@ $(RANDOM_READER)/onnx.json: $(VENV)/.dev
 	touch $@
 
 clean:
-	rm -rf $(VENV) .venv-compat .venv-peers .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-compat .venv-peers .venv-audit .pytest_cache .ruff_cache .hypothesis

@@ -17,7 +17,6 @@ Files that were fetched in another way are used before any download, and checked
 """
 
 import argparse
-import errno
 import gc
 import importlib.util
 import json
@@ -147,7 +146,8 @@ def get_files(names, find, by_hand, staging, args):
         placed = by_hand / Path(name).name
         if placed.is_file() and not matches(placed, remote):
             raise UserError(
-                f"{placed} has {placed.stat().st_size:,} bytes and is not the file at {remote.url}. Expected {remote}. "
+                f"{placed} has {placed.stat().st_size:,} bytes and is not the file at "
+                f"{without_password(remote.url)}. Expected {remote}. "
                 "Get it again or delete it, then run: python download_data.py"
             )
         files[name] = placed if placed.is_file() else staging / Path(name).name
@@ -160,11 +160,12 @@ def get_files(names, find, by_hand, staging, args):
 
 def get_data(args, by_hand, staging, ready):
     """Saves SQuAD as a dataset in the folder `ready`. Returns where it came from: (source, revision)."""
-    hub = (PARQUET_FILES, find_in(DATA_REPO, "dataset", args), f"{args.endpoint}/datasets/{DATA_REPO}")
+    hub_folder = without_password(f"{args.endpoint}/datasets/{DATA_REPO}")
+    hub = (PARQUET_FILES, find_in(DATA_REPO, "dataset", args), hub_folder)
     original = (
         list(JSON_FILES),
         lambda name, _: RemoteFile(f"{args.json_url}/{name}", *JSON_FILES[name], revision="v1.1"),
-        args.json_url,
+        without_password(args.json_url),
     )
     sources = [hub, original]
     if args.source or args.revision != "main":
@@ -231,7 +232,8 @@ def read_split(path):
                 for qa in paragraph["qas"]
             ]
         return Dataset.from_list(rows, features=features)
-    except (pyarrow.ArrowException, ValueError, KeyError, TypeError) as error:
+    # OSError: Arrow says so of some damage
+    except (pyarrow.ArrowException, ValueError, KeyError, TypeError, RecursionError, OSError) as error:
         raise UserError(
             f"{path} can't be read as SQuAD 1.1 ({brief(error)}). Expected {', '.join(features)} of every question. "
             "Delete it, then run: python download_data.py --only data"
@@ -251,7 +253,7 @@ def get_model(args, by_hand, staging, ready):
     else:
         # weights put there by hand decide in which form they are looked for
         names = [name for name in MODEL_FILES if weights != {"pytorch_model.bin"} or name != "model.safetensors"]
-        find, source = find_in(MODEL_REPO, "model", args), f"{args.endpoint}/{MODEL_REPO}"
+        find, source = find_in(MODEL_REPO, "model", args), without_password(f"{args.endpoint}/{MODEL_REPO}")
     note(f"model: {source}")
     files, revision = get_files(names, find, by_hand, staging, args)
     note("model: converting and checking")
@@ -311,10 +313,12 @@ def save_tokenizer(folder):
     path = folder / "tokenizer.json"
     try:
         vocab = WordPiece.read_file(str(folder / "vocab.txt"))
-        normalizer = Tokenizer.from_file(str(path)).normalizer if path.is_file() else None
+        tokenizer = Tokenizer.from_file(str(path)) if path.is_file() else None
+        normalizer = tokenizer and tokenizer.normalizer
+        made = None
         if normalizer is None or normalizer.normalize_str("CAFÉ") != "cafe":
-            BertWordPieceTokenizer(vocab, lowercase=True).save(str(path))
-        words = Tokenizer.from_file(str(path)).get_vocab_size()
+            tokenizer = made = BertWordPieceTokenizer(vocab, lowercase=True)
+        words = tokenizer.get_vocab_size()
         problem = None if words == len(vocab) else f"hold {len(vocab):,} and {words:,} words"
     except Exception as error:  # the library raises nothing narrower
         problem = f"can't be read ({brief(error)})"
@@ -323,36 +327,33 @@ def save_tokenizer(folder):
             f"vocab.txt and tokenizer.json {problem}. Expected the files of {MODEL_REPO}. Files that were put there by "
             "hand must be replaced (vocab.txt is enough). Then run: python download_data.py --only model"
         )
+    if made:
+        path.write_text(made.to_str(pretty=True), encoding="utf-8")
     settings = {"tokenizer_class": "MobileBertTokenizer", "do_lower_case": True, "model_max_length": 512}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
 def check_model(folder, source):
     """Loads the folder as train.py will. Raises UserError where weights of the encoder or words are missing."""
-    import transformers
+    from transformers import AutoTokenizer
 
-    transformers.logging.set_verbosity_error()  # the answer layer is new, as it should be: no warnings about it
-    transformers.logging.disable_progress_bar()
+    from utils.backends import load_encoder
+
+    remedy = f"Expected the files of {MODEL_REPO}. Files that were put there by hand must be replaced. "
+    remedy += "Then run: python download_data.py --only model"
+    model, _ = load_encoder(folder, remedy)
+    problems = []
     try:
-        model, found = transformers.AutoModelForQuestionAnswering.from_pretrained(
-            folder, local_files_only=True, output_loading_info=True
-        )
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        problems = []
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        problems = [f"can't be loaded ({brief(error)})"]
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        problems = [f"has a tokenizer that can't be loaded ({brief(error)})"]
     else:
-        if missing := sorted(name for name in found["missing_keys"] if not name.startswith("qa_outputs.")):
-            problems.append(f"has no weights for {', '.join(missing[:3])} ({len(missing)} in all)")
         if len(tokenizer) != model.config.vocab_size:
             problems.append(f"has {len(tokenizer):,} words for {model.config.vocab_size:,} embeddings")
         if tokenizer.tokenize("CAFÉ") != tokenizer.tokenize("cafe"):
             problems.append("has a tokenizer that doesn't lower-case")
     if problems:
-        raise UserError(
-            f"The model ({source}) {' and '.join(problems)}. Expected the files of {MODEL_REPO}. Files that were put "
-            f"there by hand must be replaced. Then run: python download_data.py --only model"
-        )
+        raise UserError(f"The model ({source}) {' and '.join(problems)}. {remedy}")
 
 
 def brief(error):
@@ -383,6 +384,8 @@ def verify(folder, part):
 
 def make(folder, build, args):
     """Builds a folder beside its place, and puts it there when it is complete. What is there stays until then."""
+    from safetensors import SafetensorError
+
     staging = folder.with_name(f".partial-{folder.name}")
     ready, old = staging / "ready", staging / "old"
     for leftover in (ready, old):
@@ -396,17 +399,22 @@ def make(folder, build, args):
         try:
             ready.replace(folder)
         except OSError:
-            if old.exists():
-                old.replace(folder)
+            recover(folder)
             raise
-    except OSError as error:
-        if error.filename is None and error.errno != errno.ENOSPC:
-            raise
+    except (OSError, SafetensorError) as error:  # the latter wraps the system's
+        place = getattr(error, "filename2", None) or getattr(error, "filename", None) or staging
         raise UserError(
-            f"{error.filename or staging}: {error.strerror}. Expected to be able to write there. Check space, rights "
-            "and programs that use the folder, then run the same command again"
+            f"{place}: {getattr(error, 'strerror', None) or error}. Expected to be able to write there. Check space, "
+            "rights and programs that use the folder, then run the same command again"
         ) from error
     shutil.rmtree(staging, ignore_errors=True)
+
+
+def recover(folder):
+    """Puts the old folder back where a run ended between the two renames of make."""
+    old = folder.with_name(f".partial-{folder.name}") / "old"
+    if old.exists() and not folder.exists():
+        old.replace(folder)
 
 
 def ways_out(missing):
@@ -432,6 +440,8 @@ def main(argv=None):
     if args.only:
         folders = {args.only: folders[args.only]}
 
+    for folder in folders.values():
+        recover(folder)
     problems = []
     missing = {part: folder for part, folder in folders.items() if args.force or not folder.exists()}
     for part, folder in folders.items():

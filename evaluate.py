@@ -49,6 +49,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     add("--mixed_precision", choices=PRECISIONS, default="auto", help="auto: int8 where exported, bf16 where fast")
     add("--skip_bad_examples", action="store_true", help="leave invalid records out instead of refusing the file")
+    add("--verify_files", action="store_true", help="compare the sha256 of what was downloaded first, not only sizes")
     args = parser.parse_args(argv)
     if args.sample:
         parser.set_defaults(
@@ -154,9 +155,10 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     download = "Run: python download_data.py (or try: python evaluate.py --sample)"
     if require(args.eval_file, "a file or folder with questions", download).is_dir():
-        check_manifest(args.eval_file, full=False)
+        check_manifest(args.eval_file, full=args.verify_files)
     if args.predictions is None:
         require(args.model_dir, "a trained model", "Run: python train.py (or try: python evaluate.py --sample)")
+        check_manifest(args.model_dir, full=args.verify_files)
     examples = read_examples(args.eval_file, "validation", args.skip_bad_examples)[: args.max_samples]
 
     if args.predictions:

@@ -84,6 +84,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--resume", action="store_true", help="go on from the newest checkpoint in --output_dir, with its settings")
     add("--overwrite_output_dir", action="store_true", help="delete an earlier run in --output_dir first")
     add("--skip_bad_examples", action="store_true", help="leave invalid records out instead of refusing the file")
+    add("--verify_files", action="store_true", help="compare the sha256 of what was downloaded first, not only sizes")
     add("--max_train_samples", type=int, default=None, help="use only so many questions (default: all)")
     add("--max_eval_samples", type=int, default=None, help="score only so many questions (default: all)")
 
@@ -251,7 +252,7 @@ def load_questions(args: argparse.Namespace) -> tuple[list[dict], list[dict]]:
     require_model(args.model_dir, DOWNLOAD)
     for path in dict.fromkeys((args.model_dir, args.train_file, args.eval_file)):
         if require(path, "a file or folder with questions", DOWNLOAD).is_dir():
-            check_manifest(path, full=False)
+            check_manifest(path, full=args.verify_files)
     console.note("reading questions ...")
     examples = read_examples(args.train_file, "train", args.skip_bad_examples)
     eval_examples = read_examples(args.eval_file, "validation", args.skip_bad_examples)

@@ -5,6 +5,7 @@ import json
 import pytest
 from faults import pytest_addoption, pytest_runtest_makereport, pytest_terminal_summary  # noqa: F401
 from hypothesis import settings
+from network_guard import no_network  # noqa: F401
 
 from utils.offline import PROJECT_ROOT, SAMPLE_DATA_DIR, SAMPLE_MODEL_DIR
 from utils.squad import read_examples

@@ -9,7 +9,10 @@ client need (metadata headers, redirects to a second address for large files, ra
 """
 
 import hashlib
+import socket
+import struct
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections import defaultdict
@@ -89,8 +92,9 @@ class HubServer(LoopbackServer):
 
         {"silent": True}      no answer at all          {"status": n, "headers": {}}  that status
         {"stall": n}          n bytes, then silence     {"page": True}                a web page instead
-        {"cut": n}            n bytes, then hung up     {"content": b}                other bytes of the same length
+        {"cut": n}            n bytes, then hung up     {"content": b}                other bytes
         {"trickle": True}     a byte now and then       {"whole": True}               ranges are ignored
+        {"reset": n}          n bytes, then a reset     {"no_length": True}           the end is where it hangs up
         """
         self.faults[method, file] += faults
 
@@ -171,12 +175,24 @@ class HubHandler(BaseHTTPRequestHandler):
     def answer(self, status, headers, body=b"", fault=None):
         fault = fault or {}
         self.send_response(status)
-        for name, value in {**headers, "Content-Length": str(len(body))}.items():
+        headers = {**headers, "Content-Length": str(len(body))}
+        if "no_length" in fault:
+            del headers["Content-Length"]
+            self.close_connection = True
+        for name, value in headers.items():
             self.send_header(name, value)
         self.end_headers()
         if self.command == "HEAD":
             return
-        if "cut" in fault or "stall" in fault:
+        if "reset" in fault:
+            self.wfile.write(body[: fault["reset"]])
+            self.wfile.flush()
+            time.sleep(0.1)  # else the reset overtakes the bytes
+            # lingering for 0 seconds: what is closed is reset
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            socket.close(self.connection.detach())
+            self.close_connection = True
+        elif "cut" in fault or "stall" in fault:
             self.wfile.write(body[: fault.get("cut", fault.get("stall"))])
             self.wfile.flush()
             self.close_connection = True

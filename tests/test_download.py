@@ -10,6 +10,7 @@ import re
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -119,8 +120,10 @@ def project(tmp_path, monkeypatch, json_files):
         if name.lower().endswith("_proxy") or name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_ENDPOINT"):
             monkeypatch.delenv(name)
     monkeypatch.setattr(os, "environ", os.environ.copy())
-    # a script's own process imports the library after it has set this; here another test may have imported it offline
+    # a script's own process imports the library after it has set these; here it is there already, maybe offline, and it
+    # would ask the real Hub by which program it is used
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_TELEMETRY", True)
     return tmp_path
 
 
@@ -264,6 +267,7 @@ def test_second_run_verifies_and_asks_nobody(project, hub, download, capsys):
     assert capsys.readouterr().out.count("all as they should be") == 4
 
 
+@pytest.mark.fault("tampered file")
 def test_damage_is_found_named_and_mended_by_force(project, hub, download):
     download("--only", "data")
     asked, before = len(hub.requests), tree(project / "data")
@@ -279,6 +283,7 @@ def test_damage_is_found_named_and_mended_by_force(project, hub, download):
     assert tree(project / "data") == before
 
 
+@pytest.mark.fault("tampered file")
 def test_verify_reports_everything_at_once_and_downloads_nothing(project, hub, download):
     download("--only", "data")
     asked = len(hub.requests)
@@ -290,6 +295,7 @@ def test_verify_reports_everything_at_once_and_downloads_nothing(project, hub, d
     assert len(hub.requests) == asked
 
 
+@pytest.mark.fault("tampered file")
 def test_a_folder_of_unknown_origin_is_left_alone(project, hub, download):
     mine = project / "data" / "squad"
     mine.mkdir(parents=True)
@@ -300,6 +306,7 @@ def test_a_folder_of_unknown_origin_is_left_alone(project, hub, download):
     assert not hub.requests
 
 
+@pytest.mark.fault("download fault")
 def test_failed_force_keeps_what_was_there(project, hub, download):
     download("--only", "data")
     before = tree(project / "data" / "squad")
@@ -312,6 +319,7 @@ def test_failed_force_keeps_what_was_there(project, hub, download):
 # ---- poor lines
 
 
+@pytest.mark.fault("download fault")
 def test_a_cut_download_goes_on_within_the_run(project, hub, download, model_files):
     size = len(model_files["pytorch_model.bin"])
     # more cuts than --retries: each attempt brought something
@@ -322,6 +330,28 @@ def test_a_cut_download_goes_on_within_the_run(project, hub, download, model_fil
     assert all(0 < later - earlier <= size // 6 for earlier, later in itertools.pairwise(starts))
 
 
+@pytest.mark.fault("download fault")
+@pytest.mark.parametrize("fault", ["cut", "reset", "stall"])
+def test_a_line_that_breaks_half_way_goes_on_from_there(fault, project, hub, download, model_files):
+    size = len(model_files["pytorch_model.bin"])
+    hub.fail("pytorch_model.bin", {fault: size // 2})
+    download("--only", "model")
+    first, then = hub.asked("pytorch_model.bin")
+    assert first is None
+    # a reset may throw away what lay unread in the system
+    assert (fault == "reset" and then is None) or 0 < int(then[6:-1]) <= size // 2
+
+
+@pytest.mark.fault("download fault")
+def test_a_body_without_a_length_that_is_cut_goes_on_too(project, hub, download, json_files):
+    content = json_files["train-v1.1.json"]
+    hub.fail("train-v1.1.json", {"content": content[:500], "no_length": True}, {"no_length": True})
+    download("--only", "data", "--source", "json")
+    assert hub.asked("train-v1.1.json") == [None, "bytes=500-"]
+    assert load_squad(project)["train"].to_list() == squad_rows("train")
+
+
+@pytest.mark.fault("download fault")
 def test_a_run_that_failed_is_resumed_by_the_next(project, hub, download, model_files):
     size = len(model_files["pytorch_model.bin"])
     hub.fail("pytorch_model.bin", {"cut": size // 2}, {"status": 404})
@@ -337,6 +367,7 @@ def test_a_run_that_failed_is_resumed_by_the_next(project, hub, download, model_
     assert sorted(path.name for path in (project / "models").iterdir()) == ["mobilebert-uncased"]
 
 
+@pytest.mark.fault("download fault")
 def test_a_finished_partial_file_is_not_asked_for_again(project, hub, download, json_files):
     staging = project / "data" / ".partial-squad"
     staging.mkdir(parents=True)
@@ -346,6 +377,7 @@ def test_a_finished_partial_file_is_not_asked_for_again(project, hub, download, 
     assert hub.asked("train-v1.1.json") == []
 
 
+@pytest.mark.fault("download fault")
 @pytest.mark.parametrize("damage", ["other content", "too long"])
 def test_a_damaged_partial_file_is_thrown_away(damage, project, hub, download, json_files):
     staging = project / "data" / ".partial-squad"
@@ -359,12 +391,44 @@ def test_a_damaged_partial_file_is_thrown_away(damage, project, hub, download, j
     assert hub.asked("train-v1.1.json")[-1] is None
 
 
+@pytest.mark.fault("download fault")
+def test_a_range_that_is_refused_starts_over(project, hub, download, model_files):
+    hub.fail("pytorch_model.bin", {"cut": len(model_files["pytorch_model.bin"]) // 2}, {"status": 416})
+    download("--only", "model")
+    first, rest, again = hub.asked("pytorch_model.bin")
+    assert (first, again) == (None, None)
+    assert rest.startswith("bytes=")
+
+
+@pytest.mark.fault("download fault")
+def test_a_finished_file_of_unknown_size_is_fetched_again(project, hub, json_files):
+    """Asking for what follows its end is answered with 416."""
+    content = json_files["train-v1.1.json"]
+    sha256, path = hashlib.sha256(content).hexdigest(), project / "train-v1.1.json"
+    path.with_name(f"{path.name}.{sha256[:12]}.part").write_bytes(content)
+    remote = fetch.RemoteFile(f"{hub.url}/web/train-v1.1.json", None, sha256)
+    fetch.fetch(remote, path, fetch.Patience(0.5, 2))
+    assert hub.asked("train-v1.1.json") == [f"bytes={len(content)}-", None]
+    assert tree(project) == {"train-v1.1.json": content}
+
+
+@pytest.mark.fault("download fault")
+def test_a_bit_that_flips_in_the_resumed_part_starts_over(project, hub, download, parquet_files):
+    file, content = "train-00000-of-00001.parquet", parquet_files["plain_text/train-00000-of-00001.parquet"]
+    hub.fail(file, {"cut": len(content) // 2}, {"content": content[:-1] + bytes([content[-1] ^ 1])})
+    download("--only", "data", "--source", "hub")
+    assert len(hub.asked(file)) == 3
+    assert load_squad(project)["train"].to_list() == squad_rows("train")
+
+
+@pytest.mark.fault("download fault")
 def test_a_server_without_ranges_sends_all_again(project, hub, download):
     hub.fail("train-v1.1.json", {"cut": 500}, {"whole": True})
     download("--only", "data", "--source", "json")
     assert load_squad(project)["train"].to_list() == squad_rows("train")
 
 
+@pytest.mark.fault("download fault")
 @pytest.mark.parametrize(
     "faults",
     [[{"status": 500}, {"status": 503}], [{"status": 429, "headers": {"Retry-After": "0"}}], [{"silent": True}]],
@@ -377,6 +441,7 @@ def test_passing_faults_are_passed_over(where, faults, project, hub, download):
     assert load_squad(project).num_rows == ROWS
 
 
+@pytest.mark.fault("download fault")
 def test_retry_after_is_honoured(project, hub, download, monkeypatch):
     pauses = []
     monkeypatch.setattr(fetch.time, "sleep", pauses.append)
@@ -388,6 +453,27 @@ def test_retry_after_is_honoured(project, hub, download, monkeypatch):
         download("--only", "data", "--source", "json", "--force")
 
 
+@pytest.mark.fault("download fault")
+@pytest.mark.parametrize(
+    "value",
+    [
+        "\xb2",
+        "9" * 5000,
+        "-1",
+        "1e9",
+        "soon",
+        "Mon, 01 Jan 0001 00:00:00 -0000",
+        "Fri, 31 Dec 99999 23:59:59 GMT",
+        "0 0",
+    ],
+)
+def test_a_retry_after_that_is_none_is_left_aside(value, project, hub, download):
+    assert fetch._retry_after(value) >= 0
+    hub.fail("train-v1.1.json", {"status": 503, "headers": {"Retry-After": value}})
+    download("--only", "data", "--source", "json")
+
+
+@pytest.mark.fault("download fault")
 @pytest.mark.parametrize(
     ("fault", "says"),
     [({"silent": True}, "sent nothing"), ({"stall": 0}, "sent nothing"), ({"trickle": True}, r"sent \d+ bytes")],
@@ -399,18 +485,21 @@ def test_a_server_that_hangs_is_given_up(fault, says, hub, download, monkeypatch
         download("--only", "data", "--source", "json", "--retries", "0")
 
 
+@pytest.mark.fault("download fault")
 def test_a_server_that_hangs_before_the_metadata_is_given_up(hub, download):
     hub.fail("config.json", *[{"silent": True}] * 20, method="HEAD")
     with pytest.raises(UserError, match=r"127\.0\.0\.1: sent nothing for 0\.5 s"):
         download("--only", "model", "--retries", "1")
 
 
+@pytest.mark.fault("download fault")
 def test_a_host_that_was_redirected_to_is_named(hub, download):
     hub.cdn.url = f"http://localhost:{closed_port()}"
     with pytest.raises(UserError, match=r"^localhost: refuses the connection"):
         download("--only", "model")
 
 
+@pytest.mark.fault("download fault")
 def test_a_full_disk_is_noticed_before_the_download(hub, download, monkeypatch):
     monkeypatch.setattr(fetch.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(100, 99, 1))
     with pytest.raises(UserError, match="MB of free disk, expected"):
@@ -418,9 +507,97 @@ def test_a_full_disk_is_noticed_before_the_download(hub, download, monkeypatch):
     assert not hub.requests
 
 
+# ---- full disks
+
+
+@pytest.fixture
+def small_disk():
+    """small_disk(folder, size) makes the folder a disk of so many bytes, or gives that disk another size."""
+    if sys.platform != "linux" or os.geteuid() != 0:
+        pytest.skip("needs Linux and the right to mount a disk")
+    mounted = []
+
+    def small_disk(folder, size):
+        folder.mkdir(parents=True, exist_ok=True)
+        options = f"remount,size={size}" if folder in mounted else f"size={size}"
+        done = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], check=False, capture_output=True
+        )
+        if done.returncode:
+            pytest.skip(f"can't mount: {done.stderr.decode()}")
+        mounted.append(folder)
+
+    yield small_disk
+    for folder in set(mounted):
+        subprocess.run(["umount", folder], check=True)
+
+
+LARGE_DISK = 1 << 30
+
+
+@pytest.mark.fault("download fault")
+@pytest.mark.parametrize(
+    "moments", [2, pytest.param(40, marks=pytest.mark.torture)], ids=["a few moments", "many moments"]
+)
+@pytest.mark.parametrize("force", [False, True], ids=["first", "again"])
+@pytest.mark.parametrize("part", ["data", "model"])
+def test_a_disk_that_fills_up_loses_nothing(
+    part, force, moments, project, download, small_disk, monkeypatch, record_property
+):
+    """Whatever is being written when it is full: another program takes what was free when the download began."""
+    monkeypatch.setattr(fetch.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(2**40, 0, 2**40))
+    folder = download_data.SQUAD_DIR if part == "data" else download_data.MODEL_DIR
+    flags = ["--only", part, *(["--force"] if force else [])]
+    small_disk(folder.parent, LARGE_DISK)
+    download("--only", part)
+    whole = tree(folder)
+    kept = 1 + sum(1 + len(content) // 4096 for content in whole.values()) if force else 0  # pages
+    if not force:
+        shutil.rmtree(folder)
+    needed = sum(2 + 3 * len(content) // 4096 for content in whole.values())  # with what it is made from
+    tried = 0
+    for pages in sorted({1 + i * needed // moments for i in range(moments)}):
+        small_disk(folder.parent, 4096 * (kept + pages))
+        try:
+            download(*flags)
+        except UserError as error:
+            assert "No space left on device" in str(error), error
+            tried += 1
+            assert tree(folder) == (whole if force else {})
+            assert {path.name for path in folder.parent.iterdir()} <= {f".partial-{folder.name}", folder.name}
+        # it goes on from what it has
+        small_disk(folder.parent, LARGE_DISK)
+        download(*flags)
+        assert tree(folder) == whole
+        assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+        if not force:
+            shutil.rmtree(folder)
+    record_property("tried", tried)
+    assert tried >= moments / 4
+
+
+@pytest.mark.fault("download fault")
+@pytest.mark.parametrize("part", ["data", "model"])
+def test_a_file_that_may_not_grow_loses_nothing(part, project, download):
+    """As on a disk with a quota, or one that can't hold large files."""
+    resource = pytest.importorskip("resource", reason="needs limits of POSIX")
+    folder = download_data.SQUAD_DIR if part == "data" else download_data.MODEL_DIR
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    try:
+        with pytest.raises(UserError, match="File too large"):
+            download("--only", part)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [path.name for path in folder.parent.iterdir()] == [f".partial-{folder.name}"]
+    download("--only", part)
+    download("--only", part, "--verify")
+
+
 # ---- wrong answers
 
 
+@pytest.mark.fault("download fault")
 def test_a_missing_file_is_final(hub, download):
     del hub.files[f"/{MODEL}/config.json"]
     with pytest.raises(UserError, match=r"HTTP 404 .*config\.json"):
@@ -428,12 +605,14 @@ def test_a_missing_file_is_final(hub, download):
     assert [request.file for request in hub.requests] == ["config.json"]
 
 
+@pytest.mark.fault("download fault")
 def test_an_unknown_revision_is_named(hub, download):
     with pytest.raises(UserError, match=r"HTTP 404 .*Invalid rev id: v9"):
         download("--only", "data", "--revision", "v9")
     assert not any("/web/" in request.path for request in hub.requests)
 
 
+@pytest.mark.fault("download fault")
 def test_forbidden_is_final(hub, download):
     hub.fail("config.json", {"status": 401}, method="HEAD")
     with pytest.raises(UserError, match="HTTP 401"):
@@ -441,12 +620,14 @@ def test_forbidden_is_final(hub, download):
     assert len(hub.requests) == 1
 
 
+@pytest.mark.fault("download fault")
 def test_a_web_page_in_place_of_the_hub_is_recognised(hub, download):
     hub.fail("config.json", {"page": True}, method="HEAD")
     with pytest.raises(UserError, match="doesn't answer like the Hub"):
         download("--only", "model")
 
 
+@pytest.mark.fault("download fault")
 @pytest.mark.parametrize("source", ["hub", "json"])
 @pytest.mark.parametrize("fault", [{"page": True}, {"content": b"#"}], ids=["page", "checksum"])
 def test_another_file_is_never_taken(fault, source, project, hub, download, json_files, parquet_files):
@@ -459,6 +640,74 @@ def test_another_file_is_never_taken(fault, source, project, hub, download, json
     download("--only", "data", "--source", source)
 
 
+WRONG = {
+    "one bit": lambda right: {"content": right[:99] + bytes([right[99] ^ 4]) + right[100:]},
+    "shorter": lambda right: {"content": right[:-1]},
+    "longer": lambda right: {"content": right + b"\n"},
+    "nothing": lambda right: {"content": b""},
+    "without end": lambda right: {"content": right + b" " * 10_000_000, "no_length": True},
+}
+
+
+@pytest.mark.fault("download fault")
+@pytest.mark.parametrize("source", ["hub", "json"])
+@pytest.mark.parametrize("wrong", WRONG)
+def test_wrong_bytes_are_never_taken(wrong, source, project, hub, download, json_files, parquet_files, monkeypatch):
+    file = "dev-v1.1.json" if source == "json" else "validation-00000-of-00001.parquet"
+    right = json_files[file] if source == "json" else parquet_files[f"plain_text/{file}"]
+    written, write = [], fetch._write
+    monkeypatch.setattr(fetch, "_write", lambda *arguments: written.append(write(*arguments)) or written[-1])
+    hub.fail(file, WRONG[wrong](right))
+    with pytest.raises(UserError, match=r"another file: [\d,]+ bytes of .*Expected [\d,]+ bytes with the checksum"):
+        download("--only", "data", "--source", source)
+    assert max(written) <= max(len(right), *map(len, json_files.values())) + (1 << 16)  # a block more than asked for
+    assert [path.name for path in (project / "data").iterdir()] == [".partial-squad"]
+    download("--only", "data", "--source", source)
+    download("--only", "data", "--verify")
+
+
+@pytest.mark.fault("download fault")
+@pytest.mark.parametrize("file", ["config.json", "vocab.txt", "tokenizer.json", "pytorch_model.bin"])
+def test_a_mirror_that_has_web_pages_for_files_is_refused(file, project, hub, download):
+    """With the checksums of these pages: the content itself must tell."""
+    hub.add(MODEL, {file: PAGE})
+    with pytest.raises(UserError, match="--only model"):
+        download("--only", "model")
+    assert [path.name for path in (project / "models").iterdir()] == [".partial-mobilebert-uncased"]
+
+
+@pytest.mark.fault("download fault")
+@pytest.mark.parametrize("fault", [b"<html>", b"PAR1", b"half", b"bit"])
+def test_a_mirror_with_damaged_data_is_refused(fault, project, hub, download, parquet_files):
+    name = "plain_text/train-00000-of-00001.parquet"
+    right = parquet_files[name]
+    damaged = {
+        b"half": right[: len(right) // 2] + right[-8:],
+        b"bit": right[:-9] + bytes([right[-9] ^ 255]) + right[-8:],
+    }
+    hub.add(DATA, {name: damaged.get(fault, fault)})
+    with pytest.raises(UserError, match=r"train-00000-of-00001\.parquet can't be read as SQuAD"):
+        download("--only", "data", "--source", "hub")
+    assert [path.name for path in (project / "data").iterdir()] == [".partial-squad"]
+
+
+@pytest.mark.fault("hostile folder")
+def test_names_and_texts_of_a_server_can_do_no_harm(project, hub, download, monkeypatch):
+    """Its checksum would be part of a file name, and its message would move the cursor."""
+    headers = {"X-Repo-Commit": COMMIT, "X-Linked-Etag": '"../../../../outside"', "X-Linked-Size": "5"}
+    hub.fail("config.json", {"status": 302, "headers": {**headers, "Location": f"{hub.url}/x"}}, method="HEAD")
+    with pytest.raises(UserError):
+        download("--only", "model")
+    assert {path.name for path in project.rglob("*") if not path.name.startswith("config.json.outside")} <= {
+        "models", ".partial-mobilebert-uncased"
+    }  # fmt: skip
+    hub.fail("dev-v1.1.json", {"status": 403, "headers": {"X-Error-Message": "\x1b]0;title\x07\x1b[2J"}})
+    with pytest.raises(UserError, match="HTTP 403") as caught:
+        download("--only", "data", "--source", "json")
+    assert "\x1b" not in str(caught.value)
+
+
+@pytest.mark.fault("download fault")
 def test_data_with_the_wrong_number_of_questions_are_refused(project, hub, download, parquet_files):
     hub.add(
         DATA, {"plain_text/train-00000-of-00001.parquet": parquet_files["plain_text/validation-00000-of-00001.parquet"]}
@@ -468,6 +717,7 @@ def test_data_with_the_wrong_number_of_questions_are_refused(project, hub, downl
     assert not (project / "data" / "squad").exists()
 
 
+@pytest.mark.fault("hostile folder")
 @pytest.mark.parametrize("damage", ["a pickle that runs code", "truncated", "without a layer", "other sizes"])
 def test_bad_weights_are_refused(damage, project, hub, download, model_files, tmp_path):
     import io
@@ -496,15 +746,93 @@ def test_bad_weights_are_refused(damage, project, hub, download, model_files, tm
         torch.save(state, buffer)
         bad = buffer.getvalue()
     hub.add(MODEL, {"pytorch_model.bin": bad})
-    with pytest.raises(UserError, match=r"can't be read as weights|no weights for|can't be loaded"):
+    with pytest.raises(UserError, match=r"can't be read as weights|lacks 1 of its weights|can't be loaded"):
         download("--only", "model")
     assert not trap.exists()
     assert not (project / "models" / "mobilebert-uncased").exists()
 
 
+# ---- other hosts
+
+
+@pytest.mark.fault("download fault")
+def test_a_login_for_one_host_is_not_taken_to_another(project, hub, download, monkeypatch):
+    """Large files lie on another host, as on the Hub."""
+    hub.cdn.url = hub.cdn.url.replace("127.0.0.1", "localhost")
+    login = project / "netrc"
+    login.write_text("machine 127.0.0.1 login me password secret\n", encoding="utf-8")
+    monkeypatch.setenv("NETRC", str(login))
+    download("--only", "data", "--source", "hub")
+    given = {(request.path.startswith("/cdn/"), bool(request.authorization)) for request in hub.requests}
+    assert (False, True) in given  # it was there to be taken along
+    assert (True, True) not in given
+
+
+@pytest.mark.fault("download fault")
+def test_a_password_in_an_address_is_not_shown_nor_kept(project, hub, download, capsys):
+    own = hub.url.replace("//", "//me:secret@")
+    download("--endpoint", own)
+    assert {request.authorization for request in hub.requests if request.path.startswith("/cdn/")} == {None}
+    hub.fail("train-00000-of-00001.parquet", *[{"status": 503}] * 9, method="HEAD")
+    hub.fail("train-v1.1.json", {"page": True})
+    with pytest.raises(UserError) as caught:
+        download("--only", "data", "--force", "--endpoint", own, "--json_url", f"{own}/web")
+    said = capsys.readouterr()
+    assert "secret" not in said.out + said.err + str(caught.value)
+    assert "127.0.0.1" in said.err
+    assert b"secret" not in b"".join(tree(project).values())
+
+
+@pytest.mark.fault("download fault")
+@pytest.mark.parametrize("target", ["file:///etc/hosts", "ftp://127.0.0.1/x", "http://[", "//[::1", "javascript:1"])
+def test_a_redirect_to_no_web_server_is_refused(target, project, hub, download):
+    hub.fail("train-v1.1.json", {"status": 302, "headers": {"Location": target}})
+    with pytest.raises(UserError, match=r"127\.0\.0\.1: redirects to .*Expected an address with http or https"):
+        download("--only", "data", "--source", "json")
+    assert not (project / "data" / "squad").exists()
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory):
+    """A certificate for this machine and its key, in one file."""
+    if shutil.which("openssl") is None:
+        pytest.skip("needs openssl to make a certificate")
+    path = tmp_path_factory.mktemp("tls") / "localhost.pem"
+    names = "subjectAltName=IP:127.0.0.1,DNS:localhost"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    subprocess.run(
+        [*command, "-addext", names, "-keyout", path, "-out", f"{path}.crt"], check=True, capture_output=True
+    )
+    path.write_bytes(path.read_bytes() + path.with_name(f"{path.name}.crt").read_bytes())
+    return path
+
+
+@pytest.mark.fault("download fault")
+def test_a_redirect_from_https_to_http_is_refused(project, download, certificate, json_files, monkeypatch):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+    safe = HubServer()
+    safe.add("web", json_files)
+    safe.socket = context.wrap_socket(safe.socket, server_side=True)
+    safe.url = safe.url.replace("http:", "https:")
+    name = "train-v1.1.json"
+    plain = f"{safe.cdn.url}/cdn/{hashlib.sha256(json_files[name]).hexdigest()}"
+    flags = ("--only", "data", "--source", "json", "--json_url", f"{safe.url}/web")
+    with safe:
+        safe.fail(name, {"status": 302, "headers": {"Location": plain}})
+        with pytest.raises(UserError, match=r"127\.0\.0\.1: redirects to http:.*Expected an address with https"):
+            download(*flags)
+        assert not any(request.path.startswith("/cdn/") for request in safe.requests)
+        safe.fail(name, {"status": 302, "headers": {"Location": f"{safe.url}/web/{name}?again"}})
+        download(*flags)
+    assert load_squad(project).num_rows == ROWS
+
+
 # ---- other ways
 
 
+@pytest.mark.fault("download fault")
 def test_json_stands_in_where_the_hub_fails(project, hub, download, capsys):
     hub.fail("train-00000-of-00001.parquet", *[{"status": 503}] * 20, method="HEAD")
     download("--only", "data")
@@ -544,6 +872,7 @@ def test_one_file_put_by_hand_saves_its_download(project, hub, download, model_f
         download("--only", "model", "--force")
 
 
+@pytest.mark.fault("download fault")
 def test_a_wrong_file_put_by_hand_is_named(project, hub, download, json_files):
     put(project / "data" / "downloads" / "squad", {**json_files, "dev-v1.1.json": json_files["dev-v1.1.json"] + b"\n"})
     with pytest.raises(UserError, match=r"dev-v1\.1\.json has [\d,]+ bytes and is not the file at"):
@@ -551,6 +880,7 @@ def test_a_wrong_file_put_by_hand_is_named(project, hub, download, json_files):
     assert not hub.requests
 
 
+@pytest.mark.fault("download fault")
 @pytest.mark.parametrize("file", ["config.json", "vocab.txt", "tokenizer.json", "pytorch_model.bin"])
 @pytest.mark.parametrize("content", [b"", PAGE], ids=["empty", "page"])
 def test_broken_files_put_by_hand_are_refused(content, file, project, hub, download, model_files):
@@ -626,8 +956,11 @@ def test_proxy_is_used_for_everything(script, hub, json_files):
         assert proxy.requests[before:] == [f"http://squad.test/web/{name}" for name in json_files]
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="a process can't be sent Ctrl-C there")
-def test_ctrl_c_keeps_what_has_arrived(script, hub, model_files):
+@pytest.mark.fault("download fault")
+@pytest.mark.skipif(sys.platform == "win32", reason="a process can't be sent these signals there")
+@pytest.mark.parametrize("name", ["SIGINT", "SIGKILL"])
+def test_a_run_that_is_stopped_keeps_what_has_arrived(name, script, project, hub, download, model_files, monkeypatch):
+    """By Ctrl-C, or without a chance to do anything. The next run goes on."""
     size = len(model_files["pytorch_model.bin"])
     hub.fail("pytorch_model.bin", {"stall": size // 2})
 
@@ -641,13 +974,96 @@ def test_ctrl_c_keeps_what_has_arrived(script, hub, model_files):
     while not (part and part.stat().st_size > size // 4) and time.monotonic() < deadline:
         time.sleep(0.02)
         part = next(script.project.glob("models/.partial-*/pytorch_model.bin.*.part"), None)
-    running.send_signal(signal.SIGINT)
+    running.send_signal(getattr(signal, name))
     _, errors = running.communicate(timeout=60)
-    assert running.returncode == 130, errors
-    assert "interrupted" in errors
-    assert "Traceback" not in errors
-    assert size // 4 < part.stat().st_size <= size // 2
-    assert not (script.project / "models" / "mobilebert-uncased").exists()
+    if name == "SIGINT":
+        assert running.returncode == 130, errors
+        assert "interrupted" in errors
+        assert "Traceback" not in errors
+    else:
+        assert running.returncode == -signal.SIGKILL
+    kept = part.stat().st_size
+    assert size // 4 < kept <= size // 2
+    folder = script.project / "models" / "mobilebert-uncased"
+    assert not folder.exists()
+
+    monkeypatch.setattr(download_data, "MODEL_DIR", folder)
+    download("--only", "model")
+    assert hub.asked("pytorch_model.bin") == [None, f"bytes={kept}-"]
+    download("--only", "model", "--verify")
+
+
+# runs the small script, and ends it as a power cut would before the n-th change of a path that ends so
+KILLED = """
+import os, signal, sys
+left, end = int(sys.argv.pop(1)), sys.argv.pop(1)
+def before(event, args):
+    global left
+    if event not in ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir"):
+        return
+    path = args[1] if event == "os.rename" else args[0]
+    if event == "open" and (isinstance(path, int) or not args[2] & (os.O_WRONLY | os.O_RDWR)):
+        return
+    path = os.path.join(os.getcwd(), os.fsdecode(path))
+    if path.startswith(os.path.join(os.getcwd(), "data")) and path.endswith(end):
+        left -= 1
+        if left < 0:
+            os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))
+sys.addaudithook(before)
+import small
+"""
+
+
+@pytest.fixture
+def killed(script, project, monkeypatch):
+    """killed(n, end, *flags) runs the script up to that change, and tells whether it was killed there."""
+    (script.project / "killed.py").write_text(KILLED, encoding="utf-8")
+    monkeypatch.setattr(download_data, "SQUAD_DIR", script.project / "data" / "squad")
+
+    def killed(moment, end, *flags):
+        done = script(str(moment), end, *flags, name="killed.py")
+        assert done.returncode in (0, -signal.SIGKILL if os.name == "posix" else signal.SIGTERM), done.stderr
+        return done.returncode != 0
+
+    return killed
+
+
+@pytest.mark.fault("download fault")
+def test_a_run_that_is_killed_between_two_renames_loses_nothing(killed, hub, download):
+    """When the old folder has gone aside and the new one is not in its place yet, and the network has gone too."""
+    download("--only", "data")
+    before = tree(download_data.SQUAD_DIR)
+    assert killed(0, f"{os.sep}squad", "--endpoint", hub.url, "--only", "data", "--force")
+    assert not download_data.SQUAD_DIR.exists()
+    asked = len(hub.requests)
+    download("--only", "data", "--verify")
+    assert tree(download_data.SQUAD_DIR) == before
+    assert len(hub.requests) == asked
+
+
+@pytest.mark.torture
+@pytest.mark.fault("download fault")
+@pytest.mark.parametrize("force", [False, True], ids=["first", "again"])
+def test_a_run_that_is_killed_at_any_moment_loses_nothing(force, killed, hub, download, record_property):
+    folder = download_data.SQUAD_DIR
+    download("--only", "data")
+    before = tree(folder)
+    for moment in itertools.count():
+        shutil.rmtree(folder.with_name(".partial-squad"), ignore_errors=True)
+        if not force:
+            shutil.rmtree(folder)
+        if not killed(moment, "", "--endpoint", hub.url, "--only", "data", *(["--force"] if force else [])):
+            break
+        if force:
+            asked = len(hub.requests)
+            download("--only", "data", "--verify")
+            assert len(hub.requests) == asked
+        else:
+            assert tree(folder) in ({}, before)
+            download("--only", "data")
+        assert tree(folder) == before
+        record_property("tried", moment + 1)
+    assert moment > 10
 
 
 def closed_port():
@@ -656,6 +1072,7 @@ def closed_port():
         return listener.getsockname()[1]
 
 
+@pytest.mark.fault("download fault")
 def test_unreachable_host_tells_the_three_ways_out(script):
     address = f"http://127.0.0.1:{closed_port()}"
     done = script("--endpoint", address, "--json_url", f"{address}/web", "--retries", "0")
@@ -673,6 +1090,7 @@ def test_unreachable_host_tells_the_three_ways_out(script):
         assert re.search(rf"https://\S+/{re.escape(name)}\n", done.stderr)
 
 
+@pytest.mark.fault("download fault")
 def test_unreachable_proxy_is_named_without_its_password(script):
     proxy = f"http://me:secret@127.0.0.1:{closed_port()}"
     done = script("--endpoint", "http://hub.test", "--proxy", proxy, "--retries", "0", "--only", "model")

@@ -16,7 +16,7 @@ import numpy as np
 from utils.console import UserError, note
 from utils.manifest import check_manifest
 from utils.memory import process_memory
-from utils.offline import require_model
+from utils.offline import go_offline, require_model
 
 ONNX_MANIFEST = "onnx.json"
 ONNX_FILES = {"int8": "model.int8.onnx", "no": "model.onnx"}  # "auto" takes the first that is there
@@ -90,6 +90,7 @@ class OnnxBackend:
     batch_size = CPU_BATCH
 
     def __init__(self, path: Path, precision: str):
+        go_offline()  # for those who use Reader from a program of their own: read when the library is loaded
         try:
             import onnxruntime
         except ImportError:
@@ -160,10 +161,11 @@ def load_encoder(model_dir: str | Path, remedy: str, attention: str | None = Non
     """Any encoder folder as a question-answering model in fp32 on the CPU, and the names of the weights of its output
     layer that the folder lacks (drawn anew).
 
-    attention: transformers' attn_implementation. Raises UserError, with `remedy`, where the folder can't be read or
-    lacks other weights.
+    attention: transformers' attn_implementation. Code that comes with the folder is never run. Raises UserError, with
+    `remedy`, where the folder can't be read or lacks other weights.
     """
     import torch
+    from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError
     from transformers import AutoModelForQuestionAnswering
     from transformers.utils import logging
@@ -175,13 +177,19 @@ def load_encoder(model_dir: str | Path, remedy: str, attention: str | None = Non
         model, loaded = AutoModelForQuestionAnswering.from_pretrained(
             folder,
             local_files_only=True,
+            trust_remote_code=False,  # without this transformers asks the user, and a "y" runs the folder's code
             use_safetensors=True,
             dtype=torch.float32,
             attn_implementation=attention,
             output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise UserError(f"{folder} can't be loaded: {error}. Expected a Hugging Face model folder. {remedy}") from None
+    # a config.json of wrong types or sizes fails in as many ways as the library reads it
+    except (
+        OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError, ImportError,
+        SafetensorError, StrictDataclassError,
+    ) as error:  # fmt: skip
+        reason = "it needs code of its own, which is never run" if "trust_remote_code" in str(error) else error
+        raise UserError(f"{folder} can't be loaded: {reason}. Expected a Hugging Face model folder. {remedy}") from None
     missing = sorted(loaded["missing_keys"])
     if lost := [name for name in missing if not name.startswith("qa_outputs.")]:
         raise UserError(f"{folder} lacks {len(lost)} of its weights, among them {lost[0]}. {remedy}")

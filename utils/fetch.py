@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 import requests
 import urllib3
@@ -30,11 +30,16 @@ BACKOFF = 1.0  # seconds before the first new attempt; doubled each time, up to 
 MAX_BACKOFF = 30.0
 MAX_RETRY_AFTER = 120.0  # seconds that a server may ask us to wait
 MIN_SPEED = 1024  # bytes per second: what trickles in more slowly than this counts as stalled
+DIGITS = re.compile("[0-9]{1,15}")  # what a header may hold for a number: int() takes more, and fails at some of it
 RETRIES_UNREACHABLE = 2  # a host that was never reached rarely appears by waiting
 
 
 class FetchError(UserError):
-    """A download that failed for good. The text begins with the host that failed and says how."""
+    """A download that failed for good. The text begins with the host that failed and says how; it holds no password,
+    and nothing that a server sent can steer the terminal."""
+
+    def __init__(self, text: str):
+        super().__init__(printable(without_password(text)))
 
 
 class Interrupted(Exception):
@@ -108,7 +113,7 @@ def fetch(remote: RemoteFile, path: Path, patience: Patience) -> None:
     """Downloads `remote` to `path`, going on from where an earlier attempt or run stopped.
 
     What has arrived lies in `path`.<checksum>.part until it is complete and checked. Raises FetchError when the server
-    fails for good or sends something else, UserError when the disk is too small.
+    fails for good, sends something else or leads to an address that is not safe, UserError when the disk is too small.
     """
     if path.is_file() and matches(path, remote):
         return
@@ -145,11 +150,13 @@ def _download(remote: RemoteFile, part: Path, patience: Patience) -> None:
     if remote.size is not None and free < 2 * (remote.size - start):
         raise UserError(
             f"{part.parent} has {free / 1e6:,.0f} MB of free disk, expected {2 * (remote.size - start) / 1e6:,.0f} MB: "
-            f"room for {remote.url} and for what is made from it. Free some, then run the same command again."
+            f"room for {without_password(remote.url)} and for what is made from it. "
+            "Free some, then run the same command again."
         )
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
     timeout = (min(CONNECT_TIMEOUT, patience.timeout), patience.timeout)
-    with requests.get(remote.url, headers=headers, stream=True, timeout=timeout) as response:
+    hooks = {"response": _check_redirect}
+    with requests.get(remote.url, headers=headers, stream=True, timeout=timeout, hooks=hooks) as response:
         asked = re.match(rf"bytes {start}-", response.headers.get("Content-Range", ""))
         if response.status_code == 416 or (response.status_code == 206 and not asked):
             part.unlink(missing_ok=True)
@@ -157,10 +164,10 @@ def _download(remote: RemoteFile, part: Path, patience: Patience) -> None:
         response.raise_for_status()
         start = start if response.status_code == 206 else 0  # 200: a server without ranges sends all of it again
         length = response.headers.get("Content-Length", "")
-        total = start + int(length) if length.isdigit() else None
-        if total is not None and remote.size not in (None, total):
+        total = start + int(length) if DIGITS.fullmatch(length) else remote.size
+        if remote.size not in (None, total):
             raise FetchError(_another_file(response, total, remote))
-        received = start + _write(response, part, start, total or remote.size, patience)
+        received = start + _write(response, part, start, total, patience)
     if total is not None and received < total:
         raise Interrupted(response.url, f"cut the connection after {received:,} of {total:,} bytes")
     if not matches(part, remote):
@@ -170,10 +177,32 @@ def _download(remote: RemoteFile, part: Path, patience: Patience) -> None:
         raise FetchError(_another_file(response, received, remote))
 
 
+def _check_redirect(response: requests.Response, **_) -> None:
+    """A hook of requests. Raises FetchError where the answer leads from https to http, or to no web server at all.
+
+    requests itself takes no login along to another host.
+    """
+    if not response.is_redirect:
+        return
+    source, allowed = urlsplit(response.url), ("http", "https")
+    try:
+        target = urlsplit(urljoin(response.url, response.headers["Location"]))
+    except ValueError:  # half an IPv6 address
+        allowed = ()
+    if source.scheme == "https":
+        allowed = allowed[1:]
+    if not allowed or target.scheme not in allowed:
+        raise FetchError(
+            f"{source.hostname}: redirects to {response.headers['Location'].partition('?')[0]}. Expected an address "
+            f"with {'https' if source.scheme == 'https' else 'http or https'}"
+        )
+
+
 def _write(response: requests.Response, part: Path, start: int, total: int | None, patience: Patience) -> int:
     """Writes the body to `part` from byte `start` on, with a progress bar, and returns how many bytes came.
 
-    Raises Interrupted when nothing comes for `patience.timeout` seconds, or less than MIN_SPEED for as long.
+    Raises Interrupted when nothing comes for `patience.timeout` seconds, or less than MIN_SPEED for as long. Reads no
+    more than one block beyond `total`, whatever a server sends.
     """
     received, seen, since = 0, 0, time.monotonic()
     bar = {"total": total, "initial": start, "unit": "B", "unit_scale": True, "unit_divisor": 1024}
@@ -185,7 +214,7 @@ def _write(response: requests.Response, part: Path, start: int, total: int | Non
         try:
             # hands over what has come, where read() would wait for a full block and never notice a trickle
             read = getattr(response.raw, "read1", response.raw.read)  # urllib3 has it since 2.x
-            while block := read(1 << 16):
+            while (total is None or start + received <= total) and (block := read(1 << 16)):
                 file.write(block)
                 received += len(block)
                 progress.update(len(block))
@@ -261,13 +290,18 @@ def _diagnose(error: Exception, url: str, patience: Patience) -> tuple[str, int,
     else:
         how, retries = str(root) or type(root).__name__, 0 if isinstance(error, ValueError) else retries
     proxy = requests.utils.select_proxy(url, requests.utils.get_environ_proxies(url))
-    through = f", through the proxy {without_password(proxy)}" if proxy else ""
-    return f"{host}: {how}{through}", retries, pause
+    through = f", through the proxy {proxy}" if proxy else ""
+    return printable(without_password(f"{host}: {how}{through}")), retries, pause
 
 
-def without_password(url: str) -> str:
-    """`url` without the user name and password that a proxy's address may hold."""
-    return re.sub(r"//.*@", "//", url)
+def without_password(text: str) -> str:
+    """`text` without the user names and passwords that addresses in it may hold."""
+    return re.sub(r"//[^/\s]*@", "//", text)
+
+
+def printable(text: str) -> str:
+    """`text` with ? for what could move the cursor or colour the terminal; line breaks stay."""
+    return "".join(sign if sign.isprintable() or sign == "\n" else "?" for sign in text)
 
 
 def _failed_url(error: Exception) -> str | None:
@@ -282,7 +316,7 @@ def _failed_url(error: Exception) -> str | None:
 
 def _retry_after(value: str) -> float:
     """Seconds that the header Retry-After asks for: a number or a date (RFC 9110, 10.2.3); 0 for anything else."""
-    if value.strip().isdigit():
+    if DIGITS.fullmatch(value.strip()):
         return float(value)
     try:
         return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())

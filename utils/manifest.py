@@ -8,6 +8,8 @@ Written by download_data.py, checked by it and by whoever is about to work for h
 
 import hashlib
 import json
+import os
+import unicodedata
 from datetime import date
 from pathlib import Path, PureWindowsPath
 
@@ -40,8 +42,9 @@ def check_manifest(folder: str | Path, *, full: bool, remedy: str = DOWNLOAD, na
 
     Returns False where the folder has no manifest (`name`): a user's own folder, about which nothing is known. Files
     that the manifest doesn't list are ignored: they are the user's notes or a library's cache, and can't damage the
-    others.
-    Raises UserError naming every file that is missing or differs, what was expected, and the `remedy`.
+    others. Whoever can edit a file and the manifest too is not found out: it protects from accidents, and from changes
+    to what was downloaded by those who don't know of it.
+    Raises UserError naming every file that is missing, can't be read or differs, what was expected, and the `remedy`.
     """
     folder = Path(folder)
     if not (folder / name).is_file():
@@ -49,38 +52,58 @@ def check_manifest(folder: str | Path, *, full: bool, remedy: str = DOWNLOAD, na
     problems = []
     for entry in read_manifest(folder, name, remedy)["files"]:
         path = folder / entry["file"]
-        if not path.is_file():
-            problems.append(f"{entry['file']} is missing")
-        elif (size := path.stat().st_size) != entry["size"]:
-            problems.append(f"{entry['file']} has {size:,} bytes, expected {entry['size']:,}")
-        elif full and (found := sha256_of(path)) != entry["sha256"]:
-            problems.append(f"{entry['file']} has sha256 {found}, expected {entry['sha256']}")
+        try:
+            if not path.is_file():
+                problems.append(f"{entry['file']} is missing")
+            elif (size := path.stat().st_size) != entry["size"]:
+                problems.append(f"{entry['file']} has {size:,} bytes, expected {entry['size']:,}")
+            elif full and (found := sha256_of(path)) != entry["sha256"]:
+                problems.append(f"{entry['file']} has sha256 {found}, expected {entry['sha256']}")
+        except OSError as error:
+            problems.append(f"{entry['file']} can't be read ({error.strerror})")
     if problems:
         raise UserError(f"{folder} is damaged: {'; '.join(problems)}. {remedy}")
     return True
 
 
 def read_manifest(folder: str | Path, name: str = NAME, remedy: str = DOWNLOAD) -> dict:
-    """The manifest `name` of a folder as a dict. Raises UserError, with the `remedy`, where it can't be read or names a
-    file outside the folder."""
-    path = Path(folder) / name
+    """The manifest `name` of a folder as a dict. Raises UserError, with the `remedy`, where it can't be read, lists
+    nothing, or names a file outside the folder."""
+    folder = Path(folder)
+    path = folder / name
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
+        for key in ("source", "revision", "date"):
+            manifest[key]  # is there
         for entry in manifest["files"]:
             well_formed = isinstance(entry["file"], str) and isinstance(entry["size"], int)
             if not well_formed or not isinstance(entry["sha256"], str):
                 raise TypeError(f"an entry reads {entry}")
-    except (ValueError, KeyError, TypeError) as error:  # ValueError: not UTF-8, or not JSON
+        if not manifest["files"]:
+            raise ValueError("it lists no file")
+    # ValueError: not UTF-8, or not JSON; RecursionError: nested too deeply
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(
             f"{path} can't be read ({type(error).__name__}: {error}). Expected a list of files and checksums. {remedy}"
         ) from error
+    inside = Path(os.path.realpath(folder))
     for entry in manifest["files"]:
-        file = PureWindowsPath(entry["file"])  # knows both slashes and drives, on every system
-        if file.drive or file.root or ".." in file.parts:
-            raise UserError(
-                f"{path} names {entry['file']}, which is outside the folder. Expected files inside it. {remedy}"
-            )
+        file = entry["file"]
+        # a link in the folder may lead out of it too
+        if not stays_inside(file) or not Path(os.path.realpath(folder / file)).is_relative_to(inside):
+            raise UserError(f"{path} names {file!r}, which is outside the folder. Expected files inside it. {remedy}")
     return manifest
+
+
+def stays_inside(name: str) -> bool:
+    """Whether a path from a listing stays in the listing's folder, whatever system reads it. Links are not followed."""
+    file = PureWindowsPath(unicodedata.normalize("NFKC", name))  # knows both slashes; no wide dots and slashes are left
+    return (
+        name.isprintable()  # no NUL, no line breaks, no marks that turn the reading direction
+        and ":" not in name  # a drive, or a stream of a file on Windows
+        and not (file.drive or file.root)
+        and not any(part.rstrip(" .") == "" for part in file.parts)  # "..", and what Windows takes for it: ".. "
+    )
 
 
 def sha256_of(path: str | Path) -> str:

@@ -6,10 +6,13 @@ The libraries read their switches when they are imported, so a script calls `go_
     go_offline()
 """
 
+import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from utils.console import PROJECT_ROOT, UserError
+from utils.manifest import stays_inside
 
 SQUAD_DIR = PROJECT_ROOT / "data" / "squad"
 MODEL_DIR = PROJECT_ROOT / "models" / "mobilebert-uncased"
@@ -25,6 +28,7 @@ SWITCHES = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "DISABLE_SAFETENSORS_CONVERSION": "1",  # else transformers asks the Hub for a conversion, in a thread
     "HF_UPDATE_DOWNLOAD_COUNTS": "0",  # evaluate counts uses on a server
+    "ORT_DISABLE_TELEMETRY": "1",  # else ONNX Runtime (1.29 and later) sends what it runs to its maker, from a thread
 }
 
 
@@ -48,9 +52,10 @@ def require(path: str | Path, expected: str, remedy: str) -> Path:
 
 
 def require_model(model_dir: str | Path, remedy: str) -> Path:
-    """`model_dir` as a Path where it holds config, weights (safetensors) and tokenizer.
+    """`model_dir` as a Path where it holds config, weights (safetensors) and tokenizer, and needs nothing else.
 
-    Raises UserError naming the files that are missing. Weights in other formats are pickles and are not read.
+    Raises UserError naming the files that are missing, or what leads out of the folder. Weights in other formats are
+    pickles and are not read.
     """
     folder = require(model_dir, "a model folder (config.json, model.safetensors, tokenizer.json)", remedy)
     missing = [name for name in ("config.json", "tokenizer.json") if not (folder / name).is_file()]
@@ -61,4 +66,41 @@ def require_model(model_dir: str | Path, remedy: str) -> Path:
         raise UserError(
             f"{folder} has no {', '.join(missing)}{pickled}. Expected a Hugging Face model folder. {remedy}"
         )
+    if problems := list(leads_outside(folder)):
+        raise UserError(
+            f"{folder} is no model on its own: {'; '.join(problems)}. Expected a plain one in safetensors. {remedy}"
+        )
     return folder
+
+
+def leads_outside(folder: Path) -> Iterator[str]:
+    """What in a model folder makes the libraries fetch code or weights from elsewhere, or read other formats."""
+    config = read_json_object(folder / "config.json")
+    if config is None:
+        yield "config.json can't be read as a JSON object"
+        return
+    for key in ("attn_implementation", "_attn_implementation"):
+        if config.get(key) not in (None, "eager", "sdpa"):
+            yield f"config.json asks for the attention {config[key]!r}, which is not in transformers"
+    if config.get("quantization_config"):
+        yield "config.json has a quantization_config, which other packages read"
+    if config.get("transformers_weights"):
+        yield f"config.json names weights of its own, {config['transformers_weights']!r}"
+    if (folder / "adapter_config.json").exists():
+        yield "adapter_config.json makes it an addition to another model"
+    for path in sorted(folder.glob("*.safetensors.index.json")):
+        index = read_json_object(path) or {}
+        shards = index.get("weight_map")
+        names = shards.values() if isinstance(shards, dict) else [None]
+        if not all(isinstance(name, str) and name.endswith(".safetensors") and stays_inside(name) for name in names):
+            yield f"{path.name} names other files than safetensors in this folder"
+
+
+def read_json_object(path: Path) -> dict | None:
+    """The JSON object in a file, None where none can be read there."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    # ValueError: not UTF-8, or not JSON; RecursionError: nested too deeply
+    except (OSError, ValueError, RecursionError):
+        return None
+    return content if isinstance(content, dict) else None

@@ -15,7 +15,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from utils.console import UserError, warn
-from utils.offline import require
+from utils.manifest import stays_inside
+from utils.offline import read_json_object, require
 
 FORMATS = "SQuAD JSON, a JSON list, .jsonl, .csv, .parquet, or a folder written by datasets' save_to_disk"
 MAX_PROBLEMS_SHOWN = 20
@@ -143,6 +144,8 @@ def read_saved_dataset(path: Path, split: str | None) -> list[dict]:
     import pyarrow
 
     try:
+        for listing in (path / "dataset_dict.json", *path.rglob("state.json")):
+            refuse_names_outside(listing)
         saved = datasets.load_from_disk(str(path), keep_in_memory=True)
     except FileNotFoundError:
         raise UserError(f"{path} is a folder, but no saved dataset. Expected {FORMATS}.") from None
@@ -153,6 +156,15 @@ def read_saved_dataset(path: Path, split: str | None) -> list[dict]:
             raise UserError(f"{path} has no part called {split}, only {', '.join(saved)}.")
         saved = saved[split]
     return saved.to_list()
+
+
+def refuse_names_outside(listing: Path) -> None:
+    """Raises UserError where a listing of a saved dataset names a file or folder outside its own, which the library
+    would read. What is wrong with it otherwise shows when it is read."""
+    content = read_json_object(listing) or {}
+    for name in [*content.get("splits", []), *(file["filename"] for file in content.get("_data_files", []))]:
+        if not stays_inside(name):
+            raise UserError(f"{listing} names {name!r}, which is outside its folder. Save the dataset anew.")
 
 
 def check_record(record: dict, seen: set[str]) -> tuple[dict, list[str]]:

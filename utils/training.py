@@ -24,7 +24,7 @@ from utils.windows import Features
 FREE_ON_RESUME = {
     "resume", "overwrite_output_dir", "output_dir", "device", "logging_steps", "save_steps", "save_total_limit",
     "per_device_train_batch_size", "gradient_accumulation_steps", "per_device_eval_batch_size",
-    "gradient_checkpointing", "max_gpu_memory", "compile",
+    "gradient_checkpointing", "max_gpu_memory", "compile", "verify_files",
 }  # fmt: skip
 
 
