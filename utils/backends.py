@@ -161,6 +161,7 @@ def load_encoder(model_dir: str | Path, remedy: str, attention: str | None = Non
     lacks other weights.
     """
     import torch
+    from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError
     from transformers import AutoModelForQuestionAnswering
     from transformers.utils import logging
@@ -176,10 +177,24 @@ def load_encoder(model_dir: str | Path, remedy: str, attention: str | None = Non
             dtype=torch.float32,
             attn_implementation=attention,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # told below, by name
         )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise UserError(f"{folder} can't be loaded: {error}. Expected a Hugging Face model folder. {remedy}") from None
+    # what a file of the folder can't be, then what a number or a name in config.json can't be
+    except (
+        OSError, SafetensorError, RuntimeError, ValueError, KeyError,
+        StrictDataclassError, TypeError, AttributeError, IndexError, ArithmeticError, AssertionError,
+    ) as error:  # fmt: skip
+        raise UserError(
+            f"{folder} can't be loaded ({type(error).__name__}: {error}). Expected a Hugging Face model folder. {remedy}"
+        ) from None
     missing = sorted(loaded["missing_keys"])
     if lost := [name for name in missing if not name.startswith("qa_outputs.")]:
         raise UserError(f"{folder} lacks {len(lost)} of its weights, among them {lost[0]}. {remedy}")
+    other_shape = [f"{name} is {list(found)}, expected {list(said)}" for name, found, said in loaded["mismatched_keys"]]
+    left_out = [f"{name} has no place" for name in loaded["unexpected_keys"] if ".layer." in name]
+    if faults := other_shape + left_out:
+        raise UserError(
+            f"{folder}: the weights do not fit config.json: {faults[0]}"
+            f"{f' ({len(faults) - 1} more)' if len(faults) > 1 else ''}. Expected files of one model. {remedy}"
+        )
     return model, missing

@@ -42,7 +42,11 @@ def sample_model() -> Path:
 def require(path: str | Path, expected: str, remedy: str) -> Path:
     """`path` as a Path where it exists; else a UserError that says what was `expected` there and what to run."""
     path = Path(path)
-    if not path.exists():
+    try:
+        there = path.exists()
+    except OSError as error:  # a folder above it is closed to us, or no name may be so long
+        raise UserError(f"{path} can't be read: {error.strerror}. Expected {expected}. {remedy}") from None
+    if not there:
         raise UserError(f"{path} is missing. Expected {expected}. {remedy}")
     return path
 
