@@ -185,7 +185,8 @@ def load_encoder(model_dir: str | Path, remedy: str, attention: str | None = Non
         StrictDataclassError, TypeError, AttributeError, IndexError, ArithmeticError, AssertionError,
     ) as error:  # fmt: skip
         raise UserError(
-            f"{folder} can't be loaded ({type(error).__name__}: {error}). Expected a Hugging Face model folder. {remedy}"
+            f"{folder} can't be loaded ({type(error).__name__}: {error}). Expected a Hugging Face model folder. "
+            f"{remedy}"
         ) from None
     missing = sorted(loaded["missing_keys"])
     if lost := [name for name in missing if not name.startswith("qa_outputs.")]:

@@ -31,6 +31,8 @@ def read_text(path: Path) -> str:
     for beginning, kind in OTHER_KINDS.items():
         if content.startswith(beginning):
             raise UserError(f"{path} {kind}")
+    if b"\0" in content[:2]:
+        raise UserError(f"{path} begins with zero bytes: it is UTF-16, or was never written whole. {SAVE_AS_UTF8}")
     try:
         return content.decode("utf-8").removeprefix("\ufeff")  # Windows' editors and spreadsheets put one in front
     except UnicodeDecodeError as error:
