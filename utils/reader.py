@@ -144,7 +144,7 @@ class Choice:
             end_scores,
             context_start,
             context_start + features.last_token[windows] - first_token,
-            n_best=max(self.top_k, SPANS_KEPT),
+            n_best=min(max(self.top_k, SPANS_KEPT), start_scores.shape[1]),  # a window has no more
             max_answer_length=self.settings["max_answer_length"],
             temperature=self.settings["temperature"],
         )
