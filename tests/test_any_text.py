@@ -14,7 +14,7 @@ from collections import defaultdict
 import numpy as np
 import pytest
 from conftest import TEXTS
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from scripts import run_script
 
@@ -125,7 +125,8 @@ def ask_anything(reader: Reader, cases: int) -> int:
     questions that were answered as promised."""
     asked = set()
 
-    @settings(max_examples=cases, suppress_health_check=list(HealthCheck))
+    # no shrinking: it would ask a failing case again for minutes
+    @settings(max_examples=cases, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
     @given(CASE, st.permutations(range(QUESTIONS_A_CASE)), st.integers(1, 12))
     def answers_hold(texts, order, batch_size):
         examples = [{"question": question, "context": context} for question, context in texts]
@@ -266,7 +267,8 @@ def test_evaluate_answers_questions_about_any_text(tiny_model, tmp_path):
 def test_ask_answers_any_question_for_programs_and_for_people_in_any_console(tiny_model, tmp_path):
     context = "".join(PIECES).replace("\r", "")
     (tmp_path / "context.txt").write_text(replace_surrogates(context), encoding="utf-8", newline="")
-    arguments = ["predict.py", "ask", "--model_dir", tiny_model, "--question", "🙂 \u202eמה\u0301\x07\u200b 谁?",
+    no_text = os.fsdecode(b"\xff\xe9") if os.name == "posix" else "\ufffd"  # an argument may be any bytes there
+    arguments = ["predict.py", "ask", "--model_dir", tiny_model, "--question", f"🙂 \u202eמה\u0301\x07 谁{no_text}?",
                  "--context_file", tmp_path / "context.txt", "--top_k", 20]  # fmt: skip
     for_programs = run_script(*arguments, "--json").stdout
     assert_answers_hold(json.loads(for_programs)["answers"], replace_surrogates(context))
@@ -284,12 +286,3 @@ def test_interactive_takes_bytes_that_are_no_text(tiny_model, tmp_path):
     assert done.stderr.count("can't be read") == 3
     assert "\x1b" not in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
-
-
-@pytest.mark.skipif(os.name != "posix", reason="arguments are bytes on POSIX alone")
-@pytest.mark.fault("any Unicode as question and context")
-def test_ask_takes_arguments_that_are_no_text(tiny_model):
-    question, context = os.fsdecode(b"Who \xff?"), os.fsdecode(b"It was \xfe Ada.")
-    done = run_script("predict.py", "ask", "--model_dir", tiny_model, "--question", question, "--context", context,
-                      "--json")  # fmt: skip
-    assert_answers_hold(json.loads(done.stdout)["answers"], "It was \ufffd Ada.")
