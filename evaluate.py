@@ -22,11 +22,12 @@ from tqdm.auto import tqdm
 
 from utils import console
 from utils.backends import BACKENDS, PRECISIONS
-from utils.console import UserError, paint
+from utils.console import UserError, paint, printable
+from utils.files import read_json
 from utils.manifest import check_manifest
 from utils.metrics import compute_metrics, exact_match_score, f1_score
 from utils.offline import require
-from utils.squad import read_examples
+from utils.squad import read_examples, replace_surrogates
 
 CONTEXT_SHOWN = 80  # characters on each side of an answer
 
@@ -73,12 +74,17 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def read_predictions(path: Path, examples: list[dict]) -> dict[str, str]:
     """The predictions of a file in the official format. Questions that have none are counted in a warning."""
     require(path, "a JSON file {id: text}", "python evaluate.py writes one to output/predictions.json.")
-    try:
-        predictions = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (ValueError, OSError) as error:
-        raise UserError(f"{path} can't be read as JSON: {error}. Expected {{id: text}}.") from None
-    if not isinstance(predictions, dict) or not all(isinstance(text, str) for text in predictions.values()):
+    predictions = read_json(path, "a JSON object {id: text}")
+    if not isinstance(predictions, dict):
         raise UserError(f"{path} is not of the official format. Expected one JSON object {{id: text}}.")
+    for identifier, text in predictions.items():
+        if not isinstance(text, str):
+            raise UserError(
+                f"{path} is not of the official format: the prediction for {printable(identifier, 80)!r} is no text, "
+                f"but {text!r:.40}. Expected one JSON object {{id: text}}."
+            )
+    # as the questions were read
+    predictions = {replace_surrogates(identifier): replace_surrogates(text) for identifier, text in predictions.items()}
     missing = sum(example["id"] not in predictions for example in examples)
     if missing == len(examples):
         raise UserError(f"{path} answers none of the questions scored. Expected the ids of --eval_file.")
@@ -90,25 +96,29 @@ def read_predictions(path: Path, examples: list[dict]) -> dict[str, str]:
 def predict(examples: list[dict], args: argparse.Namespace) -> tuple[dict[str, str], dict]:
     """Answers all examples and writes nbest_predictions.json on the way: memory holds only the best answers' texts.
 
-    Returns {id: text}, and how it was done, for metrics.json.
+    Returns {id: text}, and how it was done, for metrics.json. Where it fails, earlier files stay as they were.
     """
     from utils.reader import Reader
 
     reader = Reader(args.model_dir, args.device, args.mixed_precision, args.batch_size, args.backend)
+    args.output_dir.mkdir(parents=True, exist_ok=True)
     print(f"model: {console.shown(args.model_dir)}")
     print(f"device: {reader.backend.describe()}, mixed precision: {reader.backend.precision}")
     predictions: dict[str, str] = {}
     began = time.monotonic()
     partial = args.output_dir / "nbest_predictions.json.partial"
-    with partial.open("w", encoding="utf-8") as nbest:
-        answers = tqdm(reader.answer_all(examples, args.n_best_size), "answering", len(examples), unit=" questions")
-        for example, best in zip(examples, answers, strict=True):
-            predictions[example["id"]] = best[0]["text"]
-            nbest.write(
-                ("{\n" if len(predictions) == 1 else ",\n") + f"{json.dumps(example['id'])}: {json.dumps(best)}"
-            )
-        nbest.write("\n}\n")
-    partial.replace(args.output_dir / "nbest_predictions.json")
+    try:
+        with partial.open("w", encoding="utf-8") as nbest:
+            answers = tqdm(reader.answer_all(examples, args.n_best_size), "answering", len(examples), unit=" questions")
+            for example, best in zip(examples, answers, strict=True):
+                predictions[example["id"]] = best[0]["text"]
+                nbest.write(
+                    ("{\n" if len(predictions) == 1 else ",\n") + f"{json.dumps(example['id'])}: {json.dumps(best)}"
+                )
+            nbest.write("\n}\n")
+        partial.replace(args.output_dir / "nbest_predictions.json")
+    finally:
+        partial.unlink(missing_ok=True)
     seconds = time.monotonic() - began
     peak = reader.backend.peak_memory() / 2**20
     print(
@@ -130,16 +140,16 @@ def show_example(example: dict, prediction: str) -> str:
     end = start + len(gold[0])
     left, right = max(0, start - CONTEXT_SHOWN), min(len(context), end + CONTEXT_SHOWN)
     around = (
-        ("..." if left else "") + context[left:start] + paint(context[start:end], "bold")
-        + context[end:right] + ("..." if right < len(context) else "")
+        ("..." if left else "") + printable(context[left:start]) + paint(printable(context[start:end]), "bold")
+        + printable(context[end:right]) + ("..." if right < len(context) else "")
     )  # fmt: skip
     em, f1 = exact_match_score(prediction, gold), f1_score(prediction, gold)
     verdict, colour = ("right", "green") if em else ("partly right", "yellow") if f1 else ("wrong", "red")
     return (
-        f"\nquestion:   {paint(example['question'].strip(), 'bold')}\n"
+        f"\nquestion:   {paint(printable(example['question'].strip()), 'bold')}\n"
         f"context:    {' '.join(around.split())}\n"
-        f"prediction: {paint(prediction, colour)}\n"
-        f"gold:       {' | '.join(dict.fromkeys(gold))}\n"
+        f"prediction: {paint(printable(prediction), colour)}\n"
+        f"gold:       {printable(' | '.join(dict.fromkeys(gold)))}\n"
         f"verdict:    {paint(verdict, colour)} (F1 {100 * f1:.0f})"
     )
 
@@ -165,7 +175,6 @@ def main(argv: list[str] | None = None) -> None:
         predictions, settings = read_predictions(args.predictions, examples), {"predictions": str(args.predictions)}
     else:
         try:
-            args.output_dir.mkdir(parents=True, exist_ok=True)
             predictions, settings = predict(examples, args)
             write_json(args.output_dir / "predictions.json", predictions)
         except OSError as error:

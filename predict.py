@@ -21,7 +21,8 @@ from pathlib import Path
 
 from utils import console
 from utils.backends import BACKENDS, PRECISIONS
-from utils.console import UserError, note, paint
+from utils.console import UserError, note, paint, printable
+from utils.files import read_text
 from utils.offline import require
 from utils.squad import has_text, read_examples, replace_surrogates
 
@@ -78,11 +79,9 @@ def choose_model(args: argparse.Namespace) -> Path:
 
 def read_text_file(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 (byte {error.start}). Save it as UTF-8 and try again.") from None
-    except OSError as error:
-        raise UserError(f"{path} can't be read: {error.strerror}. Expected a text file.") from None
+        return read_text(path)
+    except (OSError, ValueError) as error:  # ValueError: a path can't hold a zero byte
+        raise UserError(f"{path} can't be read: {getattr(error, 'strerror', error)}. Expected a text file.") from None
 
 
 def ask(reader, question: str, context: str, top_k: int) -> list[dict]:
@@ -95,8 +94,9 @@ def ask(reader, question: str, context: str, top_k: int) -> list[dict]:
 
 def show(answers: list[dict]) -> str:
     """Prediction and confidence; further answers below."""
-    lines = [f"prediction: {paint(answers[0]['text'], 'green')}", f"confidence: {answers[0]['probability']:.2%}"]
-    lines += [f"       or:  {answer['text']} ({answer['probability']:.2%})" for answer in answers[1:]]
+    texts = [printable(answer["text"]) for answer in answers]
+    lines = [f"prediction: {paint(texts[0], 'green')}", f"confidence: {answers[0]['probability']:.2%}"]
+    lines += [f"       or:  {text} ({a['probability']:.2%})" for text, a in zip(texts[1:], answers[1:], strict=True)]
     return "\n".join(lines)
 
 

@@ -8,7 +8,9 @@ from pathlib import Path
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
 
 
-def run_script(name: str, *args: object, cwd: Path | None = None, code: int | None = 0, stdin: str = "", **environment):
+def run_script(
+    name: str, *args: object, cwd: Path | None = None, code: int | None = 0, stdin: str | bytes = "", **environment
+):
     """Runs `python name args...`. `code` is the exit code it must have (None: any). Returns the finished process.
 
     Output is read as UTF-8 and written so, unless `environment` says otherwise.
@@ -18,7 +20,7 @@ def run_script(name: str, *args: object, cwd: Path | None = None, code: int | No
         command,
         cwd=cwd or PROJECT_ROOT,
         env=os.environ | {"PYTHONIOENCODING": "utf-8"} | environment,
-        input=stdin.encode(),
+        input=stdin.encode() if isinstance(stdin, str) else stdin,
         check=False,
         capture_output=True,
         timeout=600,

@@ -182,15 +182,27 @@ def load_encoder(model_dir: str | Path, remedy: str, attention: str | None = Non
             dtype=torch.float32,
             attn_implementation=attention,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # told below, by name
         )
     # a config.json of wrong types or sizes fails in as many ways as the library reads it
     except (
-        OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError, ImportError,
-        SafetensorError, StrictDataclassError,
+        OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, AssertionError, RuntimeError,
+        ImportError, SafetensorError, StrictDataclassError,
     ) as error:  # fmt: skip
-        reason = "it needs code of its own, which is never run" if "trust_remote_code" in str(error) else error
-        raise UserError(f"{folder} can't be loaded: {reason}. Expected a Hugging Face model folder. {remedy}") from None
+        reason = f"{type(error).__name__}: {error}"
+        if "trust_remote_code" in reason:
+            reason = "it needs code of its own, which is never run"
+        raise UserError(
+            f"{folder} can't be loaded ({reason}). Expected a Hugging Face model folder. {remedy}"
+        ) from None
     missing = sorted(loaded["missing_keys"])
     if lost := [name for name in missing if not name.startswith("qa_outputs.")]:
         raise UserError(f"{folder} lacks {len(lost)} of its weights, among them {lost[0]}. {remedy}")
+    other_shape = [f"{name} is {list(found)}, expected {list(said)}" for name, found, said in loaded["mismatched_keys"]]
+    left_out = [f"{name} has no place" for name in loaded["unexpected_keys"] if ".layer." in name]
+    if faults := other_shape + left_out:
+        raise UserError(
+            f"{folder}: the weights do not fit config.json: {faults[0]}"
+            f"{f' ({len(faults) - 1} more)' if len(faults) > 1 else ''}. Expected files of one model. {remedy}"
+        )
     return model, missing

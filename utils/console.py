@@ -8,6 +8,7 @@ import argparse
 import os
 import shutil
 import sys
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
@@ -44,6 +45,8 @@ def run(main: Callable[[], None]) -> None:
     for stream in (sys.stdout, sys.stderr):
         # a GBK or ASCII console shows what it can't encode as \xe9 instead of failing
         stream.reconfigure(errors="backslashreplace")
+    if sys.stdin:  # None where the shell has closed it
+        sys.stdin.reconfigure(errors="replace")  # what is typed or piped in need not be in its encoding
     try:
         main()
         sys.stdout.flush()
@@ -72,6 +75,16 @@ def note(text: str) -> None:
 def warn(text: str) -> None:
     """Prints a warning to standard error."""
     print(paint(f"warning: {text}", "yellow", sys.stderr), file=sys.stderr)
+
+
+def printable(text: str, longest: int | None = None) -> str:
+    """The first `longest` characters of a text of unknown origin. Control characters, which could clear a terminal or
+    move its cursor, are shown as \\x1b; line ends and tabs stay."""
+
+    def shown(char: str) -> str:
+        return f"\\x{ord(char):02x}" if unicodedata.category(char) == "Cc" and char not in "\n\t" else char
+
+    return "".join(map(shown, text[:longest]))
 
 
 def paint(text: str, colour: str, stream=None) -> str:

@@ -6,12 +6,12 @@ The libraries read their switches when they are imported, so a script calls `go_
     go_offline()
 """
 
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from utils.console import PROJECT_ROOT, UserError
+from utils.files import read_json_object
 from utils.manifest import stays_inside
 
 SQUAD_DIR = PROJECT_ROOT / "data" / "squad"
@@ -46,7 +46,11 @@ def sample_model() -> Path:
 def require(path: str | Path, expected: str, remedy: str) -> Path:
     """`path` as a Path where it exists; else a UserError that says what was `expected` there and what to run."""
     path = Path(path)
-    if not path.exists():
+    try:
+        there = path.exists()
+    except OSError as error:  # a folder above it is closed to us, or no name may be so long
+        raise UserError(f"{path} can't be read: {error.strerror}. Expected {expected}. {remedy}") from None
+    if not there:
         raise UserError(f"{path} is missing. Expected {expected}. {remedy}")
     return path
 
@@ -75,10 +79,7 @@ def require_model(model_dir: str | Path, remedy: str) -> Path:
 
 def leads_outside(folder: Path) -> Iterator[str]:
     """What in a model folder makes the libraries fetch code or weights from elsewhere, or read other formats."""
-    config = read_json_object(folder / "config.json")
-    if config is None:
-        yield "config.json can't be read as a JSON object"
-        return
+    config = read_json_object(folder / "config.json", "a Hugging Face model's settings")
     for key in ("attn_implementation", "_attn_implementation"):
         if config.get(key) not in (None, "eager", "sdpa"):
             yield f"config.json asks for the attention {config[key]!r}, which is not in transformers"
@@ -89,18 +90,7 @@ def leads_outside(folder: Path) -> Iterator[str]:
     if (folder / "adapter_config.json").exists():
         yield "adapter_config.json makes it an addition to another model"
     for path in sorted(folder.glob("*.safetensors.index.json")):
-        index = read_json_object(path) or {}
-        shards = index.get("weight_map")
+        shards = read_json_object(path, "the list of a model's weight files").get("weight_map")
         names = shards.values() if isinstance(shards, dict) else [None]
         if not all(isinstance(name, str) and name.endswith(".safetensors") and stays_inside(name) for name in names):
             yield f"{path.name} names other files than safetensors in this folder"
-
-
-def read_json_object(path: Path) -> dict | None:
-    """The JSON object in a file, None where none can be read there."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    # ValueError: not UTF-8, or not JSON; RecursionError: nested too deeply
-    except (OSError, ValueError, RecursionError):
-        return None
-    return content if isinstance(content, dict) else None

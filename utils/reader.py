@@ -17,6 +17,7 @@ import numpy as np
 from utils.backends import OnnxBackend, TorchBackend, open_backend
 from utils.batches import length_sorted_batches, pad_batch
 from utils.console import UserError
+from utils.files import read_json_object
 from utils.spans import best_spans, merge_windows, relative_to_cls
 from utils.windows import Features, check_window_settings, load_tokenizer, prepare_validation_features
 
@@ -56,22 +57,22 @@ class Reader:
         self.batch_size = batch_size or self.backend.batch_size
         self.settings = DEFAULT_SETTINGS | (read_settings(self.model_dir) if settings is None else settings)
         self.tokenizer = load_tokenizer(self.model_dir)
-        config = json.loads((self.model_dir / "config.json").read_text(encoding="utf-8"))
-        self.pad_id = config.get("pad_token_id") or 0
-        positions = config.get("max_position_embeddings") or self.settings["max_length"]
-        if problems := check_window_settings(self.settings["max_length"], self.settings["doc_stride"]):
+        config = read_json_object(self.model_dir / "config.json", "a Hugging Face model's settings")
+        if problems := check_settings(self.settings):
             raise UserError(f"{self.model_dir / SETTINGS_FILE}: {'; '.join(problems)}")
-        if self.settings["max_length"] > positions:
-            raise UserError(
-                f"{self.model_dir}: windows of {self.settings['max_length']} tokens, "
-                f"but the model has {positions} positions. Expected max_length of at most that in {SETTINGS_FILE}."
-            )
+        if problems := check_config(config, self.settings["max_length"], self.tokenizer.get_vocab_size()):
+            raise UserError(f"{self.model_dir / 'config.json'}: {'; '.join(problems)}")
+        self.settings["max_answer_length"] = min(self.settings["max_answer_length"], self.settings["max_length"])
+        self.pad_id = config.get("pad_token_id") or 0
 
     def answer(self, question: str, context: str, top_k: int = 1) -> dict | list[dict]:
         """The answer to one question: text, start, end (characters, `context[start:end] == text`), probability.
 
         With top_k > 1 a list of up to top_k answers, best first, none overlapping another. Where question or context
-        hold no token at all, text is "" and probability 0.
+        hold no token at all, text is "" and probability 0. Any str will do, lone surrogates and control characters too.
+
+        Raises TypeError where question or context is no str (None, bytes, a number), ValueError where top_k is less
+        than 1, and UserError where the model gives NaN or infinity.
         """
         answers = next(self.answer_all([{"question": question, "context": context}], top_k))
         return answers if top_k > 1 else answers[0]
@@ -81,11 +82,17 @@ class Reader:
 
         Examples may be a stream: 512 are read at a time, and no logits are kept longer than their batch.
         """
+        if top_k < 1:
+            raise ValueError(f"top_k is {top_k}, expected at least 1")
         examples = iter(examples)
         while chunk := list(islice(examples, QUESTIONS_AT_ONCE)):
             yield from self._answer_chunk(chunk, top_k)
 
     def _answer_chunk(self, examples: Sequence[dict], top_k: int) -> list[list[dict]]:
+        for example in examples:
+            for name in ("question", "context"):
+                if not isinstance(example[name], str):
+                    raise TypeError(f"{name} is {example[name]!r:.40} ({type(example[name]).__name__}), expected str")
         settings = self.settings
         features = prepare_validation_features(examples, self.tokenizer, settings["max_length"], settings["doc_stride"])
         choice = Choice(features, settings, top_k)
@@ -198,9 +205,46 @@ def save_reader(folder: Path, model, tokenizer_dir: Path, settings: dict) -> Non
 def read_settings(model_dir: Path) -> dict:
     """What reader.json of a folder says, {} where there is none. Raises UserError where it can't be read."""
     path = model_dir / SETTINGS_FILE
-    if not path.exists():
-        return {}
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON: {error}.") from None
+    return read_json_object(path, "the settings that train.py saves") if path.exists() else {}
+
+
+def check_settings(settings: dict) -> list[str]:
+    """What is wrong with the settings that a reader answers with."""
+    whole_numbers = ("max_length", "doc_stride", "max_answer_length")
+    problems = [
+        f"{name} is {settings[name]!r:.40}, expected a whole number"
+        for name in whole_numbers
+        if type(settings[name]) is not int
+    ]
+    if not problems:
+        problems = check_window_settings(settings["max_length"], settings["doc_stride"])
+        if settings["max_answer_length"] < 1:
+            problems.append(f"max_answer_length is {settings['max_answer_length']}, expected at least 1")
+    temperature = settings["temperature"]
+    if type(temperature) not in (int, float) or not 0.01 <= temperature <= 100:
+        problems.append(f"temperature is {temperature!r:.40}, expected a number from 0.01 to 100 (1: as trained)")
+    return problems
+
+
+def check_config(config: dict, max_length: int, tokens: int) -> list[str]:
+    """What keeps a model with this config.json from answering in windows of `max_length` tokens out of the `tokens`
+    that its tokenizer knows."""
+    names = ("max_position_embeddings", "vocab_size", "pad_token_id")
+    problems = [
+        f"{name} is {config[name]!r:.40}, expected a whole number"
+        for name in names
+        if type(config.get(name)) not in (int, type(None))
+    ]
+    if problems:
+        return problems
+    if (positions := config.get("max_position_embeddings") or max_length) < max_length:
+        problems.append(
+            f"the model has {positions} positions, but windows have {max_length} tokens. "
+            f"Expected max_length of at most that in {SETTINGS_FILE}"
+        )
+    known = config.get("vocab_size") or tokens
+    if tokens > known:
+        problems.append(f"the model knows {known} tokens, but tokenizer.json has {tokens}: files of two models")
+    if not 0 <= (config.get("pad_token_id") or 0) < known:
+        problems.append(f"pad_token_id is {config['pad_token_id']}, expected 0 to {known - 1}")
+    return problems

@@ -3,20 +3,22 @@
 An example is `{"id", "question", "context", "answers": {"text": [str, ...], "answer_start": [int, ...]}}`, offsets in
 characters (Unicode code points) into `context`. Readable: SQuAD's nested JSON, a flat JSON list, JSON Lines, CSV,
 Parquet and folders written by `datasets.Dataset.save_to_disk`. In the flat forms an answer may stand as SQuAD's
-`answers` or as the columns `answer` and `answer_start`; `answer_start` may be left out where the text occurs once.
+`answers` or as the columns `answer` and `answer_start`; `answer_start` may be left out where the text occurs once. A
+CSV's columns may be parted by commas, semicolons or tabs, as Excel does in different countries.
 """
 
 import csv
 import io
-import json
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 
-from utils.console import UserError, warn
+from utils.console import UserError, printable, warn
+from utils.files import parse_json, read_json_object, read_text, require_file
 from utils.manifest import stays_inside
-from utils.offline import read_json_object, require
+from utils.offline import require
 
 FORMATS = "SQuAD JSON, a JSON list, .jsonl, .csv, .parquet, or a folder written by datasets' save_to_disk"
 MAX_PROBLEMS_SHOWN = 20
@@ -32,6 +34,7 @@ def read_examples(path: str | Path, split: str | None = None, skip_bad: bool = F
     Raises UserError where the file can't be read, and one that lists the problems of all records (up to 20).
     """
     path = require(path, FORMATS, "Check the path.")
+    require_file(path, FORMATS)
     examples, problems, bad_records, seen, contexts = [], [], 0, set(), {}
     try:
         for label, record in number_records(path, split):
@@ -41,9 +44,7 @@ def read_examples(path: str | Path, split: str | None = None, skip_bad: bool = F
             if not faults:
                 example["context"] = contexts.setdefault(example["context"], example["context"])
                 examples.append(example)
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 (byte {error.start}). Save it as UTF-8 and try again.") from None
-    except (ValueError, RecursionError, csv.Error) as error:  # not JSON; a number or a nesting that no reader takes
+    except (ValueError, RecursionError) as error:  # not JSON; a number or a nesting that no reader takes
         raise UserError(f"{path} can't be read: {error}. Expected {FORMATS}.") from None
     except OSError as error:
         raise UserError(f"{path} can't be read: {error.strerror or error}. Expected {FORMATS}.") from None
@@ -72,24 +73,30 @@ def number_records(path: Path, split: str | None) -> Iterator[tuple[str, object]
         has_ids = has_ids or "id" in record
         if not has_ids:
             record["id"] = str(number)
-        yield f"record {number} (id {record.get('id')})", record
+        yield f"record {number} (id {printable(str(record.get('id')), 80)})", record
 
 
 def read_records(path: Path, split: str | None) -> Iterable[dict]:
-    """The records of a file as they stand, unchecked. Raises OSError, UnicodeDecodeError, JSON and CSV errors."""
+    """The records of a file as they stand, unchecked. Raises UserError, OSError, and ValueError where it is no JSON."""
     if path.is_dir():
         return read_saved_dataset(path, split)
     suffix = path.suffix.lower()
     if suffix == ".parquet":
         return read_parquet(path)
-    # utf-8-sig: Windows editors and spreadsheets put a byte-order mark in front
     if suffix == ".csv":
         return read_csv(path)
     if suffix in (".jsonl", ".ndjson"):
         return read_json_lines(path)
     if suffix != ".json":
         raise UserError(f"{path}: a file called *{suffix} is not known. Expected {FORMATS}.")
-    content = json.loads(path.read_text(encoding="utf-8-sig"))
+    try:
+        content = parse_json(read_text(path))
+    except ValueError as error:
+        if not str(error).startswith("Extra data"):
+            raise
+        raise UserError(
+            f"{path} can't be read: {error}. If it is JSON Lines, one record a line, call it *.jsonl."
+        ) from None
     if isinstance(content, dict) and isinstance(content.get("data"), list):
         content = content["data"]
     if not isinstance(content, list):
@@ -115,18 +122,50 @@ def flatten_articles(path: Path, articles: list[dict]) -> Iterator[dict]:
 
 def read_csv(path: Path) -> Iterator[dict]:
     csv.field_size_limit(2**31 - 1)  # contexts may be whole books; the default is 128 KiB
-    lines = io.StringIO(path.read_bytes().decode("utf-8-sig"), newline="")
-    for row in csv.DictReader(lines, strict=True):
-        yield {name: text for name, text in row.items() if name and text not in (None, "")}
+    text = read_text(path)
+    header = text.partition("\n")[0]
+    delimiter = max(",;\t", key=header.count)  # Excel writes semicolons where numbers have a decimal comma
+    rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    number = 0
+    try:
+        if rows.fieldnames:
+            check_columns(path, rows.fieldnames)
+        for number, row in enumerate(rows, 1):  # noqa: B007 - used where a row can't be read
+            # the cells beyond the header's last column, if any holds something, go by the name None
+            yield {name: cell for name, cell in row.items() if name != "" and any(cell or ())}
+    except csv.Error as error:
+        raise UserError(
+            f"{path}, record {number + 1} can't be read: {error}. Expected CSV in which a text with commas, quotes or "
+            'line ends stands in "quotes", and a quote in it is doubled.'
+        ) from None
+
+
+def check_columns(path: Path, names: list[str]) -> None:
+    """Raises UserError where the columns of a table can't hold questions."""
+    wanted = ["question", "context", "answer" if "answer" in names else "answers"]
+    faults = [f"no column {name}" for name in wanted if name not in names]
+    faults += [f"two columns {name}" for name in ("id", *wanted, "answer_start") if names.count(name) > 1]
+    if faults:
+        found = printable(", ".join(names), 200)
+        raise UserError(
+            f"{path} has {' and '.join(faults)}. Found the columns {found}. Expected question, context, and answer "
+            "(or answers, as in SQuAD); id and answer_start where there are any."
+        )
 
 
 def read_json_lines(path: Path) -> Iterator[dict]:
-    for number, line in enumerate(path.read_bytes().decode("utf-8-sig").split("\n"), 1):
-        if line.strip():
-            try:
-                yield json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise UserError(f"{path}, line {number} is not JSON: {error}.") from None
+    for number, line in enumerate(read_text(path).split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            record = parse_json(line)
+        except ValueError as error:
+            hint = " If it is one JSON value over many lines, call it *.json." if number == 1 else ""
+            raise UserError(f"{path}, line {number} is not JSON: {error}.{hint}") from None
+        data = record.get("data") if isinstance(record, dict) else record
+        if number == 1 and isinstance(data, list):
+            raise UserError(f"{path} is JSON, but not JSON Lines, one record a line. Call it *.json.")
+        yield record
 
 
 def read_parquet(path: Path) -> list[dict]:
@@ -134,7 +173,11 @@ def read_parquet(path: Path) -> list[dict]:
     import pyarrow.parquet
 
     try:
-        return pyarrow.parquet.read_table(path).to_pylist()
+        table = pyarrow.parquet.read_table(path)
+        check_columns(path, table.column_names)
+        return table.to_pylist()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} holds text that is not UTF-8: {error}.") from None
     except pyarrow.ArrowException as error:
         raise UserError(f"{path} is not a Parquet file: {error}.") from None
 
@@ -144,7 +187,7 @@ def read_saved_dataset(path: Path, split: str | None) -> list[dict]:
     import pyarrow
 
     try:
-        for listing in (path / "dataset_dict.json", *path.rglob("state.json")):
+        for listing in (*path.glob("dataset_dict.json"), *path.rglob("state.json")):
             refuse_names_outside(listing)
         saved = datasets.load_from_disk(str(path), keep_in_memory=True)
     except FileNotFoundError:
@@ -155,13 +198,14 @@ def read_saved_dataset(path: Path, split: str | None) -> list[dict]:
         if split not in saved:
             raise UserError(f"{path} has no part called {split}, only {', '.join(saved)}.")
         saved = saved[split]
+    check_columns(path, saved.column_names)
     return saved.to_list()
 
 
 def refuse_names_outside(listing: Path) -> None:
     """Raises UserError where a listing of a saved dataset names a file or folder outside its own, which the library
-    would read. What is wrong with it otherwise shows when it is read."""
-    content = read_json_object(listing) or {}
+    would read."""
+    content = read_json_object(listing, "what datasets' save_to_disk writes")
     for name in [*content.get("splits", []), *(file["filename"] for file in content.get("_data_files", []))]:
         if not stays_inside(name):
             raise UserError(f"{listing} names {name!r}, which is outside its folder. Save the dataset anew.")
@@ -175,6 +219,8 @@ def check_record(record: dict, seen: set[str]) -> tuple[dict, list[str]]:
     if not isinstance(record, dict):
         return {}, [f"is no record with fields, but {str(record)[:40]!r}"]
     faults = []
+    if None in record:
+        faults.append("has more cells than the header: a text with commas must stand in quotes")
     for name in ("id", "question", "context"):
         if not isinstance(record.get(name), str) and not (name == "id" and type(record.get(name)) is int):
             faults.append(f"`{name}` is missing" if record.get(name) is None else f"`{name}` is not text")
@@ -202,8 +248,8 @@ def check_answers(record: dict, context: str) -> tuple[list[str], list[int], lis
     answers = record.get("answers")
     if isinstance(answers, str):  # a CSV cell
         try:
-            answers = json.loads(answers)
-        except (ValueError, RecursionError):
+            answers = parse_json(answers)
+        except ValueError:
             return [], [], ["`answers` is not JSON (as columns of a CSV use `answer` and `answer_start`)"]
     if isinstance(answers, dict):  # {"text": [...], "answer_start": [...]}
         texts, starts = answers.get("text"), answers.get("answer_start")
@@ -236,23 +282,38 @@ def check_answers(record: dict, context: str) -> tuple[list[str], list[int], lis
 
 def check_start(start: object, text: str, context: str) -> tuple[int, str | None]:
     """The answer's offset as an int, and what is wrong with it: it must be where `text` stands in `context`."""
-    shown = f"answer {text[:40]!r}"
-    found = [match.start() for match in re.finditer(f"(?={re.escape(text)})", context)]
-    if start is None and len(found) == 1:
-        return found[0], None
+    answer = f"answer {text[:40]!r}"
+    if start is None:
+        found = [match.start() for match in islice(re.finditer(f"(?={re.escape(text)})", context), 5)]
+        if len(found) == 1:
+            return found[0], None
+        stands = f"stands at {found}" if found else explain_absence(text, context)
+        return -1, f"{answer} has no `answer_start`, and {stands}"
     if isinstance(start, str) and re.fullmatch(r"\s*\d{1,12}\s*", start):  # a CSV cell
         start = int(start)
-    if start is None:
-        stands = "does not stand in the context" if not found else f"stands at {found[:5]}"
-        return -1, f"{shown} has no `answer_start`, and {stands}"
     if isinstance(start, bool) or not isinstance(start, int):
-        return -1, f"`answer_start` of {shown} is not a whole number: {start!r}"
+        return -1, f"`answer_start` of {answer} is not a whole number: {start!r:.40}"
     if start >= 0 and context.startswith(text, start):
         return start, None
-    there = context[start : start + len(text)][:40] if start >= 0 else ""
-    nearest = min(found, key=lambda position: abs(position - start), default=None)
-    right = "it does not occur in the context" if nearest is None else f"the right offset is {nearest}"
-    return -1, f"{shown} is not at answer_start {start} (there: {there!r}); {right}"
+    there = f"there: {context[start : start + len(text)][:40]!r}" if start >= 0 else "negative"
+    # the nearest place on either side
+    found = context.rfind(text, 0, max(0, start) + len(text)), context.find(text, max(0, start))
+    nearest = min((place for place in found if place >= 0), key=lambda place: abs(place - start), default=None)
+    right = explain_absence(text, context) if nearest is None else f"the right offset is {nearest}"
+    for unit, encoding, size in (("UTF-8 bytes", "utf-8", 1), ("UTF-16 units, as JavaScript has them", "utf-16-le", 2)):
+        before = context.encode(encoding)[: size * max(0, start)]
+        place = len(before.decode(encoding, errors="ignore"))
+        if len(before) == size * start and context.startswith(text, place):
+            right = f"the right offset is {place}: it seems to count {unit}, expected characters (code points)"
+    return -1, f"{answer} is not at answer_start {str(start)[:60]} ({there}); {right}"
+
+
+def explain_absence(text: str, context: str) -> str:
+    """Why an answer is not found in its context."""
+    for form in ("NFC", "NFKC"):
+        if unicodedata.normalize(form, text) in unicodedata.normalize(form, context):
+            return f"it stands in the context in another Unicode form: bring both to {form}, and the offset with them"
+    return "it does not occur in the context"
 
 
 def has_text(text: str) -> bool:

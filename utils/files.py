@@ -1,0 +1,77 @@
+"""Text and JSON out of files that people made: what is not UTF-8, not text or not JSON is refused in words."""
+
+import json
+from pathlib import Path
+
+from utils.console import UserError
+
+SAVE_AS_UTF8 = "Save it as UTF-8 (in Excel: Save As, CSV UTF-8) and try again."
+# what files begin with that go by the wrong name
+OTHER_KINDS = {
+    b"\xff\xfe": f"is UTF-16, not UTF-8. {SAVE_AS_UTF8}",
+    b"\xfe\xff": f"is UTF-16, not UTF-8. {SAVE_AS_UTF8}",
+    b"\x1f\x8b": "is compressed (gzip). Unpack it and try again.",
+    b"PK\x03\x04": "is a ZIP archive or an Excel workbook. Unpack it, or save the sheet as CSV UTF-8.",
+    b"PAR1": "is a Parquet file. Call it *.parquet.",
+}
+
+
+def require_file(path: Path, expected: str) -> None:
+    """Raises UserError where `path` is a device, a pipe or a socket: reading one may never end."""
+    if not (path.is_file() or path.is_dir()):
+        raise UserError(f"{path} is no file but a device, a pipe or a socket. Expected {expected}.")
+
+
+def read_text(path: Path) -> str:
+    """The text of a UTF-8 file, letter by letter (line ends too) but for a byte-order mark in front.
+
+    Raises UserError where it is not UTF-8, with the place, and OSError.
+    """
+    content = path.read_bytes()
+    for beginning, kind in OTHER_KINDS.items():
+        if content.startswith(beginning):
+            raise UserError(f"{path} {kind}")
+    if b"\0" in content[:2]:
+        raise UserError(f"{path} begins with zero bytes: it is UTF-16, or was never written whole. {SAVE_AS_UTF8}")
+    try:
+        return content.decode("utf-8").removeprefix("\ufeff")  # Windows' editors and spreadsheets put one in front
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{path} is not UTF-8 (byte {error.start}, line {line}). {SAVE_AS_UTF8}") from None
+
+
+def read_json(path: Path, expected: str) -> object:
+    """What a JSON file says. Raises UserError, with what was `expected`, where it is no JSON or can't be read."""
+    require_file(path, expected)
+    try:
+        return parse_json(read_text(path))
+    except ValueError as error:
+        raise UserError(f"{path} can't be read as JSON: {error}. Expected {expected}.") from None
+    except OSError as error:
+        raise UserError(f"{path} can't be read: {error.strerror or error}. Expected {expected}.") from None
+
+
+def read_json_object(path: Path, expected: str) -> dict:
+    """As read_json, where the file must hold a JSON object."""
+    content = read_json(path, expected)
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds no JSON object, but {content!r:.40}. Expected {expected}.")
+    return content
+
+
+def parse_json(text: str) -> object:
+    """As json.loads, with ValueError for a nesting that is too deep, and for a name that stands twice in one object:
+    one of its values would be lost without a word."""
+    try:
+        return json.loads(text, object_pairs_hook=object_of_distinct_names)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def object_of_distinct_names(pairs: list[tuple[str, object]]) -> dict:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the field {twice[:40]!r} stands twice in the object {str(fields)[:60]}")
+    return fields
