@@ -9,9 +9,11 @@ Reads --model_dir and --eval_file. Writes predictions.json (the official format)
 metrics.json to --output_dir. Exit codes: 0 done, 2 something to mend, 130 interrupted.
 """
 
+from utils.console import hush_interrupts
 from utils.offline import OUTPUT_DIR, SAMPLE_DATA_DIR, SQUAD_DIR, go_offline, sample_model
 
 go_offline()
+hush_interrupts()
 
 import argparse
 import json
@@ -99,15 +101,18 @@ def predict(examples: list[dict], args: argparse.Namespace) -> tuple[dict[str, s
     predictions: dict[str, str] = {}
     began = time.monotonic()
     partial = args.output_dir / "nbest_predictions.json.partial"
-    with partial.open("w", encoding="utf-8") as nbest:
-        answers = tqdm(reader.answer_all(examples, args.n_best_size), "answering", len(examples), unit=" questions")
-        for example, best in zip(examples, answers, strict=True):
-            predictions[example["id"]] = best[0]["text"]
-            nbest.write(
-                ("{\n" if len(predictions) == 1 else ",\n") + f"{json.dumps(example['id'])}: {json.dumps(best)}"
-            )
-        nbest.write("\n}\n")
-    partial.replace(args.output_dir / "nbest_predictions.json")
+    try:
+        with partial.open("w", encoding="utf-8") as nbest:
+            answers = tqdm(reader.answer_all(examples, args.n_best_size), "answering", len(examples), unit=" questions")
+            for example, best in zip(examples, answers, strict=True):
+                predictions[example["id"]] = best[0]["text"]
+                nbest.write(
+                    ("{\n" if len(predictions) == 1 else ",\n") + f"{json.dumps(example['id'])}: {json.dumps(best)}"
+                )
+            nbest.write("\n}\n")
+        partial.replace(args.output_dir / "nbest_predictions.json")
+    finally:
+        partial.unlink(missing_ok=True)
     seconds = time.monotonic() - began
     peak = reader.backend.peak_memory() / 2**20
     print(
