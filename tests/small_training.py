@@ -10,6 +10,9 @@ import torch
 from safetensors.torch import load_file
 from scripts import PROJECT_ROOT
 
+from utils.checkpoints import MARKER
+from utils.manifest import write_manifest
+
 spec = importlib.util.spec_from_file_location("train_script", PROJECT_ROOT / "train.py")
 train_script = importlib.util.module_from_spec(spec)
 sys.modules["train_script"] = train_script
@@ -42,10 +45,24 @@ def assert_equal_weights(one: Path, other: Path, **tolerance) -> None:
         torch.testing.assert_close(first[name], second[name], **tolerance or {"rtol": 0, "atol": 0}, msg=name)
 
 
+def flip_bit(path: Path) -> None:
+    """In the middle of the file."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def mark_complete(checkpoint: Path) -> None:
+    """Gives a checkpoint that was changed checksums that are right."""
+    (checkpoint / MARKER).unlink()
+    write_manifest(checkpoint, "train.py", None, name=MARKER)
+
+
 def make_run(model_dir: Path, output_dir: Path, *flags: object) -> tuple:
     """A Training and its log in this process, as main() makes them."""
     args = train_script.parse_args([*map(str, SMALL), "--model_dir", str(model_dir), "--output_dir", str(output_dir),
                                     *map(str, flags)])  # fmt: skip
+    output_dir.mkdir(exist_ok=True)
     train_script.prepare_output_dir(args.output_dir, args.resume, args.overwrite_output_dir)
     examples, eval_examples = train_script.load_questions(args)
     tokenizer = train_script.load_tokenizer(model_dir)

@@ -10,7 +10,7 @@ like, just after it:
     interrupt     Ctrl-C; `interrupt-twice` at once, `interrupt-again` a second later
     fill:PATH     the disk is filled up by a file
     move:A|B      folder A is moved to B
-    limit         files can no longer grow beyond 50,000 bytes, which fails as a full disk does (POSIX)
+    limit:BYTES   files can no longer grow beyond so many bytes, which fails as a full disk does (POSIX)
 """
 
 import importlib
@@ -40,7 +40,7 @@ def strike(what: str) -> None:
     elif what == "limit":
         import resource
 
-        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (int(argument), resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
     else:
         raise ValueError(what)
 

@@ -18,8 +18,10 @@ from small_training import (
     SMALL,
     TRAIN,
     assert_equal_weights,
+    flip_bit,
     log_without_times,
     make_run,
+    mark_complete,
     train_script,
     weights,
 )
@@ -102,19 +104,23 @@ def test_another_seed_gives_other_weights(tiny_model, trained, tmp_path):
     assert any(not torch.equal(first[name], second[name]) for name in first)
 
 
+@pytest.mark.fault("training killed and resumed")
 @pytest.mark.parametrize("step", [3, 5])  # in the middle of an epoch, and at its end before the evaluation
 def test_resumed_equals_uninterrupted_bit_for_bit(trained, tmp_path, step):
     shutil.copytree(trained / f"checkpoint-{step}", tmp_path / f"checkpoint-{step}")
     lines = (trained / "training_log.jsonl").read_text(encoding="utf-8").splitlines()
     kept = [line for line in lines if json.loads(line)["step"] <= step and "f1" not in line]
     kept.append('{"step": 8, "loss": 1.0}')  # from after the checkpoint, to be cut
-    (tmp_path / "training_log.jsonl").write_text("\n".join(kept) + "\n", encoding="utf-8")
+    kept.append('{"step": 9, "lo')  # torn by a crash
+    (tmp_path / "training_log.jsonl").write_text("\n".join(kept), encoding="utf-8")
     done = run_script("train.py", "--output_dir", tmp_path, "--resume")
     assert f"after step {step}" in done.stdout
+    assert "1 line(s) can't be read" in done.stderr
     assert_equal_weights(tmp_path / "checkpoint-10", trained / "checkpoint-10")
     assert log_without_times(tmp_path) == log_without_times(trained)
 
 
+@pytest.mark.fault("training killed and resumed")
 def test_changing_the_micro_batch_on_resume_stays_within_rounding(trained, tmp_path):
     shutil.copytree(trained / "checkpoint-3", tmp_path / "checkpoint-3")
     run_script(
@@ -124,17 +130,23 @@ def test_changing_the_micro_batch_on_resume_stays_within_rounding(trained, tmp_p
     assert_equal_weights(tmp_path / "checkpoint-10", trained / "checkpoint-10", rtol=0, atol=2e-4)
 
 
-def test_a_damaged_newest_checkpoint_is_passed_over(trained, tmp_path):
-    for step in (3, 5):
+@pytest.mark.fault("damaged checkpoint")
+def test_damaged_checkpoints_are_passed_over(trained, tmp_path, record_property):
+    """One bit, which no size tells: of the optimizer's state in the newest, of the weights in the one before."""
+    record_property("tried", 2)
+    for step, name in ((3, None), (5, "model.safetensors"), (6, "optimizer.pt")):
         shutil.copytree(trained / f"checkpoint-{step}", tmp_path / f"checkpoint-{step}")
-    optimizer = tmp_path / "checkpoint-5" / "optimizer.pt"
-    optimizer.write_bytes(optimizer.read_bytes()[:1000])
+        if name:
+            flip_bit(tmp_path / f"checkpoint-{step}" / name)
     done = run_script("train.py", "--output_dir", tmp_path, "--resume")
-    assert "checkpoint-5 is damaged" in done.stderr
+    assert done.stderr.count("warning:") == 2
+    assert "checkpoint-6 is damaged: optimizer.pt has sha256" in done.stderr
+    assert "checkpoint-5 is damaged: model.safetensors has sha256" in done.stderr
     assert "after step 3" in done.stdout
     assert_equal_weights(tmp_path / "checkpoint-10", trained / "checkpoint-10")
 
 
+@pytest.mark.fault("interruption")
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM to send")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_training_saves_and_goes_on(tiny_model, tmp_path, number):
@@ -188,10 +200,7 @@ def test_a_resumed_run_keeps_the_micro_batch_that_auto_found(trained, tmp_path):
     state = json.loads(path.read_text(encoding="utf-8"))
     state["settings"] |= {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 1}
     path.write_text(json.dumps(state, indent=1), encoding="utf-8")
-    marker = tmp_path / "checkpoint-3" / "complete.json"
-    content = json.loads(marker.read_text(encoding="utf-8"))
-    content["files"]["state.json"] = path.stat().st_size
-    marker.write_text(json.dumps(content), encoding="utf-8")
+    mark_complete(tmp_path / "checkpoint-3")
     for flags in ((), ("--per_device_train_batch_size", "auto")):
         args = train_script.parse_args(["--output_dir", str(tmp_path), "--resume", *flags])
         assert (args.per_device_train_batch_size, args.gradient_accumulation_steps) == (8, 1)
@@ -367,6 +376,7 @@ def test_compiling_without_a_compiler_is_refused(tiny_model, tmp_path):
 # the guard
 
 
+@pytest.mark.fault("NaN or infinity")
 def test_a_step_that_is_not_finite_never_reaches_the_weights(tiny_model, tmp_path, monkeypatch):
     run, log = make_run(tiny_model, tmp_path, "--save_steps", 1)
     forward = run.model.forward
@@ -388,6 +398,7 @@ def test_a_step_that_is_not_finite_never_reaches_the_weights(tiny_model, tmp_pat
     assert all(tensor.isfinite().all() for tensor in weights(tmp_path / "checkpoint-10").values())
 
 
+@pytest.mark.fault("NaN or infinity")
 def test_a_training_that_keeps_failing_stops_and_says_why(tiny_model, tmp_path, monkeypatch):
     run, log = make_run(tiny_model, tmp_path, "--num_train_epochs", 9)
     before = {name: tensor.clone() for name, tensor in run.model.state_dict().items()}
@@ -415,6 +426,7 @@ def test_a_loss_of_exactly_zero_stops_the_training(tiny_model, tmp_path, monkeyp
         train_script.train(run, log, train_script.progress_bar(run))
 
 
+@pytest.mark.fault("NaN or infinity")
 def test_mobilebert_that_overflows_fp16_is_caught(tiny_model, tmp_path, monkeypatch):
     """As transformers #11327: activations beyond 65,504. Under CPU autocast, since fp16 training needs a GPU."""
     run, log = make_run(tiny_model, tmp_path, "--num_train_epochs", 9)
@@ -443,6 +455,7 @@ def test_fp16_faults_are_explained_as_such():
             guard.check(step, math.nan, math.nan)
 
 
+@pytest.mark.fault("NaN or infinity")
 def test_the_guard_forgives_a_bad_step_among_good_ones():
     guard = Guard("no")
     for step in range(10 * MAX_BAD_STEPS):

@@ -228,8 +228,10 @@ def cannot_write(path: Path, error: BaseException) -> UserError:
         return UserError(
             f"{path.parent} is missing. Was it moved, deleted or disconnected? Bring it back, then go on with --resume."
         )
+    # torch's own words, "file write failed", don't say why
+    reason = getattr(error, "strerror", None) or f"the disk is full or fails ({str(error).splitlines()[0]})"
     return UserError(
-        f"{path} can't be written: {getattr(error, 'strerror', None) or error}. What was there before is still there. "
+        f"{path} can't be written: {reason}. What was there before is still there. "
         "Free some space or make it writable, then go on with --resume."
     )
 

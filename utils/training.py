@@ -135,8 +135,9 @@ class Training:
             if self.accelerator.scaler and saved["scaler"]:
                 self.accelerator.scaler.load_state_dict(saved["scaler"])
         except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, TypeError) as error:
+            reason = "".join(str(error).splitlines()[:1])  # torch adds pages of advice
             raise UserError(
-                f"{path} can't be read: {str(error).splitlines()[0]} Expected the state of this optimizer. "
+                f"{path} can't be read ({type(error).__name__}: {reason}). Expected the state of this optimizer. "
                 f"{delete_to_go_back(path.parent)}"
             ) from None
         names = {parameter: name for name, parameter in self.accelerator.unwrap_model(self.model).named_parameters()}
