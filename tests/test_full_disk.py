@@ -123,8 +123,9 @@ def train_on_a_disk(options: str, model_dir: Path, output: Path) -> subprocess.C
     """train.py with a disk at `output` that was mounted with these options, for this process alone."""
     require_mounts()
     output.mkdir()
-    command = ["unshare", "-rm", "sh", "-c", 'mount -t tmpfs -o "$1" none "$2" && shift 2 && exec "$@"', "sh", options,
-               output, sys.executable, "train.py", "--model_dir", model_dir, "--output_dir", output, *SMALL]  # fmt: skip
+    script = 'mount -t tmpfs -o "$1" none "$2" && shift 2 && exec "$@"'
+    command = ["unshare", "-rm", "sh", "-c", script, "sh", options, output,
+               sys.executable, "train.py", "--model_dir", model_dir, "--output_dir", output, *SMALL]  # fmt: skip
     command = [str(part) for part in command]
     return subprocess.run(command, check=False, capture_output=True, text=True, timeout=300, cwd=PROJECT_ROOT)
 
