@@ -70,18 +70,19 @@ def test_before_the_first_step(tiny_model, tmp_path, function, what):
     [
         pytest.param("torch:save", 2, "interrupt-twice", 5, id="in a save, twice"),
         pytest.param("torch:save", 2, "interrupt-again", None, id="in a save, and again", marks=pytest.mark.torture),
-        pytest.param("utils.guard:Guard.check", 4, "interrupt", 4, id="in a step", marks=pytest.mark.torture),
+        pytest.param("utils.guard:Guard.check", 4, "interrupt", 5, id="in a step", marks=pytest.mark.torture),
         pytest.param("utils.guard:Guard.check", 4, "interrupt-again", None, id="and again", marks=pytest.mark.torture),
         pytest.param("utils.reader:Reader.logits", 1, "interrupt", 5, id="scoring", marks=pytest.mark.torture),
         pytest.param("utils.reader:Reader.logits", 1, "interrupt-again", None, id="twice", marks=pytest.mark.torture),
-        pytest.param("utils.training:save_reader", 3, "interrupt", 5, id="final model", marks=pytest.mark.torture),
+        pytest.param("utils.training:save_reader", 3, "interrupt", 6, id="final model", marks=pytest.mark.torture),
         pytest.param("utils.training:save_reader", 3, "interrupt-again", None, id="again", marks=pytest.mark.torture),
         pytest.param("pathlib:Path.rename", 2, "interrupt-again", None, id="renaming", marks=pytest.mark.torture),
         pytest.param("utils.report:TrainingLog.write", 3, "interrupt", 6, id="in the log", marks=pytest.mark.torture),
     ],
 )
 def test_while_it_learns_it_can_go_on(tiny_model, trained, tmp_path, function, number, what, step):
-    """Where it can be saved first, nothing is lost; the second Ctrl-C a second later doesn't wait for that."""
+    """Where it can be saved first, nothing is lost: after the step that runs, or the next one. The second Ctrl-C a
+    second later doesn't wait for that."""
     flags = ["--model_dir", tiny_model, "--output_dir", tmp_path / "out", *SMALL]
     done = run_struck(function, number, what, "train.py", *flags)
     if step is None:
