@@ -9,9 +9,11 @@ Reads --model_dir and --eval_file. Writes predictions.json (the official format)
 metrics.json to --output_dir. Exit codes: 0 done, 2 something to mend, 130 interrupted.
 """
 
+from utils.console import hush_interrupts
 from utils.offline import OUTPUT_DIR, SAMPLE_DATA_DIR, SQUAD_DIR, go_offline, sample_model
 
 go_offline()
+hush_interrupts()
 
 import argparse
 import json

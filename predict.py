@@ -6,12 +6,15 @@
     python predict.py ask --question "..." --context_file book.txt --top_k 3 --json
 
 Reads --model_dir; where nothing was trained yet, the bundled sample model. Texts may be of any length. The confidence
-is the model's probability for this answer among all answers the text allows. Exit codes: 0 done, 2 something to mend.
+is the model's probability for this answer among all answers the text allows. Exit codes: 0 done, 2 something to mend,
+130 interrupted.
 """
 
+from utils.console import hush_interrupts
 from utils.offline import OUTPUT_DIR, SAMPLE_DATA_DIR, SAMPLE_MODEL_DIR, go_offline
 
 go_offline()
+hush_interrupts()
 
 import argparse
 import contextlib
@@ -112,13 +115,13 @@ def demo(reader, top_k: int) -> None:
 
 
 def interactive(reader, top_k: int) -> None:
-    """Asks for a text, then for questions, until :quit, the end of input or Ctrl-C."""
+    """Asks for a text, then for questions, until :quit or the end of input."""
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401 - input() gets a history with it; Windows has none
 
     print("Give a text, then ask about it. :new another text, :file PATH a text from a file, :quit the end.")
     context = ""
-    with contextlib.suppress(EOFError, KeyboardInterrupt):
+    with contextlib.suppress(EOFError):
         while True:
             try:
                 context = context or read_context()

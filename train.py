@@ -11,12 +11,15 @@ Hugging Face folder with reader.json), checkpoint-N, training_log.jsonl, trainin
 The windows of 1,000 questions and more are kept in data/cache for the next training; the folder may be deleted.
 """
 
+from utils.console import hush_interrupts
 from utils.offline import MODEL_DIR, OUTPUT_DIR, SAMPLE_DATA_DIR, SAMPLE_MODEL_DIR, SQUAD_DIR, go_offline
 
 go_offline()
+hush_interrupts()
 
 import argparse
 import math
+import os
 import signal
 import sys
 import textwrap
@@ -36,7 +39,14 @@ from tqdm.auto import tqdm
 from utils import console
 from utils.backends import load_encoder
 from utils.batches import epoch_batches, micro_batches, pad_batch
-from utils.checkpoints import delete_earlier_run, latest_checkpoint, prepare_output_dir, read_state
+from utils.checkpoints import (
+    delete_earlier_run,
+    delete_to_go_back,
+    latest_checkpoint,
+    prepare_output_dir,
+    read_state,
+    sole_training,
+)
 from utils.console import UserError
 from utils.devices import (
     choose_attention,
@@ -50,7 +60,7 @@ from utils.devices import (
 from utils.feature_cache import cached_train_features
 from utils.guard import Guard
 from utils.manifest import check_manifest
-from utils.micro_batch import cap_memory, choose_micro_batch, smaller_micro_batch
+from utils.micro_batch import cap_memory, choose_micro_batch, require_memory, smaller_micro_batch
 from utils.offline import require, require_model
 from utils.report import TrainingLog, draw_training_curve
 from utils.squad import read_examples
@@ -137,9 +147,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         parser.set_defaults(**SAMPLE)
     args = parser.parse_args(argv)
     if args.resume:
-        saved = saved_settings(args.output_dir)
+        checkpoint = latest_checkpoint(args.output_dir)
+        saved = saved_settings(checkpoint)
         parser.set_defaults(**saved)
         args = parser.parse_args(argv)
+        args.resume = checkpoint  # the folder to go on from
         if args.per_device_train_batch_size == "auto":  # was found when the run began
             args.per_device_train_batch_size = saved["per_device_train_batch_size"]
     check_args(args)
@@ -186,9 +198,9 @@ def check_args(args: argparse.Namespace) -> None:
         raise UserError("; ".join(problems) + ". See: python train.py --help")
 
 
-def saved_settings(output_dir: Path) -> dict:
-    """The settings of the run that is resumed, as its newest checkpoint has them."""
-    settings = read_state(latest_checkpoint(output_dir))["settings"]
+def saved_settings(checkpoint: Path) -> dict:
+    """The settings of the run that is resumed, as its checkpoint has them."""
+    settings = read_state(checkpoint)["settings"]
     return {name: value for name, value in settings.items() if name not in ("resume", "output_dir")}
 
 
@@ -280,7 +292,8 @@ def start_accelerator(args: argparse.Namespace) -> tuple[Accelerator, str]:
 def start_model(args: argparse.Namespace, model_dir: Path, accelerator: Accelerator, precision: str):
     """The model of `model_dir` and its optimizer, on the device."""
     torch.manual_seed(args.seed)  # the new output layer
-    model, _ = load_encoder(model_dir, DOWNLOAD, choose_attention(accelerator.device, precision))
+    remedy = delete_to_go_back(model_dir) if model_dir == args.resume else DOWNLOAD
+    model, _ = load_encoder(model_dir, remedy, choose_attention(accelerator.device, precision))
     if args.max_length > model.config.max_position_embeddings:
         raise UserError(
             f"--max_length {args.max_length} is more than the {model.config.max_position_embeddings} positions of "
@@ -343,7 +356,7 @@ def train(run: Training, log: TrainingLog, bar: tqdm) -> None:
         rate = learning_rate_at(run.step, total_steps, args)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        if guard.check(run.step, loss, grad_norm) or accelerator.scaler:  # fp16's scaler skips by itself
+        if guard.check(run.step + 1, loss, grad_norm) or accelerator.scaler:  # fp16's scaler skips by itself
             optimizer.step()
         optimizer.zero_grad()
         run.step += 1
@@ -370,50 +383,73 @@ def train(run: Training, log: TrainingLog, bar: tqdm) -> None:
         if stop or run.step % args.save_steps == 0 or run.step % steps_per_epoch == 0 or run.step == total_steps:
             run.save()
         if stop:
-            raise KeyboardInterrupt(run.how_to_go_on())
+            raise KeyboardInterrupt(run.how_to_go_on(f"stopped after step {run.step}, saved"))
 
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
+    with sole_training(args.output_dir):
+        fine_tune(args)
+
+
+def fine_tune(args: argparse.Namespace) -> None:
+    """From the files to the final model."""
     prepare_output_dir(args.output_dir, args.resume, args.overwrite_output_dir)
     examples, eval_examples = load_questions(args)
     features = cached_train_features(examples, load_tokenizer(args.model_dir), args.max_length, args.doc_stride)
     accelerator, precision = start_accelerator(args)
-    checkpoint = latest_checkpoint(args.output_dir) if args.resume else None
-    model, optimizer = start_model(args, checkpoint or args.model_dir, accelerator, precision)
+    model, optimizer = start_model(args, args.resume or args.model_dir, accelerator, precision)
     if args.per_device_train_batch_size == "auto":
         args.per_device_train_batch_size, args.gradient_accumulation_steps = choose_micro_batch(
             MICRO_BATCH, args.gradient_accumulation_steps, accelerator, model, args.max_length
         )
+    longest = min(int(features.lengths.max()) + 1, args.max_length)
+    require_memory(accelerator, model, args.per_device_train_batch_size, longest)
     run = Training(
         args, features, len(examples), eval_examples, accelerator, precision, model, optimizer,
         micro_batch_size=args.per_device_train_batch_size,
     )  # fmt: skip
-    if checkpoint:
-        run.resume(checkpoint)
-    if args.overwrite_output_dir and accelerator.is_main_process:
-        delete_earlier_run(args.output_dir)  # only now that nothing else can be refused
+    if args.resume:
+        run.resume(args.resume)
+    if accelerator.is_main_process:
+        run.require_disk_space()
+        if args.overwrite_output_dir:
+            delete_earlier_run(args.output_dir)  # only now that nothing else can be refused
     log = TrainingLog(args.output_dir, run.step, writes=accelerator.is_main_process)
     say = accelerator.print
-    say(describe_run(run, checkpoint))
+    say(describe_run(run))
 
-    # Ctrl-C and SIGTERM are heeded between two steps
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda received, _: run.stop_signals.append(received))
+    heed_signals(run)
     began, first_step = time.monotonic(), run.step
     with progress_bar(run) as bar:
         train(run, log, bar)
 
-    best = max(log.scores, key=lambda line: line["f1"])
-    final_model = args.output_dir / "final_model"
-    megabytes = sum(path.stat().st_size for path in final_model.iterdir()) / 2**20
     peak = used_memory(accelerator.device, peak=True) / 2**20
+    say(f"{run.step - first_step:,} steps in {(time.monotonic() - began) / 60:.1f} min, peak memory {peak:,.0f} MB")
     if accelerator.is_main_process:
         draw_training_curve(log.lines, args.output_dir / "training_curve.png")
-    say(f"{run.step - first_step:,} steps in {(time.monotonic() - began) / 60:.1f} min, peak memory {peak:,.0f} MB")
-    say(f"best epoch {best['epoch']:.2f}: EM {best['exact_match']:.2f}, F1 {best['f1']:.2f}")
-    say(f"saved {console.shown(final_model)} ({megabytes:.0f} MB)")
+        best = log.best
+        print(f"best epoch {best['epoch']:.2f}: EM {best['exact_match']:.2f}, F1 {best['f1']:.2f}")
+        final_model = require(args.output_dir / "final_model", "the model of the best epoch", "Was it deleted?")
+        megabytes = sum(path.stat().st_size for path in final_model.iterdir()) / 2**20
+        print(f"saved {console.shown(final_model)} ({megabytes:.0f} MB)")
     accelerator.end_training()
+
+
+def heed_signals(run: Training) -> None:
+    """Ctrl-C and SIGTERM end the training between two steps, where it can be saved. Ctrl-C later than a second after
+    that ends it at once: torchrun and impatient fingers send several at a time."""
+
+    def stop(number: int, _) -> None:
+        now = time.monotonic()
+        if run.stop_signals and number == signal.SIGINT and now - run.stop_signals[0] > 1:
+            raise KeyboardInterrupt(run.how_to_go_on("stopped at once, steps since the last checkpoint are lost"))
+        if not run.stop_signals:  # straight to the terminal: the bar may be in the middle of a print
+            os.write(2, b"\nstopping after this step, Ctrl-C again stops at once ...\n")
+        run.stop_signals.append(now)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
 
 
 def progress_bar(run: Training) -> tqdm:
@@ -429,7 +465,7 @@ def progress_bar(run: Training) -> tqdm:
     )
 
 
-def describe_run(run: Training, checkpoint: Path | None) -> str:
+def describe_run(run: Training) -> str:
     """What is about to happen, in a few lines."""
     values = {name: console.shown(v) if isinstance(v, Path) else v for name, v in sorted(vars(run.args).items())}
     settings = " ".join(f"{name}={value}" for name, value in values.items())
@@ -443,8 +479,8 @@ def describe_run(run: Training, checkpoint: Path | None) -> str:
         "score",
         f"steps: {run.total_steps:,} of {run.effective_batch} windows, {run.micro_batch_size} at once",
     ]
-    if checkpoint:
-        lines.append(f"resumed from {console.shown(checkpoint)} after step {run.step}")
+    if run.args.resume:
+        lines.append(f"resumed from {console.shown(run.args.resume)} after step {run.step}")
     return "\n".join(lines)
 
 

@@ -148,3 +148,14 @@ def tiny_model(tmp_path_factory, real_tokenizer_dir):
 def tiny_encoder(tmp_path_factory, real_tokenizer_dir):
     """The same without an output layer, as google/mobilebert-uncased comes."""
     return save_tiny_model(tmp_path_factory.mktemp("encoders") / "tiny_encoder", real_tokenizer_dir, with_head=False)
+
+
+@pytest.fixture(scope="session")
+def trained(tiny_model, tmp_path_factory):
+    """The output folder of one uninterrupted small training."""
+    from scripts import run_script
+    from small_training import SMALL
+
+    output = tmp_path_factory.mktemp("trained")
+    run_script("train.py", "--model_dir", tiny_model, "--output_dir", output, *SMALL)
+    return output

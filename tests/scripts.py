@@ -38,3 +38,8 @@ def assert_refused(done, *words: str) -> None:
     assert "Traceback" not in done.stderr
     for word in words:
         assert word in done.stderr, f"{word!r} is not in: {done.stderr}"
+
+
+def run_struck(function: str, number: int, what: str, script: str, *args: object, **settings):
+    """As run_script, struck at the `number`-th call of `function`: see strike.py. Any exit code, unless `code` says."""
+    return run_script("tests/strike.py", function, number, what, script, *args, **{"code": None} | settings)

@@ -3,15 +3,26 @@
 No GPU is needed here: what fits is told by a stand-in, and running out of memory is raised by the model.
 """
 
+import sys
 from types import SimpleNamespace
 
+import psutil
 import pytest
 import torch
 
 from utils import micro_batch
 from utils.backends import load_model
 from utils.console import UserError
-from utils.micro_batch import cap_memory, choose_micro_batch, largest_that_fits, step_fits
+from utils.memory import free_memory
+from utils.micro_batch import (
+    bytes_kept,
+    cap_memory,
+    choose_micro_batch,
+    forward_and_backward,
+    largest_that_fits,
+    require_memory,
+    step_fits,
+)
 
 CPU = torch.device("cpu")
 GIB = 2**30
@@ -140,3 +151,74 @@ def test_on_a_card_a_step_beyond_the_cap_does_not_fit_and_nothing_is_kept(tiny_m
         assert torch.cuda.memory_allocated(device) == before
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0, device)
+
+
+# a CPU's memory
+
+
+def on_cpu() -> SimpleNamespace:
+    return SimpleNamespace(device=CPU, is_main_process=True, unwrap_model=lambda model: model)
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model):
+    return load_model(tiny_model)
+
+
+def test_what_a_window_keeps_grows_with_its_length_and_nothing_is_left_changed(model):
+    model.eval()
+    state = torch.get_rng_state()
+    kept = [bytes_kept(model, length) for length in (32, 64, 128)]
+    assert 1.9 * kept[0] < kept[1] < kept[2] / 1.9  # little does not grow with the length
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not model.training
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_what_a_window_keeps_is_less_than_what_a_step_takes(model):
+    """A lower bound: nothing that fits may be refused. Twice of it is what the warning names."""
+    hidden = model.config.num_hidden_layers * 128 * model.config.hidden_size * 4
+    assert bytes_kept(model, 128) > 4 * hidden  # several tensors a layer
+    with torch.profiler.profile(profile_memory=True) as profile:
+        forward_and_backward(model, 1, 128)
+    model.zero_grad()
+    allocated = sum(max(0, event.self_cpu_memory_usage) for event in profile.events())
+    assert bytes_kept(model, 128) < allocated
+
+
+@pytest.mark.fault("too little memory")
+def test_too_little_memory_is_said_before_the_training_starts(model, monkeypatch, capsys):
+    state = 12 * sum(parameter.numel() for parameter in model.parameters())
+    needed = state + 4 * bytes_kept(model, 64)
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(psutil, "swap_memory", lambda: SimpleNamespace(free=1000))
+    for free, warned in ((2 * needed, False), (2 * needed - 1, True), (needed - 1000, True)):
+        monkeypatch.setattr(micro_batch, "free_memory", lambda free=free: free)
+        require_memory(on_cpu(), model, 4, 64)
+        assert ("--gradient_checkpointing" in capsys.readouterr().err) == warned
+    monkeypatch.setattr(micro_batch, "free_memory", lambda: needed - 1001)
+    with pytest.raises(UserError, match=r"GiB of memory are free here, .* 4 window\(s\) of 64 tokens.*--max_length"):
+        require_memory(on_cpu(), model, 4, 64)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    monkeypatch.setattr(micro_batch, "free_memory", lambda: 2 * needed - 1001)
+    with pytest.raises(UserError):
+        require_memory(on_cpu(), model, 4, 64)
+    require_memory(on_cuda(), None, 4, 64)  # it says so itself
+
+
+@pytest.mark.fault("too little memory")
+@pytest.mark.parametrize("version", ["new", "old"])
+def test_a_container_s_limit_counts_where_it_is_less(tmp_path, version, monkeypatch):
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=8 * GIB))
+    assert free_memory(tmp_path) == 8 * GIB
+    (tmp_path / "memory").mkdir()
+    limit, used, stat, line = {
+        "new": ("memory.max", "memory.current", "memory.stat", "inactive_file"),
+        "old": ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat",
+                "total_inactive_file"),
+    }[version]  # fmt: skip
+    (tmp_path / used).write_text(f"{GIB}\n", encoding="ascii")
+    (tmp_path / stat).write_text(f"anon 5\n{line} {GIB // 2}\n", encoding="ascii")
+    for content, free in ((f"{2 * GIB}\n", 1.5 * GIB), (f"{64 * GIB}\n", 8 * GIB), ("1\n", 0), ("max\n", 8 * GIB)):
+        (tmp_path / limit).write_text(content, encoding="ascii")
+        assert free_memory(tmp_path) == free

@@ -1,7 +1,6 @@
 """train.py: what is learned depends on data, seed and settings alone; nothing is lost; what fails says so."""
 
 import argparse
-import importlib.util
 import json
 import math
 import shutil
@@ -9,13 +8,23 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 from scripts import PROJECT_ROOT, assert_refused, run_script
+from small_training import (
+    DEV,
+    SMALL,
+    TRAIN,
+    assert_equal_weights,
+    flip_bit,
+    log_without_times,
+    make_run,
+    mark_complete,
+    train_script,
+    weights,
+)
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForQuestionAnswering, AutoTokenizer, MobileBertModel
 
@@ -25,63 +34,6 @@ from utils.guard import MAX_BAD_STEPS, Guard
 from utils.reader import Reader
 from utils.squad import read_examples
 from utils.windows import prepare_validation_features
-
-spec = importlib.util.spec_from_file_location("train_script", PROJECT_ROOT / "train.py")
-train_script = importlib.util.module_from_spec(spec)
-sys.modules["train_script"] = train_script
-spec.loader.exec_module(train_script)
-
-TRAIN = PROJECT_ROOT / "data" / "sample" / "train.json"
-DEV = PROJECT_ROOT / "data" / "sample" / "dev.json"
-# 40 questions, 5 steps an epoch, 10 in all
-SMALL = (
-    "--train_file", TRAIN, "--eval_file", DEV, "--device", "cpu", "--mixed_precision", "no", "--num_train_epochs", 2,
-    "--per_device_train_batch_size", 4, "--gradient_accumulation_steps", 2, "--max_train_samples", 40,
-    "--max_eval_samples", 8, "--learning_rate", "1e-3", "--save_steps", 3, "--save_total_limit", 20,
-    "--logging_steps", 2,
-)  # fmt: skip
-
-
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return load_file(folder / "model.safetensors")
-
-
-def log_without_times(output_dir: Path) -> list[dict]:
-    lines = [json.loads(line) for line in (output_dir / "training_log.jsonl").read_text(encoding="utf-8").splitlines()]
-    return [{k: v for k, v in line.items() if k not in ("questions_per_second", "memory_mb")} for line in lines]
-
-
-def assert_equal_weights(one: Path, other: Path, **tolerance) -> None:
-    first, second = weights(one), weights(other)
-    assert first.keys() == second.keys()
-    for name in first:
-        torch.testing.assert_close(first[name], second[name], **tolerance or {"rtol": 0, "atol": 0}, msg=name)
-
-
-@pytest.fixture(scope="module")
-def trained(tiny_model, tmp_path_factory) -> Path:
-    """The output folder of one uninterrupted small training."""
-    output = tmp_path_factory.mktemp("trained")
-    run_script("train.py", "--model_dir", tiny_model, "--output_dir", output, *SMALL)
-    return output
-
-
-def make_run(model_dir: Path, output_dir: Path, *flags: object) -> tuple:
-    """A Training and its log in this process, as main() makes them."""
-    args = train_script.parse_args([*map(str, SMALL), "--model_dir", str(model_dir), "--output_dir", str(output_dir),
-                                    *map(str, flags)])  # fmt: skip
-    train_script.prepare_output_dir(args.output_dir, args.resume, args.overwrite_output_dir)
-    examples, eval_examples = train_script.load_questions(args)
-    tokenizer = train_script.load_tokenizer(model_dir)
-    features = train_script.cached_train_features(examples, tokenizer, args.max_length, args.doc_stride)
-    accelerator, precision = train_script.start_accelerator(args)
-    model, optimizer = train_script.start_model(args, model_dir, accelerator, precision)
-    run = train_script.Training(
-        args, features, len(examples), eval_examples, accelerator, precision, model, optimizer,
-        micro_batch_size=args.per_device_train_batch_size,
-    )  # fmt: skip
-    return run, train_script.TrainingLog(output_dir, 0)
-
 
 # what is left behind
 
@@ -152,19 +104,23 @@ def test_another_seed_gives_other_weights(tiny_model, trained, tmp_path):
     assert any(not torch.equal(first[name], second[name]) for name in first)
 
 
+@pytest.mark.fault("training killed and resumed")
 @pytest.mark.parametrize("step", [3, 5])  # in the middle of an epoch, and at its end before the evaluation
 def test_resumed_equals_uninterrupted_bit_for_bit(trained, tmp_path, step):
     shutil.copytree(trained / f"checkpoint-{step}", tmp_path / f"checkpoint-{step}")
     lines = (trained / "training_log.jsonl").read_text(encoding="utf-8").splitlines()
     kept = [line for line in lines if json.loads(line)["step"] <= step and "f1" not in line]
     kept.append('{"step": 8, "loss": 1.0}')  # from after the checkpoint, to be cut
-    (tmp_path / "training_log.jsonl").write_text("\n".join(kept) + "\n", encoding="utf-8")
+    kept.append('{"step": 9, "lo')  # torn by a crash
+    (tmp_path / "training_log.jsonl").write_text("\n".join(kept), encoding="utf-8")
     done = run_script("train.py", "--output_dir", tmp_path, "--resume")
     assert f"after step {step}" in done.stdout
+    assert "1 line(s) can't be read" in done.stderr
     assert_equal_weights(tmp_path / "checkpoint-10", trained / "checkpoint-10")
     assert log_without_times(tmp_path) == log_without_times(trained)
 
 
+@pytest.mark.fault("training killed and resumed")
 def test_changing_the_micro_batch_on_resume_stays_within_rounding(trained, tmp_path):
     shutil.copytree(trained / "checkpoint-3", tmp_path / "checkpoint-3")
     run_script(
@@ -174,17 +130,23 @@ def test_changing_the_micro_batch_on_resume_stays_within_rounding(trained, tmp_p
     assert_equal_weights(tmp_path / "checkpoint-10", trained / "checkpoint-10", rtol=0, atol=2e-4)
 
 
-def test_a_damaged_newest_checkpoint_is_passed_over(trained, tmp_path):
-    for step in (3, 5):
+@pytest.mark.fault("damaged checkpoint")
+def test_damaged_checkpoints_are_passed_over(trained, tmp_path, record_property):
+    """One bit, which no size tells: of the optimizer's state in the newest, of the weights in the one before."""
+    record_property("tried", 2)
+    for step, name in ((3, None), (5, "model.safetensors"), (6, "optimizer.pt")):
         shutil.copytree(trained / f"checkpoint-{step}", tmp_path / f"checkpoint-{step}")
-    optimizer = tmp_path / "checkpoint-5" / "optimizer.pt"
-    optimizer.write_bytes(optimizer.read_bytes()[:1000])
+        if name:
+            flip_bit(tmp_path / f"checkpoint-{step}" / name)
     done = run_script("train.py", "--output_dir", tmp_path, "--resume")
-    assert "checkpoint-5 is damaged" in done.stderr
+    assert done.stderr.count("warning:") == 2
+    assert "checkpoint-6 is damaged: optimizer.pt has sha256" in done.stderr
+    assert "checkpoint-5 is damaged: model.safetensors has sha256" in done.stderr
     assert "after step 3" in done.stdout
     assert_equal_weights(tmp_path / "checkpoint-10", trained / "checkpoint-10")
 
 
+@pytest.mark.fault("interruption")
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM to send")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_training_saves_and_goes_on(tiny_model, tmp_path, number):
@@ -238,10 +200,7 @@ def test_a_resumed_run_keeps_the_micro_batch_that_auto_found(trained, tmp_path):
     state = json.loads(path.read_text(encoding="utf-8"))
     state["settings"] |= {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 1}
     path.write_text(json.dumps(state, indent=1), encoding="utf-8")
-    marker = tmp_path / "checkpoint-3" / "complete.json"
-    content = json.loads(marker.read_text(encoding="utf-8"))
-    content["files"]["state.json"] = path.stat().st_size
-    marker.write_text(json.dumps(content), encoding="utf-8")
+    mark_complete(tmp_path / "checkpoint-3")
     for flags in ((), ("--per_device_train_batch_size", "auto")):
         args = train_script.parse_args(["--output_dir", str(tmp_path), "--resume", *flags])
         assert (args.per_device_train_batch_size, args.gradient_accumulation_steps) == (8, 1)
@@ -417,6 +376,7 @@ def test_compiling_without_a_compiler_is_refused(tiny_model, tmp_path):
 # the guard
 
 
+@pytest.mark.fault("NaN or infinity")
 def test_a_step_that_is_not_finite_never_reaches_the_weights(tiny_model, tmp_path, monkeypatch):
     run, log = make_run(tiny_model, tmp_path, "--save_steps", 1)
     forward = run.model.forward
@@ -438,6 +398,7 @@ def test_a_step_that_is_not_finite_never_reaches_the_weights(tiny_model, tmp_pat
     assert all(tensor.isfinite().all() for tensor in weights(tmp_path / "checkpoint-10").values())
 
 
+@pytest.mark.fault("NaN or infinity")
 def test_a_training_that_keeps_failing_stops_and_says_why(tiny_model, tmp_path, monkeypatch):
     run, log = make_run(tiny_model, tmp_path, "--num_train_epochs", 9)
     before = {name: tensor.clone() for name, tensor in run.model.state_dict().items()}
@@ -465,6 +426,7 @@ def test_a_loss_of_exactly_zero_stops_the_training(tiny_model, tmp_path, monkeyp
         train_script.train(run, log, train_script.progress_bar(run))
 
 
+@pytest.mark.fault("NaN or infinity")
 def test_mobilebert_that_overflows_fp16_is_caught(tiny_model, tmp_path, monkeypatch):
     """As transformers #11327: activations beyond 65,504. Under CPU autocast, since fp16 training needs a GPU."""
     run, log = make_run(tiny_model, tmp_path, "--num_train_epochs", 9)
@@ -493,6 +455,7 @@ def test_fp16_faults_are_explained_as_such():
             guard.check(step, math.nan, math.nan)
 
 
+@pytest.mark.fault("NaN or infinity")
 def test_the_guard_forgives_a_bad_step_among_good_ones():
     guard = Guard("no")
     for step in range(10 * MAX_BAD_STEPS):

@@ -42,6 +42,7 @@ def main(argv: list[str] | None = None) -> None:
         settings = {"tokenizer_class": "MobileBertTokenizer", "do_lower_case": True, "model_max_length": 512}
         (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
+    args.output_dir.parent.mkdir(parents=True, exist_ok=True)
     write_folder(args.output_dir, write)
     print(f"wrote {args.output_dir}, {sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters")
 

@@ -88,6 +88,7 @@ def main(argv: list[str] | None = None) -> None:
             CARD.format(**settings["training"] | settings | {"scores": scores}), encoding="utf-8"
         )
 
+    args.output_dir.parent.mkdir(parents=True, exist_ok=True)
     write_folder(args.output_dir, write)
     megabytes = sum(path.stat().st_size for path in args.output_dir.iterdir()) / 2**20
     print(f"wrote {args.output_dir} ({megabytes:.1f} MB)")

@@ -9,6 +9,7 @@ the first answer comes in a fraction of the time.
 import os
 import shutil
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -162,7 +163,7 @@ def load_encoder(model_dir: str | Path, remedy: str, attention: str | None = Non
     layer that the folder lacks (drawn anew).
 
     attention: transformers' attn_implementation. Code that comes with the folder is never run. Raises UserError, with
-    `remedy`, where the folder can't be read or lacks other weights.
+    `remedy`, where the folder can't be read, lacks other weights, or holds NaN or infinity.
     """
     import torch
     from huggingface_hub.errors import StrictDataclassError
@@ -205,4 +206,18 @@ def load_encoder(model_dir: str | Path, remedy: str, attention: str | None = Non
             f"{folder}: the weights do not fit config.json: {faults[0]}"
             f"{f' ({len(faults) - 1} more)' if len(faults) > 1 else ''}. Expected files of one model. {remedy}"
         )
+    files = list(folder.glob("*.safetensors"))
+    require_finite(model.named_parameters(), files[0] if len(files) == 1 else folder, remedy)
     return model, missing
+
+
+def require_finite(tensors: Iterable[tuple], path: Path, remedy: str) -> None:
+    """Raises UserError, with `remedy`, where one of the pairs (name, tensor), read from `path`, is not all finite."""
+    bad = [(name, (~tensor.isfinite()).sum().item()) for name, tensor in tensors if not tensor.isfinite().all()]
+    if bad:
+        name, count = bad[0]
+        more = f", and {len(bad) - 1} more tensor(s) hold such" if len(bad) > 1 else ""
+        raise UserError(
+            f"{path} is damaged: {count:,} value(s) of {name} are NaN or infinity{more}. Expected finite numbers. "
+            f"{remedy}"
+        )

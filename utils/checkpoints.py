@@ -1,25 +1,32 @@
 """Folders that appear whole or not at all: checkpoints to resume from, and the final model.
 
-A folder is written beside its place under a name that starts with a dot, synced to disk, and renamed. A checkpoint's
-last file is `complete.json` with the size of every other file, so a torn one is known and skipped.
+A folder is written beside its place under a name that starts with a dot, synced to disk, and renamed; so is a file that
+must not be torn. A checkpoint's last file is `complete.json` with size and sha256 of every other file, so a torn or
+damaged one is known and passed over.
 """
 
+import errno
 import json
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from utils.console import UserError, warn
+from utils.manifest import check_manifest, write_manifest
 
 MARKER = "complete.json"
+STATE = "state.json"
+STATE_FORMAT = 1  # raise it when an older train.py can't go on from what is saved
 NAME = re.compile(r"checkpoint-(\d+)")
+LOCK = ".lock"
 
 
 def prepare_output_dir(output_dir: Path, resume: bool, overwrite: bool) -> None:
-    """Makes the folder of a training. Raises UserError where it holds an earlier run and neither flag is given, or
-    can't be written. Nothing is deleted yet."""
+    """Makes sure that a training may write to its folder. Raises UserError where it holds an earlier run and neither
+    flag is given. Nothing is deleted yet."""
     recover(output_dir / "final_model")
     earlier = earlier_run(output_dir)
     if earlier and not resume and not overwrite:
@@ -27,10 +34,70 @@ def prepare_output_dir(output_dir: Path, resume: bool, overwrite: bool) -> None:
             f"{output_dir} holds an earlier run ({', '.join(path.name for path in earlier)}). "
             "Go on with it: --resume. Delete it: --overwrite_output_dir. Or choose another --output_dir."
         )
+
+
+@contextmanager
+def sole_training(output_dir: Path) -> Iterator[None]:
+    """Makes the folder of a training, and keeps every other training out of it meanwhile, by a lock of the system's on
+    a file: it ends with this process, however that ends, so a crash leaves no lock behind.
+
+    Raises UserError where another training has it, or the folder can't be written. Of several processes of one training
+    the first one locks.
+    """
+    if os.environ.get("RANK", "0") != "0":
+        yield
+        return
+    path = output_dir / LOCK
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT)
+        if locked := lock(descriptor):
+            os.truncate(path, 0)
+            os.write(descriptor, str(os.getpid()).encode())
     except OSError as error:
         raise UserError(f"{output_dir} can't be written: {error.strerror}. Choose another --output_dir.") from None
+    if not locked:
+        holder = os.read(descriptor, 20).decode(errors="replace")
+        os.close(descriptor)
+        raise UserError(
+            f"another training, process {holder}, writes to {output_dir}. Wait until it ends, or choose another "
+            "--output_dir."
+        )
+    try:
+        yield
+    finally:
+        # a file without a lock hinders nobody: it may stay where it can't be removed
+        if os.name == "posix":  # while it is locked, so that nobody locks a file that then goes
+            with suppress(OSError):
+                path.unlink()
+        os.close(descriptor)
+        if os.name == "nt":  # removes no open file
+            with suppress(OSError):
+                path.unlink()
+
+
+def lock(descriptor: int) -> bool:
+    """Locks an open file for this process. False where another one has it, or has just removed it."""
+    if os.name == "nt":
+        import msvcrt
+
+        os.lseek(descriptor, 1 << 20, os.SEEK_SET)  # behind what is written: a locked byte can't be read
+        try:
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        finally:
+            os.lseek(descriptor, 0, os.SEEK_SET)
+        return True
+    import fcntl
+
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        warn(f"this file system has no locks ({error.strerror}): let no other training write here meanwhile")
+    return os.fstat(descriptor).st_nlink > 0
 
 
 def delete_earlier_run(output_dir: Path) -> None:
@@ -44,9 +111,48 @@ def earlier_run(output_dir: Path) -> list[Path]:
     return [path for path in (output_dir / "final_model", *list_checkpoints(output_dir)) if path.exists()]
 
 
+def require_disk_space(output_dir: Path, needed: int) -> None:
+    """Raises UserError where fewer than `needed` bytes are free, those of an earlier run, which will go, included."""
+    earlier = sum(file.stat().st_size for path in earlier_run(output_dir) for file in path.rglob("*") if file.is_file())
+    free = shutil.disk_usage(output_dir).free
+    if needed > free + earlier:
+        raise UserError(
+            f"{output_dir} has {free / 2**20:,.0f} MB free, but the checkpoints and the final model of this training "
+            f"take {max(0, needed - earlier) / 2**20:,.0f} MB more. Free some space, keep fewer checkpoints "
+            "(--save_total_limit 1), or choose another --output_dir."
+        )
+
+
+def write_state(folder: Path, state: dict) -> None:
+    """Writes state.json of a checkpoint: plain values only."""
+    text = json.dumps({"format": STATE_FORMAT, **state}, indent=1)
+    (folder / STATE).write_text(text, encoding="utf-8")
+
+
 def read_state(checkpoint: Path) -> dict:
-    """What state.json of a checkpoint says: step, settings, and what else train.py saved."""
-    return json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
+    """What `write_state` saved in a checkpoint: step, settings, and what else train.py needs to go on.
+
+    Raises UserError where it can't be read, or another version of this project wrote it.
+    """
+    path = checkpoint / STATE
+    try:
+        state = json.loads(path.read_text(encoding="utf-8"))
+        found = state["format"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path} can't be read ({type(error).__name__}: {error}). Expected the state of a training. "
+            f"{delete_to_go_back(checkpoint)}"
+        ) from None
+    if found != STATE_FORMAT:
+        raise UserError(
+            f"{path} has format {found}, expected {STATE_FORMAT}: another version of train.py saved it. Go on with "
+            "that version, or train anew into another --output_dir."
+        )
+    return state
+
+
+def delete_to_go_back(checkpoint: Path) -> str:
+    return f"Delete {checkpoint}, and --resume goes on from the checkpoint before it."
 
 
 def save_checkpoint(output_dir: Path, step: int, write: Callable[[Path], None], limit: int) -> Path:
@@ -56,11 +162,11 @@ def save_checkpoint(output_dir: Path, step: int, write: Callable[[Path], None], 
 
     def write_and_mark(folder: Path) -> None:
         write(folder)
-        sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
-        (folder / MARKER).write_text(json.dumps({"step": step, "files": sizes}, indent=1), encoding="utf-8")
+        write_manifest(folder, "train.py", f"step {step}", name=MARKER)
 
     write_folder(target, write_and_mark)
-    whole = [path for path in list_checkpoints(output_dir) if find_damage(path) is None]
+    # sizes only: to read gigabytes again at each save would cost more than it tells
+    whole = [path for path in list_checkpoints(output_dir) if find_damage(path, full=False) is None]
     left_by_a_crash = [path for path in output_dir.glob(".checkpoint-*") if path.suffix in (".new", ".old")]
     for old in whole[:-limit] + left_by_a_crash:
         shutil.rmtree(old, ignore_errors=True)
@@ -68,35 +174,66 @@ def save_checkpoint(output_dir: Path, step: int, write: Callable[[Path], None], 
 
 
 def write_folder(target: Path, write: Callable[[Path], None]) -> None:
-    """Replaces the folder `target` by one with what `write(folder)` puts into it; until then the old one stays.
+    """Replaces the folder `target` by one with what `write(folder)` puts into it; until then the old one stays. What is
+    above `target` must be there: where it has vanished, it is not made anew.
 
     Raises UserError where it can't be written.
     """
     new, old = target.with_name(f".{target.name}.new"), target.with_name(f".{target.name}.old")
     try:
         remove(new)
-        new.mkdir(parents=True)
+        new.mkdir()
         write(new)
         sync(new)
         if target.exists():
             remove(old)
             target.rename(old)
         new.rename(target)
+        sync_entries(target.parent)
         remove(old)
     except BaseException as error:
         shutil.rmtree(new, ignore_errors=True)
         recover(target)
         if not is_write_failure(error):
             raise
-        raise UserError(
-            f"{target} can't be written: {getattr(error, 'strerror', None) or error}. What was there before is still "
-            "there. Free some space or choose another --output_dir, then go on with --resume."
-        ) from None
+        raise cannot_write(target, error) from None
+
+
+def write_file(path: Path, text: str) -> None:
+    """Replaces the file `path` by one with `text`; until then the old one stays. Raises UserError where it can't be
+    written."""
+    new = path.with_name(f".{path.name}.new")
+    try:
+        with new.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(path)
+        sync_entries(path.parent)
+    except OSError as error:
+        with suppress(OSError):
+            new.unlink()
+        raise cannot_write(path, error) from None
 
 
 def is_write_failure(error: BaseException) -> bool:
     """Whether the system refused to write. torch and safetensors wrap that in errors of their own."""
-    return isinstance(error, OSError) or "inline_container" in str(error) or "os error" in str(error)
+    wrapped = ("inline_container", "os error", "Parent directory")
+    return isinstance(error, OSError) or any(words in str(error) for words in wrapped)
+
+
+def cannot_write(path: Path, error: BaseException) -> UserError:
+    """What to tell where the system refused to write `path`."""
+    if not path.parent.exists():
+        return UserError(
+            f"{path.parent} is missing. Was it moved, deleted or disconnected? Bring it back, then go on with --resume."
+        )
+    # torch's own words, "file write failed", don't say why
+    reason = getattr(error, "strerror", None) or f"the disk is full or fails ({str(error).splitlines()[0]})"
+    return UserError(
+        f"{path} can't be written: {reason}. What was there before is still there. "
+        "Free some space or make it writable, then go on with --resume."
+    )
 
 
 def recover(target: Path) -> None:
@@ -113,33 +250,47 @@ def list_checkpoints(output_dir: Path) -> list[Path]:
 
 
 def latest_checkpoint(output_dir: Path) -> Path:
-    """The newest complete checkpoint; damaged ones are passed over with a warning. Raises UserError where none is."""
+    """The newest complete checkpoint, every byte of it checked; damaged ones are passed over with a warning. Raises
+    UserError where none is."""
     for checkpoint in reversed(list_checkpoints(output_dir)):
-        if (fault := find_damage(checkpoint)) is None:
+        if (fault := find_damage(checkpoint, full=True)) is None:
             return checkpoint
-        warn(f"{checkpoint} is damaged ({fault}), trying the one before")
+        warn(fault)
     raise UserError(f"{output_dir} holds no complete checkpoint to resume from. Run train.py without --resume.")
 
 
-def find_damage(checkpoint: Path) -> str | None:
-    """What is wrong with a checkpoint folder, None where it is complete."""
+def find_damage(checkpoint: Path, *, full: bool) -> str | None:
+    """What is wrong with a checkpoint folder, None where it is complete. By sizes, or by checksums too where `full`."""
     try:
-        sizes = json.loads((checkpoint / MARKER).read_text(encoding="utf-8"))["files"]
-        sizes = dict(sizes.items())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return f"no readable {MARKER}"
-    for name, size in sizes.items():
-        path = checkpoint / name
-        if not path.is_file() or path.stat().st_size != size:
-            return f"{name} is missing or cut"
-    return None
+        complete = check_manifest(checkpoint, full=full, remedy="Passed over.", name=MARKER)
+    except UserError as error:
+        return str(error)
+    except OSError as error:
+        return f"{checkpoint} can't be read: {error.strerror}. Passed over."
+    return None if complete else f"{checkpoint} is damaged: it has no {MARKER}. Passed over."
 
 
 def sync(folder: Path) -> None:
-    """Has the operating system write every file of a folder to the disk."""
+    """Has the operating system write every file of a folder, and the list of them, to the disk."""
     for path in folder.iterdir():
         with path.open("rb+") as file:
             os.fsync(file.fileno())
+    sync_entries(folder)
+
+
+def sync_entries(folder: Path) -> None:
+    """Has the operating system write to the disk which names a folder holds, where it can: Windows does so by itself,
+    some network drives can't."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def remove(folder: Path) -> None:

@@ -7,6 +7,7 @@ mend; 130 interrupted by Ctrl-C.
 import argparse
 import os
 import shutil
+import signal
 import sys
 import unicodedata
 from collections.abc import Callable
@@ -40,6 +41,21 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescript
         return {int: "N", float: "X", Path: "PATH"}.get(action.type, super()._get_default_metavar_for_optional(action))
 
 
+def hush_interrupts() -> None:
+    """Lets Ctrl-C end the process without a traceback while a script is still importing its libraries, which takes
+    seconds, and `run` is not reached yet."""
+    earlier = sys.excepthook
+
+    def hook(kind, error, traceback) -> None:
+        if not issubclass(kind, KeyboardInterrupt):
+            earlier(kind, error, traceback)
+            return
+        print("\ninterrupted", file=sys.stderr, flush=True)
+        os._exit(130)
+
+    sys.excepthook = hook
+
+
 def run(main: Callable[[], None]) -> None:
     """Runs a script's main(), turns UserError and Ctrl-C into a message and an exit code, and leaves the process."""
     for stream in (sys.stdout, sys.stderr):
@@ -54,6 +70,7 @@ def run(main: Callable[[], None]) -> None:
         print(paint(f"error: {error}", "red", sys.stderr), file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt as interrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # once more, while the process ends, would show a traceback
         print(f"\n{str(interrupt) or 'interrupted'}", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:

@@ -1,17 +1,20 @@
-"""How many windows a device takes at once in training: found by trying, halved when memory runs out, under a cap."""
+"""How many windows a device takes at once in training: found by trying, halved when memory runs out, under a cap; and
+whether a CPU's memory can hold them at all."""
 
+import os
+import sys
 from collections.abc import Callable
 
+import psutil
 import torch
 from accelerate.utils import gather_object
 
 from utils.console import UserError, note, warn
+from utils.memory import free_memory
 
 SHARE_OF_FREE_MEMORY = 0.85
-LESS_MEMORY = (
-    "Try --gradient_checkpointing, a smaller --per_device_train_batch_size, or a shorter --max_length; close other "
-    "programs that use the GPU."
-)
+TRY_LESS = "Try --gradient_checkpointing, a smaller --per_device_train_batch_size, or a shorter --max_length; close"
+LESS_MEMORY = f"{TRY_LESS} other programs that use the GPU."
 
 
 def cap_memory(device: torch.device, gib: float | None) -> int | None:
@@ -115,3 +118,49 @@ def smaller_micro_batch(micro_batch_size: int, processes: int) -> int:
     half = micro_batch_size // 2
     warn(f"out of GPU memory with {micro_batch_size} windows at once; going on with {half}, accumulated to as many")
     return half
+
+
+def require_memory(accelerator, model: torch.nn.Module, windows: int, length: int) -> None:
+    """Compares what a training takes at least, beyond the weights that are loaded, with the memory that is free: warns
+    where that is short, raises UserError where it can't be enough. A CUDA card has its own way to say so.
+
+    At least: gradients and AdamW's two moments, fp32, and what `windows` windows of `length` tokens at once keep for
+    the backward pass.
+    """
+    if accelerator.device.type == "cuda":
+        return
+    model = accelerator.unwrap_model(model)
+    state = 3 * 4 * sum(parameter.numel() for parameter in model.parameters())
+    kept = windows * bytes_kept(model, length)
+    needed = (state + kept) * int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # processes on this machine
+    free = free_memory()
+    found = (
+        f"{free / 2**30:.1f} GiB of memory are free here, and training takes at least {needed / 2**30:.1f} GiB more: "
+        f"{state / 2**30:.1f} for gradients and AdamW's moments, {kept / 2**30:.1f} for {windows} window(s) of "
+        f"{length} tokens at once"
+    )
+    # elsewhere the system finds more than it tells
+    if sys.platform == "linux" and needed > free + psutil.swap_memory().free:
+        raise UserError(f"{found}. {TRY_LESS} other programs.")
+    if 2 * needed > free and accelerator.is_main_process:  # MobileBERT, 4 windows of 384 tokens: 1.7 times was taken
+        warn(f"{found}, and up to twice that. It may get very slow, or be stopped. {TRY_LESS} other programs.")
+
+
+def bytes_kept(model: torch.nn.Module, length: int) -> int:
+    """Bytes that one window of `length` tokens keeps from the forward to the backward pass: counted in a forward pass
+    in training mode. Leaves mode and random state as they were."""
+    device, training = next(model.parameters()).device, model.training
+    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    kept = {}
+
+    def count(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()  # several tensors may share one
+        return tensor
+
+    ids = torch.zeros((1, length), dtype=torch.int64, device=device)
+    with torch.random.fork_rng([]), torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+        output = model.train().forward(input_ids=ids, token_type_ids=ids, attention_mask=torch.ones_like(ids))
+    del output
+    model.train(training)
+    return sum(size for address, size in kept.items() if address not in weights)

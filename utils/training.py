@@ -1,8 +1,8 @@
 """The state of a training: saved, taken up again, scored. The loop that moves it on is in train.py."""
 
 import argparse
-import json
 import math
+import pickle
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,8 +11,16 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from tqdm.auto import tqdm
 
-from utils.backends import TorchBackend
-from utils.checkpoints import read_state, save_checkpoint, write_folder
+from utils.backends import TorchBackend, require_finite
+from utils.checkpoints import (
+    delete_to_go_back,
+    list_checkpoints,
+    read_state,
+    require_disk_space,
+    save_checkpoint,
+    write_folder,
+    write_state,
+)
 from utils.console import UserError
 from utils.metrics import compute_metrics
 from utils.offline import OUTPUT_DIR
@@ -43,7 +51,7 @@ class Training:
     micro_batch_size: int
     step: int = 0  # optimizer steps done
     losses: list[float] = field(default_factory=list)  # since the last line of the log
-    stop_signals: list[int] = field(default_factory=list)
+    stop_signals: list[float] = field(default_factory=list)  # when they came
 
     def __post_init__(self):
         # beside the model, which scores as it is and is saved under its plain names; one compilation for all lengths
@@ -64,6 +72,15 @@ class Training:
     def total_steps(self) -> int:
         return self.args.max_steps if self.args.max_steps > 0 else self.args.num_train_epochs * self.steps_per_epoch
 
+    def require_disk_space(self) -> None:
+        """Raises UserError where the disk has no room for all that this training will keep at once: the checkpoints and
+        one more while it is written, the final model and its successor while that is written."""
+        weights = 4 * sum(parameter.numel() for parameter in self.model.parameters())  # bytes, in fp32
+        saves = self.total_steps // self.args.save_steps + self.total_steps // self.steps_per_epoch + 1
+        checkpoints = min(self.args.save_total_limit + 1, saves)
+        # a checkpoint: the weights and AdamW's two moments
+        require_disk_space(self.args.output_dir, weights * (3 * checkpoints + 2))
+
     def save(self) -> None:
         """Saves checkpoint-{step}: a model folder that evaluate.py reads, with optimizer.pt and state.json."""
         state = {
@@ -80,7 +97,7 @@ class Training:
             self.write_model(folder, scores=None)
             tensors = {"optimizer": self.optimizer.state_dict(), "scaler": scaler.state_dict() if scaler else {}}
             torch.save(tensors, folder / "optimizer.pt")
-            (folder / "state.json").write_text(json.dumps(state, indent=1), encoding="utf-8")
+            write_state(folder, state)
 
         if self.accelerator.is_main_process:
             save_checkpoint(self.args.output_dir, self.step, write, self.args.save_total_limit)
@@ -107,10 +124,29 @@ class Training:
         self.step, self.losses = state["step"], state["losses"]
         if self.args.per_device_train_batch_size == state["settings"]["per_device_train_batch_size"]:
             self.micro_batch_size = state["micro_batch_size"]  # smaller where memory had run out
-        saved = torch.load(checkpoint / "optimizer.pt", map_location=self.accelerator.device, weights_only=True)
-        self.optimizer.load_state_dict(saved["optimizer"])
-        if self.accelerator.scaler and saved["scaler"]:
-            self.accelerator.scaler.load_state_dict(saved["scaler"])
+        self.load_optimizer(checkpoint / "optimizer.pt")
+
+    def load_optimizer(self, path: Path) -> None:
+        """Takes up the optimizer's and the scaler's state: tensors and plain values, no other object is unpickled.
+        Raises UserError where it is something else, or not finite."""
+        try:
+            saved = torch.load(path, map_location=self.accelerator.device, weights_only=True)
+            self.optimizer.load_state_dict(saved["optimizer"])
+            if self.accelerator.scaler and saved["scaler"]:
+                self.accelerator.scaler.load_state_dict(saved["scaler"])
+        except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, TypeError) as error:
+            reason = "".join(str(error).splitlines()[:1])  # torch adds pages of advice
+            raise UserError(
+                f"{path} can't be read ({type(error).__name__}: {reason}). Expected the state of this optimizer. "
+                f"{delete_to_go_back(path.parent)}"
+            ) from None
+        names = {parameter: name for name, parameter in self.accelerator.unwrap_model(self.model).named_parameters()}
+        moments = (
+            (f"{kind} of {names[parameter]}", tensor)
+            for parameter, state in self.optimizer.state.items()
+            for kind, tensor in state.items()
+        )
+        require_finite(moments, path, delete_to_go_back(path.parent))
 
     def write_model(self, folder: Path, scores: dict | None) -> None:
         args = self.args
@@ -140,9 +176,10 @@ class Training:
             for example, (answer, *_) in zip(examples, answers, strict=True):
                 predictions[example["id"]] = answer["text"]
                 if self.stop_signals:
-                    raise KeyboardInterrupt(self.how_to_go_on())
+                    raise KeyboardInterrupt(self.how_to_go_on(f"stopped after step {self.step}, saved"))
             scores = compute_metrics(predictions, examples)
-            if scores["f1"] >= max((line["f1"] for line in log.scores), default=0.0):
+            best = max((line["f1"] for line in log.scores), default=0.0)
+            if scores["f1"] >= best or not (args.output_dir / "final_model").exists():
                 write_folder(args.output_dir / "final_model", lambda folder: self.write_model(folder, scores))
             line = {"step": self.step, "epoch": self.step / self.steps_per_epoch, **scores}
             tqdm.write(f"epoch {line['epoch']:.2f}: EM {scores['exact_match']:.2f}, F1 {scores['f1']:.2f}")
@@ -150,8 +187,10 @@ class Training:
         (line,) = broadcast_object_list([line])  # every process knows the best epoch
         log.write(line)
 
-    def how_to_go_on(self) -> str:
-        return f"stopped after step {self.step}, saved. Go on with: python train.py --resume" + (
+    def how_to_go_on(self, what_happened: str) -> str:
+        if not list_checkpoints(self.args.output_dir):
+            return f"{what_happened}. Nothing was saved yet: start again"
+        return f"{what_happened}. Go on with: python train.py --resume" + (
             f" --output_dir {self.args.output_dir}" if self.args.output_dir != OUTPUT_DIR else ""
         )
 

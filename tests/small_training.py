@@ -1,0 +1,76 @@
+"""A training of seconds, in a process of its own or in this one, and what it left: compared bit by bit, or within
+rounding."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from scripts import PROJECT_ROOT
+
+from utils.checkpoints import MARKER
+from utils.manifest import write_manifest
+
+spec = importlib.util.spec_from_file_location("train_script", PROJECT_ROOT / "train.py")
+train_script = importlib.util.module_from_spec(spec)
+sys.modules["train_script"] = train_script
+spec.loader.exec_module(train_script)
+
+TRAIN = PROJECT_ROOT / "data" / "sample" / "train.json"
+DEV = PROJECT_ROOT / "data" / "sample" / "dev.json"
+# 40 questions, 5 steps an epoch, 10 in all
+SMALL = (
+    "--train_file", TRAIN, "--eval_file", DEV, "--device", "cpu", "--mixed_precision", "no", "--num_train_epochs", 2,
+    "--per_device_train_batch_size", 4, "--gradient_accumulation_steps", 2, "--max_train_samples", 40,
+    "--max_eval_samples", 8, "--learning_rate", "1e-3", "--save_steps", 3, "--save_total_limit", 20,
+    "--logging_steps", 2,
+)  # fmt: skip
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+def log_without_times(output_dir: Path) -> list[dict]:
+    lines = [json.loads(line) for line in (output_dir / "training_log.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [{k: v for k, v in line.items() if k not in ("questions_per_second", "memory_mb")} for line in lines]
+
+
+def assert_equal_weights(one: Path, other: Path, **tolerance) -> None:
+    first, second = weights(one), weights(other)
+    assert first.keys() == second.keys()
+    for name in first:
+        torch.testing.assert_close(first[name], second[name], **tolerance or {"rtol": 0, "atol": 0}, msg=name)
+
+
+def flip_bit(path: Path) -> None:
+    """In the middle of the file."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def mark_complete(checkpoint: Path) -> None:
+    """Gives a checkpoint that was changed checksums that are right."""
+    (checkpoint / MARKER).unlink()
+    write_manifest(checkpoint, "train.py", None, name=MARKER)
+
+
+def make_run(model_dir: Path, output_dir: Path, *flags: object) -> tuple:
+    """A Training and its log in this process, as main() makes them."""
+    args = train_script.parse_args([*map(str, SMALL), "--model_dir", str(model_dir), "--output_dir", str(output_dir),
+                                    *map(str, flags)])  # fmt: skip
+    output_dir.mkdir(exist_ok=True)
+    train_script.prepare_output_dir(args.output_dir, args.resume, args.overwrite_output_dir)
+    examples, eval_examples = train_script.load_questions(args)
+    tokenizer = train_script.load_tokenizer(model_dir)
+    features = train_script.cached_train_features(examples, tokenizer, args.max_length, args.doc_stride)
+    accelerator, precision = train_script.start_accelerator(args)
+    model, optimizer = train_script.start_model(args, model_dir, accelerator, precision)
+    run = train_script.Training(
+        args, features, len(examples), eval_examples, accelerator, precision, model, optimizer,
+        micro_batch_size=args.per_device_train_batch_size,
+    )  # fmt: skip
+    return run, train_script.TrainingLog(output_dir, 0)
