@@ -147,20 +147,26 @@ def require_memory(accelerator, model: torch.nn.Module, windows: int, length: in
 
 
 def bytes_kept(model: torch.nn.Module, length: int) -> int:
-    """Bytes that one window of `length` tokens keeps from the forward to the backward pass: counted in a forward pass
-    in training mode. Leaves mode and random state as they were."""
-    device, training = next(model.parameters()).device, model.training
-    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
-    kept = {}
+    """Bytes that each further window of `length` tokens keeps from the forward to the backward pass: counted in two
+    forward passes in training mode. Leaves mode and random state as they were."""
+    training = model.training
+    with torch.random.fork_rng([]):
+        one, two = (bytes_saved(model.train(), windows, length) for windows in (1, 2))
+    model.train(training)
+    return two - one  # what is kept once, as weights in bf16, is in both
+
+
+def bytes_saved(model: torch.nn.Module, windows: int, length: int) -> int:
+    """Bytes of all tensors that autograd saves in one forward pass of `windows` windows of `length` tokens."""
+    saved = {}
 
     def count(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
-        kept[storage.data_ptr()] = storage.nbytes()  # several tensors may share one
+        saved[storage.data_ptr()] = storage.nbytes()  # several tensors may share one
         return tensor
 
-    ids = torch.zeros((1, length), dtype=torch.int64, device=device)
-    with torch.random.fork_rng([]), torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-        output = model.train().forward(input_ids=ids, token_type_ids=ids, attention_mask=torch.ones_like(ids))
-    del output
-    model.train(training)
-    return sum(size for address, size in kept.items() if address not in weights)
+    ids = torch.zeros((windows, length), dtype=torch.int64, device=next(model.parameters()).device)
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+        output = model.forward(input_ids=ids, token_type_ids=ids, attention_mask=torch.ones_like(ids))
+    del output  # until here every storage had an address of its own
+    return sum(saved.values())
