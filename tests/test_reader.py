@@ -117,12 +117,14 @@ def test_without_a_token_the_answer_is_empty_with_probability_0(reader, question
     assert reader.answer(question, context) == {"text": "", "start": 0, "end": 0, "probability": 0.0}
 
 
+@pytest.mark.fault("any Unicode as question and context")
 def test_lone_surrogates_are_read_and_offsets_kept(reader):
     context = "Ada\ud800 wrote \udfff it."
     answers = reader.answer("Who\udc00?", context, top_k=9)
     assert all(context[answer["start"] : answer["end"]] == answer["text"] for answer in answers)
 
 
+@pytest.mark.fault("extreme length")
 def test_a_question_longer_than_a_window_is_cut_with_a_warning(reader, capsys):
     answer = reader.answer("why " * 10_000, TEXT * 30)
     assert answer["text"]

@@ -167,6 +167,7 @@ def test_a_byte_order_mark_changes_nothing(write, tmp_path):
     assert read_examples(path) == QUESTIONS
 
 
+@pytest.mark.fault("damaged input")
 @pytest.mark.parametrize("write", TEXT_FORMATS)
 @pytest.mark.parametrize("encoding", ["utf-16", "gb18030"])
 def test_another_encoding_than_utf8_is_refused(write, encoding, tmp_path):
@@ -343,6 +344,7 @@ FAULTS = [
 ]
 
 
+@pytest.mark.fault("damaged input")
 @pytest.mark.parametrize("write", [write_list, write_json_lines])
 @pytest.mark.parametrize(("changes", "reason"), FAULTS)
 def test_a_bad_record_is_refused_with_its_id_and_the_reason(write, changes, reason, tmp_path):
@@ -354,6 +356,7 @@ def test_a_bad_record_is_refused_with_its_id_and_the_reason(write, changes, reas
     assert "q2" not in message, "the good record is not blamed"
 
 
+@pytest.mark.fault("damaged input")
 @pytest.mark.parametrize("identifier", [None, float("nan"), 1.5, True, ["a"], {}, "", " "], ids=repr)
 def test_an_id_that_is_neither_text_nor_a_whole_number_is_refused(identifier, tmp_path):
     message = refusal(write_records(tmp_path, QUESTIONS[1], record(id=identifier)))
@@ -361,6 +364,7 @@ def test_an_id_that_is_neither_text_nor_a_whole_number_is_refused(identifier, tm
     assert "`id`" in message
 
 
+@pytest.mark.fault("damaged input")
 @pytest.mark.parametrize("thing", [None, 3, "text", ["a", "b"], [[]], True])
 def test_what_is_no_record_is_one_problem(thing, tmp_path):
     message = refusal(write_records(tmp_path, QUESTIONS[0], thing))
@@ -490,6 +494,7 @@ BAD_FILES = {
 }
 
 
+@pytest.mark.fault("damaged input")
 @pytest.mark.parametrize("name", BAD_FILES)
 def test_a_file_that_holds_no_questions_is_a_user_error_that_names_it(name, tmp_path):
     path = tmp_path / name
@@ -512,6 +517,7 @@ def test_a_folder_that_is_no_saved_dataset_is_a_user_error(name, tmp_path):
     assert "no saved dataset" in refusal(tmp_path / name)
 
 
+@pytest.mark.fault("damaged input")
 @pytest.mark.parametrize("write", [write_dataset, write_dataset_dict])
 def test_a_damaged_saved_dataset_is_a_user_error(write, tmp_path):
     path = write(QUESTIONS, tmp_path)
@@ -532,6 +538,7 @@ def test_a_damaged_saved_dataset_is_a_user_error(write, tmp_path):
     assert read_examples(path, split="validation") == QUESTIONS
 
 
+@pytest.mark.fault("damaged input")
 @pytest.mark.parametrize("write", [*TEXT_FORMATS, write_parquet])
 @given(data=st.data())
 def test_a_file_cut_anywhere_or_with_bytes_changed_is_read_or_refused(write, data, tmp_path_factory):
@@ -563,6 +570,7 @@ JSON = st.recursive(
 )
 
 
+@pytest.mark.fault("damaged input")
 @given(st.lists(st.dictionaries(NAMES, JSON, max_size=7) | JSON, max_size=3), st.booleans())
 def test_any_json_is_read_rightly_or_refused(tmp_path_factory, content, skip_bad):
     folder = tmp_path_factory.mktemp("any")
