@@ -1,5 +1,6 @@
 """Exit codes and output that survives any terminal."""
 
+import os
 import subprocess
 import sys
 
@@ -12,8 +13,9 @@ from utils.console import paint
 def run_main(body: str, **environment) -> subprocess.CompletedProcess:
     code = f"from utils.console import UserError, note, run, warn\ndef main():\n    {body}\nrun(main)"
     return subprocess.run(
-        [sys.executable, "-c", code], check=False, capture_output=True, cwd=PROJECT_ROOT, env=environment
-    )
+        [sys.executable, "-c", code],
+        check=False, capture_output=True, cwd=PROJECT_ROOT, env=os.environ | environment,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
