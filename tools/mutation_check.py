@@ -99,7 +99,7 @@ def ways_to_break(node: ast.AST) -> Iterator[tuple[ast.AST, str]]:
             yield node, changed(node, args=node.args[:-1])
         case ast.Assign() | ast.AnnAssign() if not isinstance(node.value, ast.Constant | None):
             yield node.value, "None"
-        case ast.Return() if node.value:
+        case ast.Return() if node.value and ast.unparse(node.value) not in ("None", "False"):
             yield node, "return None"
         case ast.Expr() | ast.AugAssign() | ast.Raise() | ast.Delete():
             yield node, "pass"
