@@ -35,6 +35,17 @@ def test_exit_codes(body, code, said):
     assert (b"Traceback" in done.stderr) == (code == 1)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="a closed pipe reads as another error there")
+def test_a_reader_that_has_seen_enough_is_no_error():
+    code = "from utils.console import run\ndef main():\n    for i in range(10**6): print(i)\nrun(main)"
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", code], cwd=PROJECT_ROOT, **pipes) as process:
+        assert process.stdout.readline() == b"0\n"
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
+
+
 @pytest.mark.parametrize("encoding", ["gbk", "ascii", "cp1252", "utf-8"])
 def test_text_that_the_console_lacks_is_shown_escaped(encoding):
     done = run_main(r"print('caf\u00e9 \u6a21\u578b \U0001f600'); warn('\u6a21\u578b')", PYTHONIOENCODING=encoding)
