@@ -144,7 +144,8 @@ def project(tmp_path):
 def test_a_mutant_is_judged_by_the_first_test_that_fails_and_taken_back(project, body, found):
     before = (project / "utils" / "adds.py").read_bytes()
     source = f"def add(a, b):\n    {body}\n"
-    assert mutation_check.noticed_by(project, {"file": "utils/adds.py", "source": source}) == found
+    names = ["tests/test_a.py", "tests/test_sums.py"]
+    assert mutation_check.noticed_by(project, {"file": "utils/adds.py", "source": source}, names) == found
     assert (project / "utils" / "adds.py").read_bytes() == before
 
 
@@ -161,15 +162,17 @@ def test_a_test_that_fails_without_the_mutant_too_notices_nothing(project):
     (project / "tests" / "test_a.py").write_text("def test_nothing():\n    assert False\n", encoding="utf-8")
     mutant = {"file": "utils/adds.py", "source": "def add(a, b):\n    return a - b\n"}
     with pytest.raises(SystemExit, match=r"test_a\.py::test_nothing: fails without any mutant"):
-        mutation_check.noticed_by(project, mutant)
+        mutation_check.noticed_by(project, mutant, ["tests/test_a.py"])
 
 
 def test_the_modules_own_tests_come_first_and_then_those_that_name_it():
-    names = mutation_check.test_files(PROJECT_ROOT, "metrics")
-    assert names[0] == "tests/test_metrics.py"
-    assert len(set(names)) == len(list((PROJECT_ROOT / "tests").glob("test_*.py")))
-    names = mutation_check.test_files(PROJECT_ROOT, "fetch")
-    assert "utils.fetch" in (PROJECT_ROOT / names[0]).read_text(encoding="utf-8")
+    close, others = mutation_check.test_files(PROJECT_ROOT, "metrics")
+    assert close == ["tests/test_metrics.py"]
+    assert len(set(close + others)) == len(close + others) == len(list((PROJECT_ROOT / "tests").glob("test_*.py")))
+    named = ["utils.metrics" in (PROJECT_ROOT / name).read_text(encoding="utf-8") for name in others]
+    assert named == sorted(named, reverse=True)
+    close, _ = mutation_check.test_files(PROJECT_ROOT, "fetch")  # has no file of its own name
+    assert "tests/test_download.py" in close
 
 
 def test_the_table_names_what_was_missed_between_its_markers_only(tmp_path):

@@ -4,7 +4,7 @@
     python tools/mutation_check.py --list             # only show them
     python tools/mutation_check.py --go_on            # run only what was missed, or is not in the list yet
 
-The tests run in a copy of the project: those of the broken module first, then the others, up to the first that fails.
+The tests run in a copy of the project, up to the first that fails: those of the broken module, and then all the others.
 Writes tests/mutations.json and the table in docs/RESULTS.md. The same sources give the same list, and as lines are
 ranked by a hash of seed, file and text, a change elsewhere moves none of them.
 """
@@ -154,14 +154,17 @@ def draw(sources: dict[str, str], count: int) -> list[dict]:
     return mutants
 
 
-def test_files(root: Path, module: str) -> list[str]:
-    """All files of tests: the module's own, then those that name it, then the others; the short ones first."""
+def test_files(root: Path, module: str) -> tuple[list[str], list[str]]:
+    """The files of tests that are closest to a module, and the others: its own, or else those that name it; and, of the
+    others, those that name it before those that don't, short ones before long ones."""
 
     def order(path: Path) -> tuple:
         names_it = re.search(rf"utils\.{module}\b|from utils import .*\b{module}\b", path.read_text(encoding="utf-8"))
         return path.stem != f"test_{module}", not names_it, path.stat().st_size
 
-    return [f"tests/{path.name}" for path in sorted((root / "tests").glob("test_*.py"), key=order)]
+    ranked = sorted((order(path), f"tests/{path.name}") for path in (root / "tests").glob("test_*.py"))
+    close = [name for place, name in ranked if place[:2] == ranked[0][0][:2]]
+    return close, [name for _, name in ranked if name not in close]
 
 
 def first_failure(root: Path, *arguments: str) -> str | None:
@@ -182,13 +185,13 @@ def first_failure(root: Path, *arguments: str) -> str | None:
     return failed[1] if failed else f"{arguments[-1]} (does not load)"
 
 
-def noticed_by(root: Path, mutant: dict) -> str | None:
-    """The first test that fails with the mutant in the project at `root`, and passes without it; None: missed."""
+def noticed_by(root: Path, mutant: dict, names: list[str]) -> str | None:
+    """The first test of the files `names` that fails with the mutant in the project at `root`, and passes without it;
+    None where it is missed."""
     path = root / mutant["file"]
     right = path.read_bytes()
     try:
         path.write_text(mutant["source"], encoding="utf-8")
-        names = test_files(root, path.stem)
         found = next(filter(None, (first_failure(root, name) for name in names)), None)
     finally:
         path.write_bytes(right)
@@ -231,25 +234,26 @@ def main() -> None:
     known = {(m["file"], m["original"], m["mutant"]): m for m in earlier}
     files = sorted((PROJECT_ROOT / "utils").glob("*.py"))
     mutants = draw({path.relative_to(PROJECT_ROOT).as_posix(): path.read_text("utf-8") for path in files}, COUNT)
+    for m in mutants:
+        before = known.get((m["file"], m["original"], m["mutant"]), {})
+        m |= {"noticed_by": before.get("noticed_by"), "missed_at_first": before.get("missed_at_first", False)}
+        print(f"{m['file']}:{m['line']}  {m['original']}  ->  {m['mutant']}\n    {m['noticed_by'] or ''}")
+    if args.list:
+        return
     with tempfile.TemporaryDirectory() as folder:
         copy_project(root := Path(folder) / "project")
-        for number, mutant in enumerate(mutants, 1):
-            print(
-                f"{number:2} {mutant['file']}:{mutant['line']}  {mutant['original']}  ->  {mutant['mutant']}",
-                flush=True,
-            )
-            if args.list:
-                continue
-            before = known.get((mutant["file"], mutant["original"], mutant["mutant"]), {})
-            found = before.get("noticed_by") or noticed_by(root, mutant)
-            mutant |= {"noticed_by": found, "missed_at_first": before.get("missed_at_first", found is None)}
-            del mutant["source"]
-            print(f"   {found or 'MISSED'}", flush=True)
-            done = json.dumps(mutants[:number], indent=1, ensure_ascii=False)
-            results.write_text(done + "\n", encoding="utf-8")  # now: --go_on takes up an interrupted run
-    if not args.list:
-        write_table(PROJECT_ROOT / "docs" / "RESULTS.md", mutants)
-        print(f"noticed {sum(bool(m['noticed_by']) for m in mutants)} of {len(mutants)}")
+        # all of them through the tests that are close, before the few that survive go through all the others
+        for far in (0, 1):
+            for m in mutants:
+                if m["noticed_by"] is None:
+                    m["noticed_by"] = noticed_by(root, m, test_files(root, Path(m["file"]).stem)[far])
+                    m["missed_at_first"] |= far == 1 and m["noticed_by"] is None
+                    print(f"{m['file']}:{m['line']}  {m['noticed_by'] or ('not yet', 'MISSED')[far]}", flush=True)
+                    # at once: --go_on takes up an interrupted run
+                    kept = [{name: value for name, value in m.items() if name != "source"} for m in mutants]
+                    results.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_table(PROJECT_ROOT / "docs" / "RESULTS.md", mutants)
+    print(f"noticed {sum(bool(m['noticed_by']) for m in mutants)} of {len(mutants)}")
 
 
 if __name__ == "__main__":
