@@ -155,14 +155,15 @@ def draw(sources: dict[str, str], count: int) -> list[dict]:
 
 
 def test_files(root: Path, module: str) -> tuple[list[str], list[str]]:
-    """The files of tests that are closest to a module, and the others: its own, or else those that name it; and, of the
-    others, those that name it before those that don't, short ones before long ones."""
+    """The files of tests that are closest to a module: its own, or else those that name it; and all others but our own,
+    those that name it before those that don't, short ones before long ones."""
 
     def order(path: Path) -> tuple:
         names_it = re.search(rf"utils\.{module}\b|from utils import .*\b{module}\b", path.read_text(encoding="utf-8"))
         return path.stem != f"test_{module}", not names_it, path.stat().st_size
 
-    ranked = sorted((order(path), f"tests/{path.name}") for path in (root / "tests").glob("test_*.py"))
+    paths = (path for path in (root / "tests").glob("test_*.py") if path.stem != f"test_{Path(__file__).stem}")
+    ranked = sorted((order(path), f"tests/{path.name}") for path in paths)
     close = [name for place, name in ranked if place[:2] == ranked[0][0][:2]]
     return close, [name for _, name in ranked if name not in close]
 
@@ -182,7 +183,7 @@ def first_failure(root: Path, *arguments: str) -> str | None:
     if process.returncode in (0, 5):  # 5: no test was chosen
         return None
     failed = re.search(r"^(tests/.+?::.+) (?:FAILED|ERROR) +\[", output, re.MULTILINE)
-    return failed[1] if failed else f"{arguments[-1]} (does not load)"
+    return failed[1] if failed else f"{arguments[-1]} (exit code {process.returncode})"
 
 
 def noticed_by(root: Path, mutant: dict, names: list[str]) -> str | None:
