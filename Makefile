@@ -2,6 +2,8 @@
 # make test         environment, then the whole test suite
 # make torture      every fault that the tests try on purpose, counted
 # make audit        known vulnerabilities of everything that is installed, asked of pypi.org
+# make coverage     line coverage by the test suite, the processes that it starts counted too
+# make mutation     lines of utils/ broken one at a time: do the tests notice? An hour or more
 # make bench        both sides' environments, then every comparison and its table
 # Windows: the plain commands stand in README.md.
 
@@ -9,7 +11,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: quickstart test torture test-compat lint format audit bench clean
+.PHONY: quickstart test torture coverage mutation test-compat lint format audit bench clean
 
 quickstart: $(VENV)/.user
 	$(RUN) train.py --sample --overwrite_output_dir
@@ -23,6 +25,13 @@ test: $(VENV)/.dev
 # every fault that is tried on purpose, the long tests too; the table goes into docs/RESULTS.md
 torture: $(VENV)/.dev
 	$(RUN) -m pytest -m "torture or fault" --faults_table docs/RESULTS.md
+
+coverage: $(VENV)/.dev
+	$(RUN) tools/line_coverage.py
+
+# by hand, after larger changes; the list goes into tests/mutations.json, the table into docs/RESULTS.md
+mutation: $(VENV)/.dev
+	$(RUN) tools/mutation_check.py
 
 # the same suite under the last transformers before version 5
 test-compat: .venv-compat/.dev

@@ -2,14 +2,18 @@
 
 import shutil
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
 import pytest
+from safetensors.torch import load_file, save_file
 from scripts import PROJECT_ROOT, assert_refused, run_script
 
-from utils.backends import ONNX_FILES, ONNX_MANIFEST, OnnxBackend, TorchBackend
+from utils import backends
+from utils.backends import ONNX_FILES, ONNX_MANIFEST, OnnxBackend, TorchBackend, load_encoder, onnx_is_wanted
 from utils.console import UserError
+from utils.manifest import write_manifest
 from utils.reader import Reader
 from utils.windows import prepare_validation_features
 
@@ -120,6 +124,67 @@ def test_what_cannot_be_had_is_refused(exported, tiny_model, copy):
         Reader(exported, "cpu", "bf16", backend="onnx")
     (copy / ONNX_MANIFEST).unlink()
     assert isinstance(Reader(copy, "cpu").backend, TorchBackend)
+
+
+@pytest.mark.parametrize(
+    ("device", "gpu", "wanted"),
+    [("cpu", True, True), ("auto", False, True), ("auto", True, False), ("cuda", True, False)],
+)
+def test_auto_leaves_onnx_where_a_gpu_is_asked_for_or_may_be_there(exported, monkeypatch, device, gpu, wanted):
+    monkeypatch.setattr(backends.shutil, "which", lambda name: "/usr/bin/nvidia-smi" if gpu else None)
+    monkeypatch.setattr(backends, "sys", SimpleNamespace(platform="linux"))
+    assert onnx_is_wanted(exported, device, "auto") is wanted
+
+
+def test_apples_processors_have_a_gpu(monkeypatch):
+    monkeypatch.setattr(backends.shutil, "which", lambda name: None)
+    monkeypatch.setattr(backends, "sys", SimpleNamespace(platform="darwin"))
+    assert backends.may_have_gpu()
+    monkeypatch.setattr(backends, "sys", SimpleNamespace(platform="linux"))
+    assert not backends.may_have_gpu()
+
+
+def test_only_the_precisions_that_were_exported_are_taken(copy):
+    (copy / ONNX_FILES["int8"]).unlink()
+    write_manifest(copy, "here", None, paths=[copy / ONNX_FILES["no"]], name=ONNX_MANIFEST)
+    assert Reader(copy, "cpu").backend.precision == "no"
+    with pytest.raises(UserError, match=rf"no {ONNX_FILES['int8']}.*export_onnx"):
+        Reader(copy, "cpu", "int8", backend="onnx")
+
+
+def test_without_onnxruntime_the_message_says_what_to_install(exported, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(UserError, match=r"onnxruntime is not installed.*pip install"):
+        Reader(exported, "cpu")
+
+
+def test_an_exported_file_that_can_not_be_loaded_is_refused(tmp_path):
+    (tmp_path / "model.onnx").write_bytes(b"no model")
+    with pytest.raises(UserError, match=r"model\.onnx can't be loaded.*export_onnx"):
+        OnnxBackend(tmp_path / "model.onnx", "no")
+
+
+def test_backends_tell_where_they_compute_and_the_memory_it_took(exported):
+    for backend, name in (("onnx", "ONNX Runtime"), ("torch", "threads")):
+        reader = Reader(exported, "cpu", "no", backend=backend)
+        assert reader.backend.describe().startswith("CPU (")
+        assert name in reader.backend.describe()
+        assert 50e6 < reader.backend.peak_memory() < 1e12
+        assert reader.backend.batch_size == 16
+
+
+def test_a_model_that_lacks_inner_weights_is_refused_and_one_without_its_output_layer_is_trainable(
+    tiny_model, tmp_path
+):
+    folder = shutil.copytree(tiny_model, tmp_path / "model")
+    weights = load_file(folder / "model.safetensors")
+    inner = next(name for name in weights if "attention" in name)
+    save_file({n: t for n, t in weights.items() if n != inner}, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UserError, match=f"lacks 1 of its weights, among them {inner}.*the remedy"):
+        load_encoder(folder, "the remedy")
+    outer = {n: t for n, t in weights.items() if not n.startswith("qa_outputs.")}
+    save_file(outer, folder / "model.safetensors", {"format": "pt"})
+    assert load_encoder(folder, "the remedy")[1] == ["qa_outputs.bias", "qa_outputs.weight"]
 
 
 def test_a_model_that_changes_answers_is_refused_and_removed(tiny_model, tmp_path, monkeypatch):

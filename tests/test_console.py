@@ -1,5 +1,6 @@
 """Exit codes and output that survives any terminal."""
 
+import os
 import subprocess
 import sys
 
@@ -12,8 +13,9 @@ from utils.console import paint
 def run_main(body: str, **environment) -> subprocess.CompletedProcess:
     code = f"from utils.console import UserError, note, run, warn\ndef main():\n    {body}\nrun(main)"
     return subprocess.run(
-        [sys.executable, "-c", code], check=False, capture_output=True, cwd=PROJECT_ROOT, env=environment
-    )
+        [sys.executable, "-c", code],
+        check=False, capture_output=True, cwd=PROJECT_ROOT, env=os.environ | environment,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -31,6 +33,17 @@ def test_exit_codes(body, code, said):
     assert done.returncode == code
     assert said in done.stderr
     assert (b"Traceback" in done.stderr) == (code == 1)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a closed pipe reads as another error there")
+def test_a_reader_that_has_seen_enough_is_no_error():
+    code = "from utils.console import run\ndef main():\n    for i in range(10**6): print(i)\nrun(main)"
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", code], cwd=PROJECT_ROOT, **pipes) as process:
+        assert process.stdout.readline() == b"0\n"
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
 
 
 @pytest.mark.parametrize("encoding", ["gbk", "ascii", "cp1252", "utf-8"])

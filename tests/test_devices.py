@@ -2,15 +2,16 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from utils import devices
+from utils import devices, memory
 from utils.console import PROJECT_ROOT, UserError
 
-CPU = torch.device("cpu")
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 NO_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
 
 
@@ -39,6 +40,23 @@ def test_a_device_that_is_not_there_is_refused(name):
         devices.choose_device(name)
 
 
+@pytest.mark.parametrize(("cuda", "mps", "taken"), [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")])
+def test_auto_takes_a_cuda_card_then_apples_gpu_then_the_cpu(monkeypatch, cuda, mps, taken):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: int(cuda))
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    assert devices.choose_device("auto") == torch.device(taken)
+
+
+@pytest.mark.parametrize(("build", "mend"), [("13.0", "nvidia-smi"), (None, "pip install torch")])
+def test_a_second_card_where_there_is_one_is_refused(monkeypatch, build, mend):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.version, "cuda", build)
+    assert devices.choose_device("cuda:0") == torch.device("cuda:0")
+    with pytest.raises(UserError, match=f"cuda:1: .* sees 1 GPUs.*{mend}"):
+        devices.choose_device("cuda:1")
+
+
 def test_fp16_needs_a_gpu():
     with pytest.raises(UserError, match="fp16 needs a CUDA GPU"):
         devices.choose_precision("fp16", CPU)
@@ -51,7 +69,64 @@ def test_auto_takes_bf16_exactly_where_the_device_computes_in_it(monkeypatch, ha
     assert devices.choose_precision("no", CPU) == "no"
 
 
-@pytest.mark.parametrize(("precision", "dtype"), [("no", torch.float32), ("bf16", torch.bfloat16)])
+@pytest.mark.parametrize(("capability", "has"), [((7, 5), False), ((8, 0), True), ((12, 0), True)])
+def test_a_card_computes_in_bf16_from_ampere_on(monkeypatch, capability, has):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert devices.choose_precision("auto", CUDA) == ("bf16" if has else "no")
+    assert devices.choose_precision("fp16", CUDA) == "fp16"
+    if has:
+        assert devices.choose_precision("bf16", CUDA) == "bf16"
+    else:
+        with pytest.raises(UserError, match="Ampere"):
+            devices.choose_precision("bf16", CUDA)
+
+
+def test_apples_gpu_computes_in_fp32_unless_asked():
+    assert devices.choose_precision("auto", torch.device("mps")) == "no"
+    assert devices.choose_precision("bf16", torch.device("mps")) == "bf16"
+
+
+def test_attention_is_plain_only_on_a_cpu_in_bf16():
+    taken = {(d, p): devices.choose_attention(torch.device(d), p) for d in ("cpu", "cuda") for p in ("no", "bf16")}
+    assert [place for place, attention in taken.items() if attention == "eager"] == [("cpu", "bf16")]
+    assert set(taken.values()) == {"eager", None}
+
+
+@pytest.mark.parametrize(
+    ("platform", "compiler", "triton"),
+    [("linux", "g\\+\\+", "triton"), ("darwin", "clang\\+\\+", "triton"), ("win32", "cl", "triton-windows")],
+)
+def test_what_compiling_lacks_is_called_by_the_name_it_has_on_the_system(monkeypatch, platform, compiler, triton):
+    monkeypatch.setattr(devices, "sys", SimpleNamespace(platform=platform))
+    monkeypatch.setattr(devices.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(devices.shutil, "which", lambda name: None)
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(UserError, match=f"and {compiler} is not found"):
+        devices.require_compiler(CPU)
+    monkeypatch.setenv("CXX", "mine")
+    with pytest.raises(UserError, match="and mine is not found"):
+        devices.require_compiler(CPU)
+    monkeypatch.setattr(devices.shutil, "which", lambda name: f"/usr/bin/{name}")
+    with pytest.raises(UserError, match=f"pip install {triton},"):
+        devices.require_compiler(CUDA)
+
+
+def test_a_compiler_that_fails_is_told_in_one_line_before_the_training(monkeypatch):
+    def fails(function):
+        def compiled(*_):
+            raise RuntimeError("cc1plus: no such header\nand forty lines more")
+
+        return compiled
+
+    monkeypatch.setattr(devices.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(torch, "compile", fails)
+    with pytest.raises(UserError, match=r"does not work here: cc1plus: no such header\. Leave it out"):
+        devices.require_compiler(CPU)
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype"), [("no", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)]
+)
 def test_autocast_computes_in_the_precision_asked_for(precision, dtype):
     with devices.autocast(CPU, precision):
         assert (torch.ones(4, 4) @ torch.ones(4, 4)).dtype == dtype
@@ -60,6 +135,30 @@ def test_autocast_computes_in_the_precision_asked_for(precision, dtype):
 def test_memory_is_counted_in_bytes_and_the_peak_is_not_below_what_is_used():
     used, peak = devices.used_memory(CPU), devices.used_memory(CPU, peak=True)
     assert 50e6 < used <= peak * 1.01 < 1e12
+
+
+def test_a_card_is_described_and_counted_by_its_own_memory(monkeypatch):
+    card = SimpleNamespace(name="A Card", total_memory=4 * 2**30)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: card)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 3)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 5)
+    assert devices.describe(CUDA) == "A Card, 4.0 GiB"
+    assert (devices.used_memory(CUDA), devices.used_memory(CUDA, peak=True)) == (3, 5)
+    assert devices.describe(torch.device("mps")) == "Apple GPU"
+    assert f"{torch.get_num_threads()} threads" in devices.describe(CPU)
+
+
+def test_windows_and_macos_tell_the_peak_in_their_own_ways(monkeypatch):
+    told = SimpleNamespace(rss=3, peak_wset=7)
+    monkeypatch.setattr("psutil.Process", lambda: SimpleNamespace(memory_info=lambda: told))
+    with monkeypatch.context() as on_windows:
+        on_windows.setattr(memory, "os", SimpleNamespace(name="nt"))
+        assert (memory.process_memory(), memory.process_memory(peak=True)) == (3, 7)
+    resource = SimpleNamespace(RUSAGE_SELF=0, getrusage=lambda who: SimpleNamespace(ru_maxrss=9))
+    monkeypatch.setattr(memory, "os", SimpleNamespace(name="posix"))
+    monkeypatch.setattr(memory, "sys", SimpleNamespace(platform="darwin"))
+    monkeypatch.setitem(sys.modules, "resource", resource)
+    assert (memory.process_memory(), memory.process_memory(peak=True)) == (3, 9)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="how Linux counts")

@@ -6,6 +6,9 @@ from pathlib import Path
 import pytest
 from scripts import PROJECT_ROOT, assert_refused, run_script
 
+from utils import offline
+from utils.manifest import write_manifest
+from utils.offline import sample_model
 from utils.squad import read_examples
 
 DEV = PROJECT_ROOT / "data" / "sample" / "dev.json"
@@ -106,8 +109,43 @@ def test_an_encoder_that_was_never_trained_to_answer_is_refused(tiny_encoder, tm
 
 
 def test_bad_flags_are_reported_together():
-    done = run_script("evaluate.py", "--max_samples", 0, "--batch_size", "-3", code=2)
-    assert_refused(done, "--max_samples", "--batch_size")
+    done = run_script("evaluate.py", "--max_samples", 0, "--batch_size", "-3", "--show_examples", "-1", code=2)
+    assert_refused(done, "--max_samples", "--batch_size", "--show_examples")
+
+
+def test_the_sample_needs_no_other_flag_and_flags_that_were_given_win(tmp_path):
+    done = run_script("evaluate.py", "--sample", "--max_samples", 2, "--output_dir", tmp_path)
+    assert "on 2 questions" in done.stdout
+    assert read(tmp_path / "metrics.json")["eval_file"] == str(DEV)
+    assert read(tmp_path / "metrics.json")["settings"]["model_dir"] == str(sample_model())
+
+
+def test_the_sample_model_is_the_one_trained_here_where_there_is_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(offline, "OUTPUT_DIR", tmp_path)
+    assert sample_model() == offline.SAMPLE_MODEL_DIR
+    (tmp_path / "sample" / "final_model").mkdir(parents=True)
+    assert sample_model() == tmp_path / "sample" / "final_model"
+
+
+def test_questions_that_were_damaged_after_the_download_are_not_scored(tmp_path):
+    questions = tmp_path / "squad"
+    questions.mkdir()
+    (questions / "dev.json").write_bytes(DEV.read_bytes())
+    write_manifest(questions, "here", None)
+    gold = tmp_path / "gold.json"
+    gold.write_text(json.dumps({e["id"]: e["answers"]["text"][0] for e in read_examples(DEV)}), encoding="utf-8")
+    flags = ("--predictions", gold, "--eval_file", questions)
+    with (questions / "dev.json").open("ab") as file:
+        file.write(b" ")
+    assert_refused(run_script("evaluate.py", *flags, code=2), "dev.json", "is damaged", "python download_data.py")
+
+
+def test_an_output_folder_that_can_not_be_made_is_refused(tiny_model, tmp_path):
+    (tmp_path / "taken").write_text("a file", encoding="utf-8")
+    done = run_script("evaluate.py", "--model_dir", tiny_model, "--eval_file", DEV, "--max_samples", 1, "--output_dir",
+                      tmp_path / "taken", code=2)  # fmt: skip
+    assert_refused(done, "taken can't be written", "--output_dir")
+    assert (tmp_path / "taken").read_text(encoding="utf-8") == "a file"
 
 
 def test_help_shows_every_default():

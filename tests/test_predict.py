@@ -1,5 +1,6 @@
 """predict.py: answers for people and for programs, from any text, in any console."""
 
+import importlib.util
 import json
 
 import pytest
@@ -66,6 +67,22 @@ def test_interactive_leaves_quietly_at_the_end_of_input(tiny_model, typed):
 
 def test_a_model_that_is_missing_says_what_to_run(tmp_path):
     assert_refused(run_script("predict.py", "demo", "--model_dir", tmp_path / "none", code=2), "python train.py")
+
+
+@pytest.mark.parametrize("sample", [False, True])
+def test_what_was_trained_here_is_asked_before_the_bundled_model(tmp_path, monkeypatch, capsys, sample):
+    spec = importlib.util.spec_from_file_location("predict_script", PROJECT_ROOT / "predict.py")
+    predict = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(predict)
+    monkeypatch.setattr(predict, "OUTPUT_DIR", tmp_path)
+    monkeypatch.setattr(predict, "TRAINED_MODEL", tmp_path / "final_model")
+    args = predict.parse_args(["--sample"] if sample else [])
+    assert predict.choose_model(args) == predict.SAMPLE_MODEL_DIR
+    assert ("bundled sample model" in capsys.readouterr().err) is not sample  # --sample asked for it
+    trained = tmp_path / "sample" / "final_model" if sample else tmp_path / "final_model"
+    trained.mkdir(parents=True)
+    assert predict.choose_model(args) == trained
+    assert predict.choose_model(predict.parse_args(["--model_dir", str(tmp_path)])) == tmp_path
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import argparse
 import json
 import math
+import re
 import shutil
 import signal
 import subprocess
@@ -491,6 +492,44 @@ def test_a_preset_sets_defaults_and_flags_win():
     assert train_script.parse_args(["--bf16"]).mixed_precision == "bf16"
 
 
+@pytest.mark.parametrize(
+    ("flag", "values"),
+    [
+        ("--max_steps", ["0", "-2"]), ("--learning_rate", ["0", "inf", "nan"]), ("--adam_epsilon", ["0"]),
+        ("--weight_decay", ["-0.1", "inf"]), ("--max_grad_norm", ["-1", "nan"]), ("--warmup_ratio", ["-0.1", "1.1"]),
+        ("--seed", ["-1", str(2**63)]), ("--save_steps", ["0"]), ("--save_total_limit", ["0"]),
+        ("--logging_steps", ["0"]), ("--max_train_samples", ["0"]), ("--max_eval_samples", ["0"]),
+        ("--max_answer_length", ["0"]), ("--gradient_accumulation_steps", ["0"]), ("--max_length", ["15"]),
+        ("--doc_stride", ["-1"]), ("--per_device_eval_batch_size", ["0"]),
+    ],
+)  # fmt: skip
+def test_every_bound_of_a_setting_is_checked_by_name(flag, values):
+    for value in values:
+        with pytest.raises(UserError, match=rf"{flag} (is )?{re.escape(value)}"):
+            train_script.parse_args([flag, value])
+
+
+def test_the_least_and_the_most_that_a_setting_may_be_pass():
+    least = ("--max_steps", "1", "--weight_decay", "0", "--max_grad_norm", "0", "--warmup_ratio", "0", "--seed", "0",
+             "--max_length", "16", "--doc_stride", "0", "--max_train_samples", "1", "--save_steps", "1")  # fmt: skip
+    assert train_script.parse_args(least).max_steps == 1
+    assert train_script.parse_args(["--warmup_ratio", "1", "--seed", str(2**63 - 1)]).warmup_ratio == 1
+
+
+def test_resuming_and_overwriting_exclude_each_other(trained):
+    with pytest.raises(UserError, match="--resume and --overwrite_output_dir exclude each other"):
+        train_script.parse_args(["--output_dir", str(trained), "--resume", "--overwrite_output_dir"])
+
+
+def test_the_sample_sets_its_files_and_flags_win(tmp_path):
+    args = train_script.parse_args(["--sample"])
+    assert (args.train_file, args.eval_file) == (TRAIN, DEV)
+    assert args.output_dir == PROJECT_ROOT / "output" / "sample"
+    assert args.model_dir == PROJECT_ROOT / "models" / "sample"
+    args = train_script.parse_args(["--sample", "--output_dir", str(tmp_path)])
+    assert (args.train_file, args.output_dir) == (TRAIN, tmp_path)
+
+
 def test_all_bad_settings_are_reported_at_once(tmp_path):
     done = run_script(
         "train.py", "--learning_rate", "-1", "--num_train_epochs", 0, "--doc_stride", 400, "--warmup_ratio", 2,
@@ -527,6 +566,19 @@ def test_resuming_with_other_settings_is_refused(trained, tmp_path):
     shutil.copytree(trained / "checkpoint-3", tmp_path / "checkpoint-3")
     done = run_script("train.py", "--output_dir", tmp_path, "--resume", "--learning_rate", "5e-4", code=2)
     assert_refused(done, "--learning_rate 0.0005 (was 0.001)")
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--gradient_accumulation_steps", 4), "effective_batch 16 (was 8)"),
+        (("--eval_file", TRAIN), f"--eval_file {TRAIN} (was {DEV})"),
+    ],
+    ids=["steps", "questions"],
+)
+def test_resuming_with_other_steps_or_other_questions_is_refused(trained, tmp_path, flags, words):
+    shutil.copytree(trained / "checkpoint-3", tmp_path / "checkpoint-3")
+    assert_refused(run_script("train.py", "--output_dir", tmp_path, "--resume", *flags, code=2), words)
 
 
 def test_resuming_nothing_is_refused(tmp_path):
