@@ -175,18 +175,9 @@ def test_a_test_that_leaves_this_machine_fails(address):
 def test_swallowing_the_error_does_not_help(tmp_path):
     test = "import socket\ndef test():\n    try:\n        socket.create_connection(('192.0.2.1', 9), timeout=1)\n"
     (tmp_path / "test_swallows.py").write_text(f"{test}    except Exception:\n        pass\n", encoding="utf-8")
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "network_guard",
-        "-p",
-        "no:cacheprovider",
-        "test_swallows.py",
-    ]
-    done = run(["env", "-C", tmp_path, f"PYTHONPATH={PROJECT_ROOT / 'tests'}", *command], None)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "network_guard", "-p", "no:cacheprovider"]
+    guarded = os.environ | {"PYTHONPATH": str(PROJECT_ROOT / "tests")}
+    done = run([*command, tmp_path / "test_swallows.py"], guarded)
     assert done.returncode == 1, done.stdout
     assert "this test tried to reach another machine" in done.stdout
 
