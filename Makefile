@@ -24,7 +24,7 @@ test: $(VENV)/.dev
 
 # every fault that is tried on purpose, the long tests too; the table goes into docs/RESULTS.md
 torture: $(VENV)/.dev
-	$(RUN) -m pytest -m "torture or fault" --faults_table docs/RESULTS.md
+	$(RUN) -m pytest -m "torture or fault" --faults_table=docs/RESULTS.md
 
 coverage: $(VENV)/.dev
 	$(RUN) tools/line_coverage.py
