@@ -14,7 +14,7 @@ from utils.squad import read_examples
 
 sys.path.insert(0, str(PROJECT_ROOT / "tools"))
 import export_onnx
-from quantization import Products, calibrate, to_int8, with_biases_inside, without_identities
+from quantization import Products, calibrate, to_int8, without_identities
 
 TEXTS = read_examples(SAMPLE_DATA_DIR / "train.json")[:4]
 
@@ -51,17 +51,6 @@ def test_every_use_of_a_weight_has_its_own(model):
     assert "Identity" in operators(model)
     assert "Identity" not in operators(own)
     np.testing.assert_array_equal(logits(own), logits(model))
-
-
-def test_biases_inside_their_products_change_nothing_but_rounding(model):
-    own = without_identities(copy_of(model))
-    before = logits(own)
-    fused = with_biases_inside(own)
-    products = Products(own)
-    assert operators(fused).count("Gemm") == sum(len(nodes) for nodes in products.by_input.values())
-    assert not Products(fused).by_input  # none is left without
-    np.testing.assert_allclose(logits(fused), before, atol=1e-5 * np.ptp(before))
-    np.testing.assert_array_equal(logits(own), before)  # a copy was made
 
 
 def test_evening_out_channels_in_the_layer_before_changes_nothing_but_rounding(model, tiny_model):

@@ -26,7 +26,7 @@ go_offline()
 import numpy as np
 import onnx
 import torch
-from quantization import calibrate, to_int8, with_biases_inside, without_identities
+from quantization import calibrate, to_int8, without_identities
 from tqdm.auto import tqdm
 
 from utils import console
@@ -132,7 +132,6 @@ def main(argv: list[str] | None = None) -> None:
     try:
         export_fp32(args.model_dir, fp32)
         model = without_identities(onnx.load(fp32))
-        onnx.save(with_biases_inside(model), fp32)
         reader = Reader(args.model_dir, backend=OnnxBackend(fp32, "no"))
         for precision, name in sorted(ONNX_FILES.items(), reverse=True):  # fp32 first
             partial = args.model_dir / f"{name}.partial"

@@ -1,5 +1,4 @@
-"""What makes an exported model fast: products in 8-bit integers with next to nothing lost, and in fp32 products that
-add their bias themselves. For tools/export_onnx.py.
+"""A model's products in 8-bit integers, and next to nothing lost by it: for tools/export_onnx.py.
 
 A few channels, and in some layers a few tokens, are many times larger than all others, and one scale for all would
 leave these no more than a handful of steps (-5 points of F1 on MiniLM). So the channels share their range with the
@@ -221,52 +220,3 @@ def to_int8(model: onnx.ModelProto, calibrations: dict[str, Calibration]) -> onn
     graph.initializer.extend([*kept, *constants.values()])
     quantized.opset_import.append(helper.make_opsetid("com.microsoft", 1))
     return quantized
-
-
-def with_biases_inside(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with a Gemm for every product and its bias, which ONNX Runtime computes in one pass, a Relu behind it
-    too. A Gemm has two dimensions: the tokens of all windows in one row, reshaped around it, which copies nothing."""
-    fused = onnx.ModelProto()
-    fused.CopyFrom(model)
-    graph, products = fused.graph, Products(fused)
-    biases = {node.name: products.bias_of(node) for group in products.by_input.values() for node in group}
-    constants, nodes, done, flat = {}, [], set(), {}
-
-    def add(operator: str, inputs: list[str], output: str, **attributes) -> str:
-        nodes.append(helper.make_node(operator, inputs, [output], name=output, **attributes))
-        return output
-
-    def constant(name: str, value: list[int]) -> str:
-        constants[name] = numpy_helper.from_array(np.array(value, dtype=np.int64), name)
-        return name
-
-    shape = add("Shape", ["input_ids"], "rows_shape")  # (windows, tokens)
-    shapes = {}
-    for node in graph.node:
-        if node.name in done:
-            continue
-        if not biases.get(node.name):
-            nodes.append(node)
-            continue
-        (x, weight), (bias_node, bias) = node.input, biases[node.name]
-        inputs, outputs = products.weights[weight].dims
-        if x not in flat:
-            flat[x] = add("Reshape", [x, constant(f"row_of_{inputs}", [-1, inputs])], f"{x}_row")
-        y = bias_node.output[0]
-        row = add("Gemm", [flat[x], weight, bias], f"{y}_row")
-        reader, *others = products.readers[y]
-        if not others and getattr(reader, "op_type", "") == "Relu":
-            done.add(reader.name)
-            y = reader.output[0]
-            row = add("Relu", [row], f"{y}_row")
-        flat[y] = row
-        if outputs not in shapes:
-            shapes[outputs] = add(
-                "Concat", [shape, constant(f"channels_{outputs}", [outputs])], f"shape_{outputs}", axis=0
-            )
-        add("Reshape", [row, shapes[outputs]], y)
-        done.add(bias_node.name)
-    del graph.node[:]
-    graph.node.extend(nodes)
-    graph.initializer.extend(constants.values())
-    return fused
