@@ -179,14 +179,14 @@ def test_the_modules_own_tests_come_first_and_then_those_that_name_it():
 def test_the_table_names_what_was_missed_between_its_markers_only(tmp_path):
     path = tmp_path / "RESULTS.md"
     path.write_text("before\n<!-- mutations -->\nold\n<!-- /mutations -->\nafter\n", encoding="utf-8")
-    mutant = {"file": "utils/a.py", "line": 3, "original": "a | b", "mutant": "a & b"}
+    mutant = {"file": "utils/a.py", "line": 3, "original": "a | b", "mutant": "'`' & b"}
     seen = mutant | {"noticed_by": "tests/test_a.py::test_b", "missed_at_first": True}
     mutation_check.write_table(path, [seen, mutant | {"noticed_by": None, "missed_at_first": True}])
     assert path.read_text(encoding="utf-8") == (
         "before\n<!-- mutations -->\n| line | before | broken | noticed by |\n| --- | --- | --- | --- |\n"
-        r"| utils/a.py:3 | `a \| b` | `a & b` | tests/test_a.py::test_b (missed at first) |"
+        r"| utils/a.py:3 | `a \| b` | `` '`' & b `` | tests/test_a.py::test_b (missed at first) |"
         "\n"
-        r"| utils/a.py:3 | `a \| b` | `a & b` | **missed** |"
+        r"| utils/a.py:3 | `a \| b` | `` '`' & b `` | **missed** |"
         "\n<!-- /mutations -->\nafter\n"
     )
 

@@ -213,7 +213,7 @@ def copy_project(target: Path) -> None:
 
 def write_table(path: Path, mutants: list[dict]) -> None:
     def code(text: str) -> str:
-        return f"`{text}`".replace("|", r"\|")
+        return (f"`` {text} ``" if "`" in text else f"`{text}`").replace("|", r"\|")
 
     rows = [
         f"| {m['file']}:{m['line']} | {code(m['original'])} | {code(m['mutant'])} | {m['noticed_by'] or '**missed**'}"
