@@ -40,22 +40,25 @@ def read_text(path: Path) -> str:
         raise UserError(f"{path} is not UTF-8 (byte {error.start}, line {line}). {SAVE_AS_UTF8}") from None
 
 
-def read_json(path: Path, expected: str) -> object:
-    """What a JSON file says. Raises UserError, with what was `expected`, where it is no JSON or can't be read."""
+def read_json(path: Path, expected: str, remedy: str = "") -> object:
+    """What a JSON file says. Raises UserError, with what was `expected` and the `remedy`, where it is no JSON or can't
+    be read."""
     require_file(path, expected)
+    advice = f"Expected {expected}. {remedy}".rstrip()
     try:
         return parse_json(read_text(path))
     except ValueError as error:
-        raise UserError(f"{path} can't be read as JSON: {error}. Expected {expected}.") from None
+        raise UserError(f"{path} can't be read as JSON: {error}. {advice}") from None
     except OSError as error:
-        raise UserError(f"{path} can't be read: {error.strerror or error}. Expected {expected}.") from None
+        raise UserError(f"{path} can't be read: {error.strerror or error}. {advice}") from None
 
 
-def read_json_object(path: Path, expected: str) -> dict:
+def read_json_object(path: Path, expected: str, remedy: str = "") -> dict:
     """As read_json, where the file must hold a JSON object."""
-    content = read_json(path, expected)
+    content = read_json(path, expected, remedy)
     if not isinstance(content, dict):
-        raise UserError(f"{path} holds no JSON object, but {content!r:.40}. Expected {expected}.")
+        found = f"{path} holds no JSON object, but {content!r:.40}"
+        raise UserError(f"{found}. Expected {expected}. {remedy}".rstrip())
     return content
 
 

@@ -70,16 +70,17 @@ def require_model(model_dir: str | Path, remedy: str) -> Path:
         raise UserError(
             f"{folder} has no {', '.join(missing)}{pickled}. Expected a Hugging Face model folder. {remedy}"
         )
-    if problems := list(leads_outside(folder)):
+    if problems := list(leads_outside(folder, remedy)):
         raise UserError(
             f"{folder} is no model on its own: {'; '.join(problems)}. Expected a plain one in safetensors. {remedy}"
         )
     return folder
 
 
-def leads_outside(folder: Path) -> Iterator[str]:
-    """What in a model folder makes the libraries fetch code or weights from elsewhere, or read other formats."""
-    config = read_json_object(folder / "config.json", "a Hugging Face model's settings")
+def leads_outside(folder: Path, remedy: str) -> Iterator[str]:
+    """What in a model folder makes the libraries fetch code or weights from elsewhere, or read other formats. Raises
+    UserError, with the `remedy`, where config.json or an index of weights can't be read."""
+    config = read_json_object(folder / "config.json", "a Hugging Face model's settings", remedy)
     for key in ("attn_implementation", "_attn_implementation"):
         if config.get(key) not in (None, "eager", "sdpa"):
             yield f"config.json asks for the attention {config[key]!r}, which is not in transformers"
@@ -90,7 +91,7 @@ def leads_outside(folder: Path) -> Iterator[str]:
     if (folder / "adapter_config.json").exists():
         yield "adapter_config.json makes it an addition to another model"
     for path in sorted(folder.glob("*.safetensors.index.json")):
-        shards = read_json_object(path, "the list of a model's weight files").get("weight_map")
+        shards = read_json_object(path, "the list of a model's weight files", remedy).get("weight_map")
         names = shards.values() if isinstance(shards, dict) else [None]
         if not all(isinstance(name, str) and name.endswith(".safetensors") and stays_inside(name) for name in names):
             yield f"{path.name} names other files than safetensors in this folder"
