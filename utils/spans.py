@@ -50,7 +50,6 @@ def best_spans(
     stride, width = length + max_answer_length - 1, np.arange(max_answer_length)
     best_from = np.full((rows, stride), -np.inf, dtype=starts.dtype)  # the best span from each token
     best_from[:, :length] = starts + reduce_windows(np.maximum, ends, max_answer_length)
-    limit = np.tile(np.arange(stride) + max_answer_length - 1, rows)  # the last token that a span from each may reach
     row, ends, flat = np.arange(rows) * stride, ends.ravel(), best_from.ravel()
     starts = np.pad(starts, ((0, 0), (0, max_answer_length - 1)), constant_values=-np.inf).ravel()
     first = np.zeros((rows, n_best), dtype=np.int64)
@@ -58,22 +57,20 @@ def best_spans(
     best = np.full((rows, n_best), -np.inf)
     for n in range(n_best):
         i = best_from.argmax(axis=1)
-        best[:, n] = flat.take(row + i)
-        span = (row + i)[:, None] + width  # (B, W)
-        room = (limit.take(row + i) - i)[:, None]
-        j = np.where(width <= room, ends.take(span), -np.inf).argmax(axis=1)
-        first[:, n], last[:, n] = i, i + j
-        if n + 1 == n_best or best[:, n].max() == -np.inf:
+        begin = row + i
+        score = flat.take(begin)
+        span = begin[:, None] + width  # (B, W)
+        # the first end that makes this score: what lies beyond a chosen span comes after it
+        j = (starts.take(begin)[:, None] + ends.take(span) == score[:, None]).argmax(axis=1)
+        first[:, n], last[:, n], best[:, n] = i, i + j, score
+        if n + 1 == n_best or score.max() == -np.inf:
             break
         # no later span may share a token with this one: none begins in it, ...
-        taken = span[width <= j[:, None]]
-        flat[taken] = starts[taken] = -np.inf
-        # ... and those from before end before it, unless another one stops them earlier still
-        before = (row + i)[:, None] - 1 - width[:-1]  # (B, W - 1), falling
-        stopped_at = limit.take(before)
+        flat[span[width <= j[:, None]]] = -np.inf
+        # ... and those from before end before it, unless another one stops them earlier still, which scores no more
+        before = begin[:, None] - 1 - width[:-1]  # (B, W - 1), falling
         best_end = np.maximum.accumulate(ends.take(before), axis=1)  # of the ends from each token to the one before i
-        flat[before] = np.where(stopped_at >= i[:, None], starts.take(before) + best_end, flat.take(before))
-        limit[before] = np.minimum(stopped_at, i[:, None] - 1)
+        flat[before] = np.minimum(flat.take(before), starts.take(before) + best_end)
     return first, last, best, log_normaliser
 
 
