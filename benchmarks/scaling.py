@@ -163,7 +163,7 @@ def main(argv: list[str] | None = None) -> None:
     verdict = (
         f"Time grows with the length of the context to the power {exponents['context']:.2f}, with the number of\n"
         f"questions to the power {exponents['questions']:.2f} (from the first line of more than a second to the last); "
-        "1 is linear.\nLogits live no longer than their batch, and 512 questions are in work at a time."
+        "1 is linear.\nLogits are kept for 128 windows at most, and 512 questions are in work at a time."
     )
     text = TABLE.format(
         device=cpu(),

@@ -80,7 +80,7 @@ class Reader:
     def answer_all(self, examples: Iterable[dict], top_k: int = 1) -> Iterator[list[dict]]:
         """The up to top_k best answers of each example (question, context), in order, as `answer` gives them.
 
-        Examples may be a stream: 512 are read at a time, and no logits are kept longer than their batch.
+        Examples may be a stream: 512 are read at a time, and logits are kept for the last few batches alone.
         """
         if top_k < 1:
             raise ValueError(f"top_k is {top_k}, expected at least 1")

@@ -3,7 +3,7 @@
 The score of a span is its start logit plus its end logit, each less its window's logit of [CLS]. Its probability is one
 softmax over all allowed spans of all windows of the question: spans inside the context, in order, of at most
 `max_answer_length` tokens. A window keeps its few best spans and the logarithm of its share of the softmax's
-denominator, so logits need not outlive their batch, and windows merge in any order. Two windows that overlap see a span
+denominator, so logits need not be kept, and windows merge in any order. Two windows that overlap see a span
 twice: it counts with its better score.
 """
 
