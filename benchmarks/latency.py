@@ -43,10 +43,11 @@ def main(argv: list[str] | None = None) -> None:
         no_questions = Path(folder) / "questions.json"
         no_questions.write_text(json.dumps([]), encoding="utf-8")
         peer = workers.enter_context(Peer("pipeline", model_dir.resolve(), no_questions))
-        own = {
-            f"Reader, {name}": median_of(workers.enter_context(Peer("reader", model_dir.resolve(), *way, ours=True)))
+        readers = {
+            f"Reader, {name}": workers.enter_context(Peer("reader_process", model_dir.resolve(), *way, ours=True))
             for name, way in backends_of(model_dir).items()
         }
+        own = {name: median_of(reader) for name, reader in readers.items()}
         best = {f"pipeline, {precision}": median_of(peer, precision=precision) for precision in ("bf16", "autocast")}
         sides = own | {"pipeline": median_of(peer, precision="fp32")} | best
         for side in sides.values():

@@ -46,15 +46,12 @@ DEV_FILE = first_existing(REAL_SQUAD / "dev_a.json", SQUAD_DIR, SAMPLE_DATA_DIR 
 
 
 class Peer:
-    """A worker process benchmarks/peers/NAME.py; `peer("command", key=value)` waits for its answer, a dict.
-
-    ours: it runs in this environment, not in the peers'.
-    """
+    """A worker process: benchmarks/peers/NAME.py in the peers' environment, or with `ours` benchmarks/NAME.py in this
+    one. `peer("command", key=value)` waits for its answer, a dict."""
 
     def __init__(self, name: str, *args: object, ours: bool = False):
-        self.name = name
-        python = sys.executable if ours else str(peer_python())
-        command = [python, str(PEERS_DIR / f"{name}.py"), *map(str, args)]
+        self.script = PEERS_DIR.parent / f"{name}.py" if ours else PEERS_DIR / f"{name}.py"
+        command = [sys.executable if ours else str(peer_python()), str(self.script), *map(str, args)]
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=PEERS_DIR, env=peer_environment(),
             encoding="utf-8",
@@ -69,7 +66,7 @@ class Peer:
     def read(self) -> dict:
         line = self.process.stdout.readline()
         if not line:
-            raise UserError(f"benchmarks/peers/{self.name}.py stopped, exit code {self.process.wait()}: see above")
+            raise UserError(f"{console.shown(self.script)} stopped, exit code {self.process.wait()}: see above")
         return json.loads(line)
 
     def __enter__(self) -> "Peer":

@@ -1,11 +1,11 @@
-"""Ours beside the peers of benchmarks/latency.py: utils.reader in a process of its own, as in a user's program. Beside
-other backends, loaded in one process, its threads and theirs would wait for each other."""
+"""Our side of benchmarks/latency.py: utils.reader in a process of its own, as in a user's program. Beside other
+backends, loaded in one process, its threads and theirs would wait for each other. Run by latency.py."""
 
 import sys
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path[:0] = [str(Path(__file__).parent / "peers"), str(Path(__file__).resolve().parents[1])]
 from worker import serve
 
 from utils.reader import Reader
