@@ -33,8 +33,8 @@ def best_spans(
     start_logits, end_logits: float (B, L). context_start, context_end: int (B,), the context's tokens in each window,
     end exclusive. max_answer_length: tokens.
 
-    Returns first token and last token (inclusive) int64 (B, n_best); score / temperature float64 (B, n_best), falling,
-    -inf where a window has no further span; log_normaliser float64 (B,): log of the sum of exp(score / temperature)
+    Returns first token and last token (inclusive) int64 (B, n_best), 0 where a window has no further span; score /
+    temperature float64 (B, n_best), falling, there -inf; log_normaliser float64 (B,): log of the sum of exp(score / temperature)
     over all allowed spans, -inf where there is none.
     """
     rows, length = start_logits.shape
@@ -71,6 +71,7 @@ def best_spans(
         before = begin[:, None] - 1 - width[:-1]  # (B, W - 1), falling
         best_end = np.maximum.accumulate(ends.take(before), axis=1)  # of the ends from each token to the one before i
         flat[before] = np.minimum(flat.take(before), starts.take(before) + best_end)
+    first[best == -np.inf] = last[best == -np.inf] = 0
     return first, last, best, log_normaliser
 
 
