@@ -33,9 +33,9 @@ def best_spans(
     start_logits, end_logits: float (B, L). context_start, context_end: int (B,), the context's tokens in each window,
     end exclusive. max_answer_length: tokens.
 
-    Returns first token and last token (inclusive) int64 (B, n_best), 0 where a window has no further span; score /
-    temperature float64 (B, n_best), falling, there -inf; log_normaliser float64 (B,): log of the sum of exp(score / temperature)
-    over all allowed spans, -inf where there is none.
+    Returns first token and last token (inclusive) int64 (B, n_best), and score / temperature float64 (B, n_best),
+    falling; 0, 0 and -inf where a window has no further span. log_normaliser float64 (B,): log of the sum of
+    exp(score / temperature) over all allowed spans, -inf where there is none.
     """
     rows, length = start_logits.shape
     position = np.arange(length)
