@@ -76,6 +76,7 @@ if __name__ == "__main__":
     _, function, number, what, script, *arguments = sys.argv
     root = str(Path(__file__).resolve().parents[1])
     sys.path[0] = root
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it from the start
     os.environ.update({"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"})  # the function's module may import them
     module, _, names = function.partition(":")
     *owners, name = names.split(".")
