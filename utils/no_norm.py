@@ -3,7 +3,7 @@
 MobileBERT normalizes nothing: where BERT has layer norms it has "NoNorm", weight * x + bias for each channel
 (arXiv 2004.02984). Every one of them stands between linear layers and sums, so it can be carried along into the weights
 of the next linear layers: in exact arithmetic nothing changes, in fp32 nothing but rounding, and of each norm's two
-passes over memory none is left (MobileBERT has 217 norms).
+passes over memory none is left (MobileBERT has 193 norms).
 """
 
 import torch
