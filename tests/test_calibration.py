@@ -35,7 +35,7 @@ def test_the_temperature_that_made_the_answers_is_found():
     fitted = fit_temperature(probability, correct)
     assert fitted == pytest.approx(2, rel=0.1)
     before, after = (calibration_error(1 / (1 + np.exp(-logit / t)), correct) for t in (1, fitted))
-    assert after < 0.02 < 0.08 < before
+    assert after < 0.02 and before > 0.08
     assert 1.0 in TEMPERATURES
 
 
