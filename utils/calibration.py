@@ -56,7 +56,7 @@ def calibration_error(probability: np.ndarray, correct: np.ndarray, bins: int = 
 def selective_scores(
     probability: np.ndarray, exact_match: np.ndarray, thresholds: Sequence[float] = tuple(np.arange(0, 1, 0.1))
 ) -> list[dict]:
-    """What `--min_confidence` buys, for each threshold: `min_confidence`, `answered` (share of questions whose answer is
+    """What `--min_confidence` buys, each threshold: `min_confidence`, `answered` (share of questions whose answer is
     at least so sure, in [0, 1]), `exact_match` of those in percent (None where none is answered).
 
     probability: float (Q,). exact_match: bool or 0/1 (Q,).
