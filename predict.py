@@ -81,9 +81,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def add_batch_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group(
         "batch",
-        "Answers a file of questions in its order, a line each: id, answer, start, end, probability, further answers\n"
-        "with --top_k. Stopped or killed, it goes on when the same command is run again. Bad records are left out: they\n"
-        "go to answers.bad.jsonl (of answers.jsonl) with the reason, and end in a warning, with exit code 0.",
+        "Answers a file of questions in its order, a line each: id, answer, start, end, probability, and more answers\n"
+        "with --top_k. Stopped or killed, it goes on when the same command is run again. Bad records are left out and\n"
+        "go to answers.bad.jsonl (of answers.jsonl) with the reason: a warning counts them, the exit code stays 0.",
     )
     add = group.add_argument
     add("--input", default=None, help="JSON Lines, .csv or SQuAD .json; - for JSON Lines from standard input (needed)")

@@ -240,7 +240,8 @@ class AnswerFile:
             return None
         try:
             progress = read_json_object(self.progress_path, "what a run of answering leaves", ANEW)
-            changed = [name for name in self.run if self.run[name] != progress.get("run", {}).get(name)]
+            was = progress.get("run")
+            changed = [name for name in self.run if not isinstance(was, dict) or was.get(name) != self.run[name]]
             if not self.run:
                 problem = "was begun with a file as --input"
             elif changed:
