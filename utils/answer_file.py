@@ -211,6 +211,7 @@ class AnswerFile:
 
     def __init__(self, path: Path, top_k: int, run: dict, overwrite: bool):
         self.path, self.top_k, self.run = path, top_k, run
+        self.go_on = GO_ON if run else "begin anew with --overwrite"
         self.bad_path, self.progress_path = bad_path(path), progress_path(path)
         self.position, self.counts, sizes = START, [0, 0], [0, 0]  # counts and sizes of answers, of bad records
         if progress := self.earlier_progress(overwrite):
@@ -258,7 +259,7 @@ class AnswerFile:
 
     def save_progress(self, sizes: list[int]) -> None:
         progress = {"run": self.run, "position": self.position, "counts": self.counts, "sizes": sizes}
-        write_file(self.progress_path, json.dumps(progress, indent=1) + "\n", GO_ON)
+        write_file(self.progress_path, json.dumps(progress, indent=1) + "\n", self.go_on)
 
     def __enter__(self) -> "AnswerFile":
         return self
@@ -280,7 +281,7 @@ class AnswerFile:
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            raise cannot_write(self.path, error, GO_ON) from None
+            raise cannot_write(self.path, error, self.go_on) from None
         self.position = end
         self.counts = [self.counts[0] + len(rows), self.counts[1] + len(bad)]
         if self.run:
@@ -295,7 +296,7 @@ class AnswerFile:
                 self.bad_path.unlink(missing_ok=True)
             self.progress_path.unlink(missing_ok=True)
         except OSError as error:
-            raise cannot_write(self.path, error, GO_ON) from None
+            raise cannot_write(self.path, error, self.go_on) from None
         rate = answered / max(seconds, 1e-9)
         print(f"wrote {answers:,} answers to {shown(self.path)}, {answered:,} of them now ({rate:.1f}/s)")
         if bad:
