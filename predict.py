@@ -4,6 +4,7 @@
     python predict.py                                 # interactive: give a text, then ask
     python predict.py ask --question "..." --context "..."
     python predict.py ask --question "..." --context_file book.txt --top_k 3 --json
+    python predict.py batch --input questions.jsonl --output answers.jsonl
 
 Reads --model_dir; where nothing was trained yet, the bundled sample model. Texts may be of any length. The confidence
 is the model's probability for this answer among all answers the text allows. Exit codes: 0 done, 2 something to mend,
@@ -23,6 +24,7 @@ import sys
 from pathlib import Path
 
 from utils import console
+from utils.answer_file import answer_file, check_paths
 from utils.backends import BACKENDS, PRECISIONS
 from utils.console import UserError, note, paint, printable
 from utils.files import read_text
@@ -34,10 +36,12 @@ TRAINED_MODEL = OUTPUT_DIR / "final_model"
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=console.HelpFormatter, usage="python predict.py [demo | ask] [options]"
+        description=__doc__,
+        formatter_class=console.HelpFormatter,
+        usage="python predict.py [demo | ask | batch] [options]",
     )
     add = parser.add_argument
-    add("mode", nargs="?", choices=["interactive", "demo", "ask"], default="interactive", help="what to do")
+    add("mode", nargs="?", choices=["interactive", "demo", "ask", "batch"], default="interactive", help="what to do")
     add("--question", default=None, help="ask: the question (default: none)")
     add("--context", default=None, help="ask: the text that holds the answer (default: none)")
     add("--context_file", type=Path, default=None, help="ask: a UTF-8 file with that text (default: none)")
@@ -49,6 +53,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--backend", choices=BACKENDS, default="auto", help="auto: ONNX Runtime on a CPU where exported, else PyTorch")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     add("--mixed_precision", choices=PRECISIONS, default="auto", help="auto: int8 where exported, bf16 where fast")
+    add_batch_flags(parser)
     args = parser.parse_args(argv)
 
     problems = [
@@ -63,9 +68,27 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
             problems.append("ask needs either --context or --context_file")
     elif args.question is not None or args.context is not None or args.context_file is not None:
         problems.append("--question, --context and --context_file belong to: python predict.py ask")
+    if args.mode == "batch":
+        if args.input is None or args.output is None:
+            problems.append("batch needs --input and --output")
+    elif args.input is not None or args.output is not None or args.overwrite:
+        problems.append("--input, --output and --overwrite belong to: python predict.py batch")
     if problems:
         raise UserError("; ".join(problems) + ". See: python predict.py --help")
     return args
+
+
+def add_batch_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "batch",
+        "Answers a file of questions in its order, a line each: id, answer, start, end, probability, and more answers\n"
+        "with --top_k. Stopped or killed, it goes on when the same command is run again. Bad records are left out and\n"
+        "go to answers.bad.jsonl (of answers.jsonl) with the reason: a warning counts them, the exit code stays 0.",
+    )
+    add = group.add_argument
+    add("--input", default=None, help="JSON Lines, .csv or SQuAD .json; - for JSON Lines from standard input (needed)")
+    add("--output", default=None, help="JSON Lines, or .csv; - for JSON Lines to standard output (needed)")
+    add("--overwrite", action="store_true", help="replace answers that are there already")
 
 
 def choose_model(args: argparse.Namespace) -> Path:
@@ -157,6 +180,8 @@ def read_context() -> str:
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     context = read_text_file(args.context_file) if args.context_file else args.context
+    if args.mode == "batch":
+        check_paths(args.input, args.output)
     model_dir = choose_model(args)
 
     from utils.reader import Reader
@@ -166,6 +191,8 @@ def main(argv: list[str] | None = None) -> None:
         demo(reader, args.top_k)
     elif args.mode == "interactive":
         interactive(reader, args.top_k)
+    elif args.mode == "batch":
+        answer_file(reader, args.input, args.output, args.top_k, args.overwrite)
     else:
         question, context = replace_surrogates(args.question), replace_surrogates(context)
         answers = ask(reader, question, context, args.top_k)

@@ -151,6 +151,20 @@ def tiny_encoder(tmp_path_factory, real_tokenizer_dir):
 
 
 @pytest.fixture(scope="session")
+def exported(tiny_model, tmp_path_factory):
+    """A tiny MobileBERT, exported by the tool as a user runs it. Its answers are random, so --force keeps int8."""
+    import shutil
+
+    from scripts import run_script
+
+    folder = tmp_path_factory.mktemp("exported") / "model"
+    shutil.copytree(tiny_model, folder)
+    questions = ("--eval_file", SAMPLE_DATA_DIR / "dev.json", "--max_samples", 12)
+    run_script("tools/export_onnx.py", "--model_dir", folder, *questions, "--force")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def trained(tiny_model, tmp_path_factory):
     """The output folder of one uninterrupted small training."""
     from scripts import run_script

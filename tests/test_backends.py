@@ -22,16 +22,6 @@ TEXT = "Ada Müller wrote the reader in Zürich — 东京 and “Köln” follo
 EXAMPLES = [{"question": "Who wrote it?", "context": TEXT * repeats} for repeats in (1, 2, 12, 1, 40, 3)]
 
 
-@pytest.fixture(scope="module")
-def exported(tiny_model, tmp_path_factory):
-    """A tiny MobileBERT, exported by the tool as a user runs it. Its answers are random, so --force keeps int8."""
-    folder = tmp_path_factory.mktemp("exported") / "model"
-    shutil.copytree(tiny_model, folder)
-    arguments = ("--model_dir", folder, "--eval_file", DEV, "--max_samples", 12, "--force")
-    run_script("tools/export_onnx.py", *arguments)
-    return folder
-
-
 @pytest.fixture
 def copy(exported, tmp_path):
     return shutil.copytree(exported, tmp_path / "copy")

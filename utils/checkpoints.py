@@ -22,6 +22,7 @@ STATE = "state.json"
 STATE_FORMAT = 1  # raise it when an older train.py can't go on from what is saved
 NAME = re.compile(r"checkpoint-(\d+)")
 LOCK = ".lock"
+RESUME = "go on with --resume"
 
 
 def prepare_output_dir(output_dir: Path, resume: bool, overwrite: bool) -> None:
@@ -199,9 +200,9 @@ def write_folder(target: Path, write: Callable[[Path], None]) -> None:
         raise cannot_write(target, error) from None
 
 
-def write_file(path: Path, text: str) -> None:
-    """Replaces the file `path` by one with `text`; until then the old one stays. Raises UserError where it can't be
-    written."""
+def write_file(path: Path, text: str, go_on: str = RESUME) -> None:
+    """Replaces the file `path` by one with `text`; until then the old one stays. Raises UserError, which ends in how to
+    `go_on`, where it can't be written."""
     new = path.with_name(f".{path.name}.new")
     try:
         with new.open("w", encoding="utf-8") as file:
@@ -213,7 +214,7 @@ def write_file(path: Path, text: str) -> None:
     except OSError as error:
         with suppress(OSError):
             new.unlink()
-        raise cannot_write(path, error) from None
+        raise cannot_write(path, error, go_on) from None
 
 
 def is_write_failure(error: BaseException) -> bool:
@@ -222,17 +223,17 @@ def is_write_failure(error: BaseException) -> bool:
     return isinstance(error, OSError) or any(words in str(error) for words in wrapped)
 
 
-def cannot_write(path: Path, error: BaseException) -> UserError:
+def cannot_write(path: Path, error: BaseException, go_on: str = RESUME) -> UserError:
     """What to tell where the system refused to write `path`."""
     if not path.parent.exists():
         return UserError(
-            f"{path.parent} is missing. Was it moved, deleted or disconnected? Bring it back, then go on with --resume."
+            f"{path.parent} is missing. Was it moved, deleted or disconnected? Bring it back, then {go_on}."
         )
     # torch's own words, "file write failed", don't say why
     reason = getattr(error, "strerror", None) or f"the disk is full or fails ({str(error).splitlines()[0]})"
     return UserError(
         f"{path} can't be written: {reason}. What was there before is still there. "
-        "Free some space or make it writable, then go on with --resume."
+        f"Free some space or make it writable, then {go_on}."
     )
 
 

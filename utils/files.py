@@ -22,17 +22,22 @@ def require_file(path: Path, expected: str) -> None:
         raise UserError(f"{path} is no file but a device, a pipe or a socket. Expected {expected}.")
 
 
+def refuse_other_kinds(path: Path | str, content: bytes) -> None:
+    """Raises UserError where `content`, which `path` begins with, shows that it is no text in UTF-8."""
+    for beginning, kind in OTHER_KINDS.items():
+        if content.startswith(beginning):
+            raise UserError(f"{path} {kind}")
+    if b"\0" in content[:2]:
+        raise UserError(f"{path} begins with zero bytes: it is UTF-16, or was never written whole. {SAVE_AS_UTF8}")
+
+
 def read_text(path: Path) -> str:
     """The text of a UTF-8 file, letter by letter (line ends too) but for a byte-order mark in front.
 
     Raises UserError where it is not UTF-8, with the place, and OSError.
     """
     content = path.read_bytes()
-    for beginning, kind in OTHER_KINDS.items():
-        if content.startswith(beginning):
-            raise UserError(f"{path} {kind}")
-    if b"\0" in content[:2]:
-        raise UserError(f"{path} begins with zero bytes: it is UTF-16, or was never written whole. {SAVE_AS_UTF8}")
+    refuse_other_kinds(path, content)
     try:
         return content.decode("utf-8").removeprefix("\ufeff")  # Windows' editors and spreadsheets put one in front
     except UnicodeDecodeError as error:

@@ -12,6 +12,7 @@ import io
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 
@@ -36,7 +37,7 @@ def read_examples(path: str | Path, split: str | None = None, skip_bad: bool = F
     path = require(path, FORMATS, "Check the path.")
     require_file(path, FORMATS)
     examples, problems, bad_records, seen, contexts = [], [], 0, set(), {}
-    try:
+    with reading(path):
         for label, record in number_records(path, split):
             example, faults = check_record(record, seen)
             problems += [f"{label}: {fault}" for fault in faults]
@@ -44,10 +45,6 @@ def read_examples(path: str | Path, split: str | None = None, skip_bad: bool = F
             if not faults:
                 example["context"] = contexts.setdefault(example["context"], example["context"])
                 examples.append(example)
-    except (ValueError, RecursionError) as error:  # not JSON; a number or a nesting that no reader takes
-        raise UserError(f"{path} can't be read: {error}. Expected {FORMATS}.") from None
-    except OSError as error:
-        raise UserError(f"{path} can't be read: {error.strerror or error}. Expected {FORMATS}.") from None
 
     if problems and not skip_bad:
         shown = "\n  ".join(problems[:MAX_PROBLEMS_SHOWN])
@@ -61,6 +58,17 @@ def read_examples(path: str | Path, split: str | None = None, skip_bad: bool = F
     if not examples:
         raise UserError(f"{path} holds no question to use. Expected {FORMATS}.")
     return examples
+
+
+@contextmanager
+def reading(path: Path, expected: str = FORMATS) -> Iterator[None]:
+    """Turns what goes wrong in the reading of a file into a UserError."""
+    try:
+        yield
+    except (ValueError, RecursionError) as error:  # not JSON; a number or a nesting that no reader takes
+        raise UserError(f"{path} can't be read: {error}. Expected {expected}.") from None
+    except OSError as error:
+        raise UserError(f"{path} can't be read: {error.strerror or error}. Expected {expected}.") from None
 
 
 def number_records(path: Path, split: str | None) -> Iterator[tuple[str, object]]:
@@ -123,8 +131,7 @@ def flatten_articles(path: Path, articles: list[dict]) -> Iterator[dict]:
 def read_csv(path: Path) -> Iterator[dict]:
     csv.field_size_limit(2**31 - 1)  # contexts may be whole books; the default is 128 KiB
     text = read_text(path)
-    header = text.partition("\n")[0]
-    delimiter = max(",;\t", key=header.count)  # Excel writes semicolons where numbers have a decimal comma
+    delimiter = delimiter_of(text.partition("\n")[0])
     rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     number = 0
     try:
@@ -140,16 +147,22 @@ def read_csv(path: Path) -> Iterator[dict]:
         ) from None
 
 
-def check_columns(path: Path, names: list[str]) -> None:
+def delimiter_of(header: str) -> str:
+    """What parts the columns of a CSV: Excel writes semicolons where numbers have a decimal comma."""
+    return max(",;\t", key=header.count)
+
+
+def check_columns(path: Path, names: list[str], with_answers: bool = True) -> None:
     """Raises UserError where the columns of a table can't hold questions."""
-    wanted = ["question", "context", "answer" if "answer" in names else "answers"]
+    wanted = ["question", "context"] + (["answer" if "answer" in names else "answers"] if with_answers else [])
     faults = [f"no column {name}" for name in wanted if name not in names]
     faults += [f"two columns {name}" for name in ("id", *wanted, "answer_start") if names.count(name) > 1]
     if faults:
         found = printable(", ".join(names), 200)
+        answers = ", and answer (or answers, as in SQuAD); id and answer_start" if with_answers else "; id"
         raise UserError(
-            f"{path} has {' and '.join(faults)}. Found the columns {found}. Expected question, context, and answer "
-            "(or answers, as in SQuAD); id and answer_start where there are any."
+            f"{path} has {' and '.join(faults)}. Found the columns {found}. Expected question, context{answers} where "
+            "there are any."
         )
 
 
@@ -162,10 +175,15 @@ def read_json_lines(path: Path) -> Iterator[dict]:
         except ValueError as error:
             hint = " If it is one JSON value over many lines, call it *.json." if number == 1 else ""
             raise UserError(f"{path}, line {number} is not JSON: {error}.{hint}") from None
-        data = record.get("data") if isinstance(record, dict) else record
-        if number == 1 and isinstance(data, list):
-            raise UserError(f"{path} is JSON, but not JSON Lines, one record a line. Call it *.json.")
+        if number == 1:
+            refuse_whole_json(path, record)
         yield record
+
+
+def refuse_whole_json(path: Path | str, first: object) -> None:
+    """Raises UserError where the first line of JSON Lines is a list of records, or SQuAD's JSON."""
+    if isinstance(first.get("data") if isinstance(first, dict) else first, list):
+        raise UserError(f"{path} is JSON, but not JSON Lines, one record a line. Call it *.json.")
 
 
 def read_parquet(path: Path) -> list[dict]:
@@ -216,6 +234,18 @@ def check_record(record: dict, seen: set[str]) -> tuple[dict, list[str]]:
 
     seen: the ids so far; this one is added.
     """
+    example, faults = check_question(record)
+    if faults:
+        return {}, faults
+    if example["id"] in seen:
+        faults.append("the id stands twice in this file")
+    seen.add(example["id"])
+    texts, starts, answer_faults = check_answers(record, example["context"])
+    return example | {"answers": {"text": texts, "answer_start": starts}}, faults + answer_faults
+
+
+def check_question(record: dict) -> tuple[dict, list[str]]:
+    """id, question and context of a flat record, which needs no answer, and what is wrong with them (then {})."""
     if not isinstance(record, dict):
         return {}, [f"is no record with fields, but {str(record)[:40]!r}"]
     faults = []
@@ -228,19 +258,7 @@ def check_record(record: dict, seen: set[str]) -> tuple[dict, list[str]]:
             faults.append(f"`{name}` is empty or has no word in it")
     if faults:
         return {}, faults
-
-    identifier, context = replace_surrogates(str(record["id"])), replace_surrogates(record["context"])
-    if identifier in seen:
-        faults.append("the id stands twice in this file")
-    seen.add(identifier)
-    texts, starts, answer_faults = check_answers(record, context)
-    example = {
-        "id": identifier,
-        "question": replace_surrogates(record["question"]),
-        "context": context,
-        "answers": {"text": texts, "answer_start": starts},
-    }
-    return example, faults + answer_faults
+    return {name: replace_surrogates(str(record[name])) for name in ("id", "question", "context")}, []
 
 
 def check_answers(record: dict, context: str) -> tuple[list[str], list[int], list[str]]:
