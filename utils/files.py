@@ -18,7 +18,7 @@ OTHER_KINDS = {
 
 def require_file(path: Path, expected: str) -> None:
     """Raises UserError where `path` is a device, a pipe or a socket: reading one may never end."""
-    if not (path.is_file() or path.is_dir()):
+    if path.exists() and not (path.is_file() or path.is_dir()):
         raise UserError(f"{path} is no file but a device, a pipe or a socket. Expected {expected}.")
 
 

@@ -68,6 +68,7 @@ def choose_micro_batch(
         return micro_batch_size, accumulation
     plain = accelerator.unwrap_model(model)  # processes try alone: one may run out of memory where another does not
     windows = micro_batch_size * accumulation
+    note("trying how many windows fit the GPU at once ...")
     largest = largest_that_fits(windows, lambda size: step_fits(plain, size, max_length))
     if accelerator.num_processes > 1:
         largest = min(gather_object([largest]))
