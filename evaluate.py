@@ -150,11 +150,12 @@ def show_example(example: dict, prediction: str) -> str:
         ("..." if left else "") + printable(context[left:start]) + paint(printable(context[start:end]), "bold")
         + printable(context[end:right]) + ("..." if right < len(context) else "")
     )  # fmt: skip
+    context_line = console.fit(f"context:    {' '.join(around.split())}")
     em, f1 = exact_match_score(prediction, gold), f1_score(prediction, gold)
     verdict, colour = ("right", "green") if em else ("partly right", "yellow") if f1 else ("wrong", "red")
     return (
         f"\nquestion:   {paint(printable(example['question'].strip()), 'bold')}\n"
-        f"context:    {' '.join(around.split())}\n"
+        f"{context_line}\n"
         f"prediction: {paint(printable(prediction), colour)}\n"
         f"gold:       {printable(' | '.join(dict.fromkeys(gold)))}\n"
         f"verdict:    {paint(verdict, colour)} (F1 {100 * f1:.0f})"

@@ -116,7 +116,8 @@ def demo(reader, top_k: int) -> None:
     for example in read_examples(path):
         if example["context"] not in shown and len(shown) < 6:
             shown.add(example["context"])
-            print(f"\nquestion:   {paint(example['question'], 'bold')}\ncontext:    {example['context']}")
+            print(f"\nquestion:   {paint(example['question'], 'bold')}")
+            print(console.fit(f"context:    {example['context']}"))
             print(show(ask(reader, example["question"], example["context"], top_k)))
 
 

@@ -20,6 +20,7 @@ hush_interrupts()
 import argparse
 import math
 import os
+import shutil
 import signal
 import textwrap
 import time
@@ -378,7 +379,8 @@ def train(run: Training, log: TrainingLog, bar) -> None:
             log.write(line)
             run.losses, windows, since = [], 0, time.monotonic()
             bar.set_postfix_str(
-                f"loss {line['loss']:.3f}, {line['questions_per_second']:.1f} questions/s, {line['memory_mb']:,.0f} MB",
+                f"loss {line['loss']:.3f}, {line['questions_per_second']:.1f} questions/s, "
+                f"{line['memory_mb']:,.0f} MB, lr {rate:.1e}",
                 refresh=False,  # the next step shows it
             )
         if stop or run.step % args.save_steps == 0 or run.step % steps_per_epoch == 0 or run.step == total_steps:
@@ -422,7 +424,12 @@ def fine_tune(args: argparse.Namespace) -> None:
     heed_signals(run)
     began, first_step = time.monotonic(), run.step
     with console.progress(
-        desc="training", total=run.total_steps, initial=run.step, unit=" steps", smoothing=0.05
+        desc="training",
+        total=run.total_steps,
+        initial=run.step,
+        unit=" steps",
+        smoothing=0.05,
+        bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]",
     ) as bar:
         train(run, log, bar)
 
@@ -460,9 +467,10 @@ def describe_run(run: Training) -> str:
     """What is about to happen, in a few lines."""
     values = {name: console.shown(v) if isinstance(v, Path) else v for name, v in sorted(vars(run.args).items())}
     settings = " ".join(f"{name}={value}" for name, value in values.items())
+    width = min(120, shutil.get_terminal_size((120, 24)).columns)
     parameters = sum(parameter.numel() for parameter in run.model.parameters())
     lines = [
-        textwrap.fill(f"settings: {settings}", 120, subsequent_indent="  ", break_on_hyphens=False),
+        textwrap.fill(f"settings: {settings}", width, subsequent_indent="  ", break_on_hyphens=False),
         f"device: {describe(run.accelerator.device)}, {run.accelerator.num_processes} process(es), "
         f"mixed precision: {run.precision}",
         f"model: {parameters / 1e6:.1f} M parameters, {4 * parameters / 2**20:.0f} MB in fp32",

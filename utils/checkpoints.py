@@ -142,9 +142,11 @@ def read_state(checkpoint: Path) -> dict:
     """
     path = checkpoint / STATE
     state = read_json_object(path, "the state of a training", delete_to_go_back(checkpoint))
-    if state.get("format") != STATE_FORMAT:
+    if (found := state.get("format")) is None:
+        raise UserError(f"{path} does not say its format, as a training's state does. {delete_to_go_back(checkpoint)}")
+    if found != STATE_FORMAT:
         raise UserError(
-            f"{path} has format {state.get('format')}, expected {STATE_FORMAT}: another version of train.py saved it. "
+            f"{path} has format {found}, expected {STATE_FORMAT}: another version of train.py saved it. "
             "Go on with that version, or train anew into another --output_dir."
         )
     return state

@@ -169,6 +169,16 @@ class LineByLine:
         self.stream.flush()
 
 
+def fit(line: str) -> str:
+    """`line`, "label:   text", for standard output: on a terminal broken between words, the text in a column of its
+    own. As it stands elsewhere, and where letters are two columns wide, as in Chinese."""
+    if not sys.stdout.isatty() or any(unicodedata.east_asian_width(char) in "WF" for char in line):
+        return line
+    column = " " * (len(line) - len(re.sub(r"^\w+: +", "", line)))
+    width = min(100, shutil.get_terminal_size().columns)
+    return textwrap.fill(line, width, subsequent_indent=column, break_on_hyphens=False)
+
+
 def printable(text: str, longest: int | None = None) -> str:
     """The first `longest` characters of a text of unknown origin. Control characters, which could clear a terminal or
     move its cursor, are shown as \\x1b; line ends and tabs stay."""
