@@ -146,8 +146,9 @@ def progress(iterable=None, **settings):
     from tqdm import tqdm
 
     if sys.stderr.isatty():
-        # Chinese and Japanese consoles of Windows draw a block as wide as two letters, and break the line
-        settings |= {"dynamic_ncols": True, "ascii": True if os.name == "nt" else None}
+        # consoles of Chinese and Japanese Windows draw a block as wide as two letters, and the line would break
+        is_narrow = os.name != "nt" and (sys.stderr.encoding or "").lower().startswith("utf")
+        settings |= {"dynamic_ncols": True, "ascii": not is_narrow}
     else:
         state = "{desc}: {percentage:.0f}%, {n_fmt} of {total_fmt}{unit}, {elapsed}<{remaining}, {rate_fmt}{postfix}"
         settings |= {"file": LineByLine(sys.stderr), "bar_format": state}
