@@ -92,7 +92,11 @@ def read_predictions(path: Path, examples: list[dict]) -> dict[str, str]:
     predictions = {replace_surrogates(identifier): replace_surrogates(text) for identifier, text in predictions.items()}
     missing = sum(example["id"] not in predictions for example in examples)
     if missing == len(examples):
-        raise UserError(f"{path} answers none of the questions scored. Expected the ids of --eval_file.")
+        found = f"its first id is {next(iter(predictions), 'missing')!r:.80}"
+        raise UserError(
+            f"{path} answers none of the questions scored: {found}. Expected ids of --eval_file, like "
+            f"{examples[0]['id']!r:.80}. Name the file with the same questions: --eval_file"
+        )
     if missing:
         console.warn(f"{missing} of {len(examples)} questions have no prediction and count as wrong")
     return predictions

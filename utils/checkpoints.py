@@ -253,11 +253,13 @@ def list_checkpoints(output_dir: Path) -> list[Path]:
 def latest_checkpoint(output_dir: Path) -> Path:
     """The newest complete checkpoint, every byte of it checked; damaged ones are passed over with a warning. Raises
     UserError where none is."""
-    for checkpoint in reversed(list_checkpoints(output_dir)):
+    checkpoints = list_checkpoints(output_dir)
+    for checkpoint in reversed(checkpoints):
         if (fault := find_damage(checkpoint, full=True)) is None:
             return checkpoint
         warn(fault)
-    raise UserError(f"{output_dir} holds no complete checkpoint to resume from. Run train.py without --resume.")
+    anew = "with --overwrite_output_dir instead of" if checkpoints else "without"  # without would refuse their folder
+    raise UserError(f"{output_dir} holds no complete checkpoint to resume from. Run train.py {anew} --resume.")
 
 
 def find_damage(checkpoint: Path, *, full: bool) -> str | None:

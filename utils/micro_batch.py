@@ -31,7 +31,7 @@ def cap_memory(device: torch.device, gib: float | None) -> int | None:
     free, total = torch.cuda.mem_get_info(device)
     cap = int(SHARE_OF_FREE_MEMORY * free) if gib is None else int(gib * 2**30)
     if cap > total:
-        raise UserError(f"--max_gpu_memory {gib:g} is more than the card has: {total / 2**30:.1f} GiB.")
+        raise UserError(f"--max_gpu_memory {gib:g} is more than the card has: {total / 2**30:.1f} GiB. Use less.")
     torch.cuda.set_per_process_memory_fraction(cap / total, device)
     return cap
 
