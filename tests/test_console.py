@@ -127,10 +127,9 @@ def test_a_bar_in_a_file_is_one_line_for_each_interval_and_none_for_what_is_quic
 @pytest.mark.parametrize("rank", ["0", "1"])
 @pytest.mark.parametrize("quiet", [True, False])
 def test_quiet_leaves_results_warnings_and_errors(quiet, rank):
-    body = f"from utils.console import be_quiet, progress, say; be_quiet({quiet}); say('said'); note('noted'); "
-    body += (
-        "list(progress(range(9), delay=0, mininterval=0)); print('result'); warn('warned'); raise UserError('wrong')"
-    )
+    body = "from utils import console; from utils.console import be_quiet, progress, say; console.LINE_EVERY = 0; "
+    body += f"be_quiet({quiet}); say('said'); note('noted'); list(progress(range(9), desc='bar')); "
+    body += "print('result'); warn('warned'); raise UserError('wrong')"
     done = run_main(body, RANK=rank)
     silent = quiet or rank == "1"
     assert done.stdout.split() == ([] if silent else [b"said"]) + [b"result"]
