@@ -10,10 +10,9 @@ datasets.load_from_disk) and models/mobilebert-uncased (config, safetensors, tok
 A folder appears only when it is complete and checked. Partial downloads lie beside it and are resumed by the next run;
 a run that finds everything only verifies.
 
-Files that were fetched in another way are used before any download, and checked like one. Put them here:
-    data/downloads/squad/                   train-v1.1.json and dev-v1.1.json, or the two Parquet files of the Hub
-    models/downloads/mobilebert-uncased/    config.json, vocab.txt, tokenizer.json, and pytorch_model.bin or
-                                            model.safetensors
+Files that were fetched in another way are used before any download, and checked like one. Put train-v1.1.json and
+dev-v1.1.json, or the two Parquet files of the Hub, into data/downloads/squad; config.json, vocab.txt, tokenizer.json,
+and pytorch_model.bin or model.safetensors into models/downloads/mobilebert-uncased.
 """
 
 import argparse
@@ -27,7 +26,7 @@ import urllib.request
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from utils.console import HelpFormatter, UserError, note, run, warn
+from utils.console import EXIT_CODES, HelpFormatter, UserError, be_quiet, note, run, say, warn
 from utils.fetch import FetchError, Patience, RemoteFile, fetch, find_on_hub, matches, without_password
 from utils.manifest import check_manifest, read_manifest, write_manifest
 from utils.offline import MODEL_DIR, SQUAD_DIR
@@ -50,21 +49,29 @@ BY_HAND = "files that were put there by hand"
 
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=HelpFormatter, usage="python download_data.py [options]"
-    )
-    endpoint = os.environ.get("HF_ENDPOINT") or HUB
-    parser.add_argument("--only", choices=["data", "model"], help="get one of the two (default: both)")
-    parser.add_argument("--endpoint", default=endpoint, help="the Hub or a mirror of it; HF_ENDPOINT does the same")
-    parser.add_argument("--proxy", help="http://host:port for all; as HTTPS_PROXY and HTTP_PROXY do (default: none)")
-    parser.add_argument("--source", choices=["hub", "json"], help="of the data (default: hub, and json if that fails)")
-    parser.add_argument("--json_url", default=JSON_URL, help="web folder with train-v1.1.json and dev-v1.1.json")
-    parser.add_argument("--revision", default="main", help="branch, tag or commit on the Hub; needs --only")
-    parser.add_argument("--timeout", type=float, default=Patience.timeout, help="seconds without progress: a failure")
-    parser.add_argument("--retries", type=int, default=Patience.retries, help="new attempts after such a failure")
-    what = parser.add_mutually_exclusive_group()
+        description=__doc__, formatter_class=HelpFormatter, usage="python download_data.py [options]",
+        epilog=EXIT_CODES,
+    )  # fmt: skip
+    group = parser.add_argument_group("what to do")
+    group.add_argument("--only", choices=["data", "model"], help="get one of the two (default: both)")
+    what = group.add_mutually_exclusive_group()
     what.add_argument("--verify", action="store_true", help="compare what is here with its manifest, download nothing")
     what.add_argument("--force", action="store_true", help="get everything again and replace what is here")
+
+    add = parser.add_argument_group("where from").add_argument
+    endpoint = os.environ.get("HF_ENDPOINT") or HUB
+    add("--endpoint", default=endpoint, metavar="URL", help="the Hub or a mirror of it; HF_ENDPOINT does the same")
+    add("--proxy", metavar="URL", help="for all, as HTTPS_PROXY and HTTP_PROXY do (default: none)")
+    add("--source", choices=["hub", "json"], help="of the data (default: hub, and json if that fails)")
+    add("--json_url", default=JSON_URL, metavar="URL", help="web folder with train-v1.1.json and dev-v1.1.json")
+    add("--revision", default="main", help="branch, tag or commit on the Hub; needs --only")
+
+    add = parser.add_argument_group("how it runs").add_argument
+    add("--timeout", type=float, default=Patience.timeout, help="seconds without progress: a failure")
+    add("--retries", type=int, default=Patience.retries, help="new attempts after such a failure")
+    add("--quiet", action="store_true", help="only results, warnings and errors")
     args = parser.parse_args(argv)
+    be_quiet(args.quiet)
 
     problems = []
     for flag in ("endpoint", "proxy", "json_url"):
@@ -464,7 +471,7 @@ def main(argv=None):
         del missing[part]
         verify(folder, part)
     if SQUAD_DIR.exists() and MODEL_DIR.exists():
-        print("Next: python train.py")
+        say("Next: python train.py")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
 """Scores a trained model by exact match (EM) and F1 as SQuAD v1.1 defines them, offline.
 
-    python evaluate.py                                # output/final_model on the dev questions of data/squad
+    python evaluate.py                                # output/final_model on SQuAD's dev questions
     python evaluate.py --max_samples 100 --show_examples
     python evaluate.py --sample                       # the sample model on the bundled questions
-    python evaluate.py --predictions FILE             # score {id: text} from any model; none is loaded
+    python evaluate.py --predictions FILE             # score {id: text}; no model is loaded
 
 Reads --model_dir and --eval_file. Writes predictions.json (the official format), nbest_predictions.json and
-metrics.json to --output_dir. Exit codes: 0 done, 2 something to mend, 130 interrupted.
+metrics.json to --output_dir.
 """
 
 from utils.console import hush_interrupts
@@ -19,8 +19,6 @@ import argparse
 import json
 import time
 from pathlib import Path
-
-from tqdm.auto import tqdm
 
 from utils import console
 from utils.backends import BACKENDS, PRECISIONS
@@ -36,9 +34,10 @@ CONTEXT_SHOWN = 80  # characters on each side of an answer
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=console.HelpFormatter, usage="python evaluate.py [options]"
-    )
-    add = parser.add_argument
+        description=__doc__, formatter_class=console.HelpFormatter, usage="python evaluate.py [options]",
+        epilog=console.EXIT_CODES,
+    )  # fmt: skip
+    add = parser.add_argument_group("what is scored").add_argument
     add("--model_dir", type=Path, default=OUTPUT_DIR / "final_model", help="folder that train.py wrote")
     add("--eval_file", type=Path, default=SQUAD_DIR, help="questions: JSON, JSON Lines, CSV, Parquet, saved dataset")
     add("--output_dir", type=Path, default=OUTPUT_DIR, help="where the three files are written")
@@ -47,13 +46,17 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--max_samples", type=int, default=None, help="score only the first so many questions (default: all)")
     add("--show_examples", type=int, nargs="?", const=5, default=0, metavar="N", help="show N (or 5) of the questions")
     add("--n_best_size", type=int, default=20, help="answers a question in nbest_predictions.json, at most")
+
+    add = parser.add_argument_group("how it runs").add_argument
     add("--batch_size", type=int, default=None, help="windows at once (default: 16 on a CPU, 32 on a GPU)")
     add("--backend", choices=BACKENDS, default="auto", help="auto: ONNX Runtime on a CPU where exported, else PyTorch")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     add("--mixed_precision", choices=PRECISIONS, default="auto", help="auto: int8 where exported, bf16 where fast")
     add("--skip_bad_examples", action="store_true", help="leave invalid records out instead of refusing the file")
     add("--verify_files", action="store_true", help="compare the sha256 of what was downloaded first, not only sizes")
+    add("--quiet", action="store_true", help="only results, warnings and errors")
     args = parser.parse_args(argv)
+    console.be_quiet(args.quiet)
     if args.sample:
         parser.set_defaults(
             model_dir=sample_model(),
@@ -89,7 +92,11 @@ def read_predictions(path: Path, examples: list[dict]) -> dict[str, str]:
     predictions = {replace_surrogates(identifier): replace_surrogates(text) for identifier, text in predictions.items()}
     missing = sum(example["id"] not in predictions for example in examples)
     if missing == len(examples):
-        raise UserError(f"{path} answers none of the questions scored. Expected the ids of --eval_file.")
+        found = f"its first id is {next(iter(predictions), 'missing')!r:.80}"
+        raise UserError(
+            f"{path} answers none of the questions scored: {found}. Expected ids of --eval_file, like "
+            f"{examples[0]['id']!r:.80}. Name the file with the same questions: --eval_file"
+        )
     if missing:
         console.warn(f"{missing} of {len(examples)} questions have no prediction and count as wrong")
     return predictions
@@ -104,14 +111,16 @@ def predict(examples: list[dict], args: argparse.Namespace) -> tuple[dict[str, s
 
     reader = Reader(args.model_dir, args.device, args.mixed_precision, args.batch_size, args.backend)
     args.output_dir.mkdir(parents=True, exist_ok=True)
-    print(f"model: {console.shown(args.model_dir)}")
-    print(f"device: {reader.backend.describe()}, mixed precision: {reader.backend.precision}")
+    console.say(f"model: {console.shown(args.model_dir)}")
+    console.say(f"device: {reader.backend.describe()}, mixed precision: {reader.backend.precision}")
     predictions: dict[str, str] = {}
     began = time.monotonic()
     partial = args.output_dir / "nbest_predictions.json.partial"
     try:
         with partial.open("w", encoding="utf-8") as nbest:
-            answers = tqdm(reader.answer_all(examples, args.n_best_size), "answering", len(examples), unit=" questions")
+            answers = console.progress(
+                reader.answer_all(examples, args.n_best_size), desc="answering", total=len(examples), unit=" questions"
+            )
             for example, best in zip(examples, answers, strict=True):
                 predictions[example["id"]] = best[0]["text"]
                 nbest.write(
@@ -123,7 +132,7 @@ def predict(examples: list[dict], args: argparse.Namespace) -> tuple[dict[str, s
         partial.unlink(missing_ok=True)
     seconds = time.monotonic() - began
     peak = reader.backend.peak_memory() / 2**20
-    print(
+    console.say(
         f"{len(examples):,} questions in {seconds:.1f} s ({len(examples) / seconds:.1f}/s), peak memory {peak:,.0f} MB"
     )
     settings = {name: reader.settings[name] for name in ("max_length", "doc_stride", "max_answer_length")}
@@ -145,11 +154,12 @@ def show_example(example: dict, prediction: str) -> str:
         ("..." if left else "") + printable(context[left:start]) + paint(printable(context[start:end]), "bold")
         + printable(context[end:right]) + ("..." if right < len(context) else "")
     )  # fmt: skip
+    context_line = console.fit(f"context:    {' '.join(around.split())}")
     em, f1 = exact_match_score(prediction, gold), f1_score(prediction, gold)
     verdict, colour = ("right", "green") if em else ("partly right", "yellow") if f1 else ("wrong", "red")
     return (
         f"\nquestion:   {paint(printable(example['question'].strip()), 'bold')}\n"
-        f"context:    {' '.join(around.split())}\n"
+        f"{context_line}\n"
         f"prediction: {paint(printable(prediction), colour)}\n"
         f"gold:       {printable(' | '.join(dict.fromkeys(gold)))}\n"
         f"verdict:    {paint(verdict, colour)} (F1 {100 * f1:.0f})"
@@ -171,6 +181,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.predictions is None:
         require(args.model_dir, "a trained model", "Run: python train.py (or try: python evaluate.py --sample)")
         check_manifest(args.model_dir, full=args.verify_files)
+    console.note("reading questions ...")
     examples = read_examples(args.eval_file, "validation", args.skip_bad_examples)[: args.max_samples]
 
     if args.predictions:
@@ -191,7 +202,9 @@ def main(argv: list[str] | None = None) -> None:
         write_json(
             args.output_dir / "metrics.json", {**metrics, "eval_file": str(args.eval_file), "settings": settings}
         )
-        print(f"\nwrote predictions.json, nbest_predictions.json and metrics.json to {console.shown(args.output_dir)}")
+        console.say(
+            f"\nwrote predictions.json, nbest_predictions.json and metrics.json to {console.shown(args.output_dir)}"
+        )
     print(f"EM {metrics['exact_match']:.2f}  F1 {metrics['f1']:.2f}  on {metrics['total']:,} questions")
 
 

@@ -7,8 +7,7 @@
     python predict.py batch --input questions.jsonl --output answers.jsonl
 
 Reads --model_dir; where nothing was trained yet, the bundled sample model. Texts may be of any length. The confidence
-is the model's probability for this answer among all answers the text allows. Exit codes: 0 done, 2 something to mend,
-130 interrupted.
+is the model's probability for this answer among all answers the text allows.
 """
 
 from utils.console import hush_interrupts
@@ -36,25 +35,30 @@ TRAINED_MODEL = OUTPUT_DIR / "final_model"
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=console.HelpFormatter,
-        usage="python predict.py [demo | ask | batch] [options]",
-    )
-    add = parser.add_argument
+        description=__doc__, formatter_class=console.HelpFormatter,
+        usage="python predict.py [demo | ask | batch] [options]", epilog=console.EXIT_CODES,
+    )  # fmt: skip
+    add = parser.add_argument_group("what to do").add_argument
     add("mode", nargs="?", choices=["interactive", "demo", "ask", "batch"], default="interactive", help="what to do")
     add("--question", default=None, help="ask: the question (default: none)")
     add("--context", default=None, help="ask: the text that holds the answer (default: none)")
     add("--context_file", type=Path, default=None, help="ask: a UTF-8 file with that text (default: none)")
     add("--top_k", type=int, default=1, help="answers to show, best first")
     add("--json", action="store_true", help="ask: print JSON for programs")
+
+    add = parser.add_argument_group("the model").add_argument
     add("--model_dir", type=Path, default=None, help="default: output/final_model, else models/sample")
     add("--sample", action="store_true", help="the model of output/sample, or the bundled one")
+
+    add = parser.add_argument_group("how it runs").add_argument
     add("--batch_size", type=int, default=None, help="windows at once (default: 16 on a CPU, 32 on a GPU)")
     add("--backend", choices=BACKENDS, default="auto", help="auto: ONNX Runtime on a CPU where exported, else PyTorch")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     add("--mixed_precision", choices=PRECISIONS, default="auto", help="auto: int8 where exported, bf16 where fast")
+    add("--quiet", action="store_true", help="only results, warnings and errors")
     add_batch_flags(parser)
     args = parser.parse_args(argv)
+    console.be_quiet(args.quiet)
 
     problems = [
         f"--{name} is {vars(args)[name]}, expected at least 1"
@@ -133,7 +137,8 @@ def demo(reader, top_k: int) -> None:
     for example in read_examples(path):
         if example["context"] not in shown and len(shown) < 6:
             shown.add(example["context"])
-            print(f"\nquestion:   {paint(example['question'], 'bold')}\ncontext:    {example['context']}")
+            print(f"\nquestion:   {paint(example['question'], 'bold')}")
+            print(console.fit(f"context:    {example['context']}"))
             print(show(ask(reader, example["question"], example["context"], top_k)))
 
 
@@ -142,7 +147,7 @@ def interactive(reader, top_k: int) -> None:
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401 - input() gets a history with it; Windows has none
 
-    print("Give a text, then ask about it. :new another text, :file PATH a text from a file, :quit the end.")
+    console.say("Give a text, then ask about it. :new another text, :file PATH a text from a file, :quit the end.")
     context = ""
     with contextlib.suppress(EOFError):
         while True:

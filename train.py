@@ -1,7 +1,7 @@
 """Fine-tunes MobileBERT (or any BERT-like encoder) to answer questions, offline.
 
-    python train.py                                   # models/mobilebert-uncased on data/squad, 3 epochs
-    python train.py --sample                          # the bundled model on the bundled questions, minutes on a CPU
+    python train.py                                   # MobileBERT on SQuAD 1.1, 3 epochs
+    python train.py --sample                          # the bundled model and questions: minutes on a CPU
     python train.py --preset paper --bf16             # Google's published recipe
     python train.py --resume                          # go on where the last run stopped
     torchrun --nproc_per_node 2 train.py              # two GPUs
@@ -20,8 +20,8 @@ hush_interrupts()
 import argparse
 import math
 import os
+import shutil
 import signal
-import sys
 import textwrap
 import time
 from contextlib import nullcontext
@@ -34,7 +34,6 @@ import transformers
 from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs
 from torch.nn.functional import cross_entropy
-from tqdm.auto import tqdm
 
 from utils import console
 from utils.backends import load_encoder
@@ -83,8 +82,9 @@ SAMPLE = {
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=console.HelpFormatter, usage="python train.py [options]"
-    )
+        description=__doc__, formatter_class=console.HelpFormatter, usage="python train.py [options]",
+        epilog=console.EXIT_CODES,
+    )  # fmt: skip
     add = parser.add_argument_group("files").add_argument
     add("--model_dir", type=Path, default=MODEL_DIR, help="encoder to start from")
     add("--train_file", type=Path, default=SQUAD_DIR, help="questions: JSON, JSON Lines, CSV, Parquet, saved dataset")
@@ -138,9 +138,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--logging_steps", type=int, default=20, help="steps between two lines of the log")
     add("--save_steps", type=int, default=500, help="steps between two checkpoints; one more is saved at each epoch")
     add("--save_total_limit", type=int, default=2, help="checkpoints that are kept")
+    add("--quiet", action="store_true", help="only results, warnings and errors")
 
     # a preset, the sample and a resumed run change the defaults; flags that were given still win
     args = parser.parse_args(argv)
+    console.be_quiet(args.quiet)
     if args.preset:
         parser.set_defaults(**PRESETS[args.preset])
     if args.sample:
@@ -201,7 +203,7 @@ def check_args(args: argparse.Namespace) -> None:
 def saved_settings(checkpoint: Path) -> dict:
     """The settings of the run that is resumed, as its checkpoint has them."""
     settings = read_state(checkpoint)["settings"]
-    return {name: value for name, value in settings.items() if name not in ("resume", "output_dir")}
+    return {name: value for name, value in settings.items() if name not in ("resume", "output_dir", "quiet")}
 
 
 def learning_rate_at(step: int, total_steps: int, args: argparse.Namespace) -> float:
@@ -283,7 +285,7 @@ def start_accelerator(args: argparse.Namespace) -> tuple[Accelerator, str]:
     patience = InitProcessGroupKwargs(timeout=timedelta(hours=6))
     accelerator = Accelerator(mixed_precision=precision, cpu=device.type == "cpu", kwargs_handlers=[patience])
     if cap := cap_memory(accelerator.device, args.max_gpu_memory):
-        accelerator.print(f"GPU memory: at most {cap / 2**30:.1f} GiB")
+        console.say(f"GPU memory: at most {cap / 2**30:.1f} GiB")
     if args.compile:
         require_compiler(accelerator.device)
     return accelerator, precision
@@ -320,7 +322,7 @@ def start_model(args: argparse.Namespace, model_dir: Path, accelerator: Accelera
     return accelerator.prepare(model, optimizer)
 
 
-def train(run: Training, log: TrainingLog, bar: tqdm) -> None:
+def train(run: Training, log: TrainingLog, bar) -> None:
     """The loop: forward, backward and accumulation, guard, step, log, checkpoint, evaluation."""
     args, accelerator, model, optimizer = run.args, run.accelerator, run.model, run.optimizer
     steps_per_epoch, total_steps = run.steps_per_epoch, run.total_steps
@@ -377,8 +379,9 @@ def train(run: Training, log: TrainingLog, bar: tqdm) -> None:
             log.write(line)
             run.losses, windows, since = [], 0, time.monotonic()
             bar.set_postfix_str(
-                f"loss {line['loss']:.3f}, lr {rate:.1e}, {line['questions_per_second']:.1f} questions/s, "
-                f"{line['memory_mb']:,.0f} MB"
+                f"loss {line['loss']:.3f}, {line['questions_per_second']:.1f} questions/s, "
+                f"{line['memory_mb']:,.0f} MB, lr {rate:.1e}",
+                refresh=False,  # the next step shows it
             )
         if stop or run.step % args.save_steps == 0 or run.step % steps_per_epoch == 0 or run.step == total_steps:
             run.save()
@@ -416,16 +419,24 @@ def fine_tune(args: argparse.Namespace) -> None:
         if args.overwrite_output_dir:
             delete_earlier_run(args.output_dir)  # only now that nothing else can be refused
     log = TrainingLog(args.output_dir, run.step, writes=accelerator.is_main_process)
-    say = accelerator.print
-    say(describe_run(run))
+    console.say(describe_run(run))
 
     heed_signals(run)
     began, first_step = time.monotonic(), run.step
-    with progress_bar(run) as bar:
+    with console.progress(
+        desc="training",
+        total=run.total_steps,
+        initial=run.step,
+        unit=" steps",
+        smoothing=0.05,
+        bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]",
+    ) as bar:
         train(run, log, bar)
 
     peak = used_memory(accelerator.device, peak=True) / 2**20
-    say(f"{run.step - first_step:,} steps in {(time.monotonic() - began) / 60:.1f} min, peak memory {peak:,.0f} MB")
+    console.say(
+        f"{run.step - first_step:,} steps in {(time.monotonic() - began) / 60:.1f} min, peak memory {peak:,.0f} MB"
+    )
     if accelerator.is_main_process:
         draw_training_curve(log.lines, args.output_dir / "training_curve.png")
         best = log.best
@@ -452,26 +463,14 @@ def heed_signals(run: Training) -> None:
         signal.signal(number, stop)
 
 
-def progress_bar(run: Training) -> tqdm:
-    """Over the optimizer steps; where standard error is a file, a line every half minute."""
-    return tqdm(
-        desc="training",
-        total=run.total_steps,
-        initial=run.step,
-        unit=" steps",
-        smoothing=0.05,
-        mininterval=0.1 if sys.stderr.isatty() else 30,
-        disable=not run.accelerator.is_main_process,
-    )
-
-
 def describe_run(run: Training) -> str:
     """What is about to happen, in a few lines."""
     values = {name: console.shown(v) if isinstance(v, Path) else v for name, v in sorted(vars(run.args).items())}
     settings = " ".join(f"{name}={value}" for name, value in values.items())
+    width = min(120, shutil.get_terminal_size((120, 24)).columns)
     parameters = sum(parameter.numel() for parameter in run.model.parameters())
     lines = [
-        textwrap.fill(f"settings: {settings}", 120, subsequent_indent="  ", break_on_hyphens=False),
+        textwrap.fill(f"settings: {settings}", width, subsequent_indent="  ", break_on_hyphens=False),
         f"device: {describe(run.accelerator.device)}, {run.accelerator.num_processes} process(es), "
         f"mixed precision: {run.precision}",
         f"model: {parameters / 1e6:.1f} M parameters, {4 * parameters / 2**20:.0f} MB in fp32",

@@ -418,7 +418,7 @@ def test_a_device_without_end_is_refused(tmp_path):
 
 # what root may read, nobody may not; libraries are loaded before, as they may lie where nobody may look
 AS_NOBODY = """
-import os, runpy, sys
+import locale, os, runpy, sys  # locale: argparse wants it, and a nobody may not read the library
 from utils.console import run
 if sys.argv[-1].endswith("saved"): import datasets
 main = runpy.run_path("evaluate.py")["main"]

@@ -430,7 +430,7 @@ def test_a_state_is_read_as_it_was_written(tmp_path):
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"{}", b"\xff", b"\0" * 50, b'{"step": 3}'], ids=repr)
 def test_a_state_that_says_nothing_is_a_user_error(content, tmp_path):
     (tmp_path / STATE).write_bytes(content)
-    with pytest.raises(UserError, match=r"state.json can't be read .*--resume goes on from the checkpoint before it"):
+    with pytest.raises(UserError, match=r"state.json .*--resume goes on from the checkpoint before it"):
         read_state(tmp_path)
 
 

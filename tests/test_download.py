@@ -23,7 +23,7 @@ import pytest
 from hub_server import COMMIT, PAGE, HubServer, ProxyServer
 
 import download_data
-from utils import fetch
+from utils import console, fetch
 from utils.console import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -265,6 +265,14 @@ def test_second_run_verifies_and_asks_nobody(project, hub, download, capsys):
     assert len(hub.requests) == asked
     assert tree(project) == before
     assert capsys.readouterr().out.count("all as they should be") == 4
+
+
+def test_quiet_prints_what_is_there_and_no_more(project, hub, download, capsys, monkeypatch):
+    monkeypatch.setitem(console.OUTPUT, "quiet", False)  # and so it is again afterwards
+    download("--only", "data", "--quiet")
+    said = capsys.readouterr()
+    assert [line.strip().split()[0] for line in said.out.splitlines()] == [f"{project / 'data' / 'squad'}:", "from"]
+    assert said.err == ""
 
 
 @pytest.mark.fault("tampered file")

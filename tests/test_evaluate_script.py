@@ -153,3 +153,12 @@ def test_help_shows_every_default():
     for flag, default in (("--batch_size", "16 on a CPU, 32 on a GPU"), ("--n_best_size", 20), ("--device", "auto")):
         after = done.stdout.split(flag)[1].split("--")[0]
         assert f"(default: {default})" in " ".join(after.split())
+
+
+def test_quiet_prints_the_scores_alone(tiny_model, tmp_path):
+    flags = ("--model_dir", tiny_model, "--eval_file", DEV, "--output_dir", tmp_path, "--max_samples", 2)
+    done = run_script("evaluate.py", *flags, "--quiet")
+    assert done.stdout.startswith("EM ")
+    assert len(done.stdout.splitlines()) == 1
+    assert done.stderr == ""
+    assert_refused(run_script("evaluate.py", "--quiet", "--eval_file", tmp_path / "none.json", code=2), "is missing")

@@ -120,3 +120,13 @@ def test_without_a_trained_model_the_bundled_sample_answers_and_says_so():
     done = run_script("predict.py", "ask", "--question", "Where was it written?", "--context", CONTEXT)
     assert "bundled sample model" in done.stderr
     assert "Z" in done.stdout
+
+
+def test_quiet_prints_the_answer_alone_and_still_says_what_is_wrong(tiny_model):
+    flags = ("--model_dir", tiny_model, "--quiet")
+    done = run_script("predict.py", "ask", *flags, "--question", "Who?", "--context", CONTEXT)
+    assert [line.split(":")[0] for line in done.stdout.splitlines()] == ["prediction", "confidence"]
+    assert done.stderr == ""
+    done = run_script("predict.py", *flags, stdin=f"{CONTEXT}\n\n:file none\n:quit\n")
+    assert "Give a text" not in done.stdout
+    assert "none can't be read" in done.stderr

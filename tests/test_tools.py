@@ -2,7 +2,10 @@
 
 import json
 import re
+import sys
+from xml.etree import ElementTree
 
+import pytest
 import torch
 from safetensors.torch import load_file
 from scripts import PROJECT_ROOT, assert_refused, run_script
@@ -80,3 +83,23 @@ def test_coverage_counts_what_processes_of_the_tests_ran_fails_below_its_bounds_
     assert "train.py: 0.0 %, at least 80 % expected" in done.stdout
     assert sorted(PROJECT_ROOT.iterdir()) == before
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals there")
+def test_a_terminal_is_drawn_with_the_colours_and_the_text_it_shows(tmp_path):
+    """A stand-in for predict.py writes one line in colours, and one with signs that SVG must escape."""
+    script, picture = tmp_path / "script.py", tmp_path / "a.svg"
+    script.write_text(
+        "print('\\x1b[32mgreen\\x1b[0m and \\x1b[1mbold\\x1b[0m')\nprint('1 < 2 & \\u5317\\u4eac')\n", encoding="utf-8"
+    )
+    run_script("tools/draw_terminal.py", "--output_file", picture, "--columns", 60, script)
+    content = picture.read_text(encoding="utf-8")
+    runs = {node.text: node.attrib for node in ElementTree.fromstring(content).iter() if node.tag.endswith("text")}
+    assert runs["green"]["fill"] != runs[" and "]["fill"] != runs["bold"]["fill"]
+    assert runs["bold"]["font-weight"] == "bold"
+    width = float(runs["green"]["textLength"]) / 5
+    assert float(runs[" and "]["x"]) == pytest.approx(float(runs["green"]["x"]) + 5 * width)
+    assert float(runs["1 < 2 & 北京"]["textLength"]) == pytest.approx(12 * width)  # such signs are two columns wide
+    assert "\x1b" not in content
+    script.write_text("raise SystemExit(3)", encoding="utf-8")
+    assert_refused(run_script("tools/draw_terminal.py", "--output_file", picture, script, code=2), "exit code 3")

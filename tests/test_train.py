@@ -631,3 +631,31 @@ def test_a_folder_with_spaces_and_chinese_characters_under_gbk(tiny_model, tmp_p
     assert (home / "输出" / "final_model" / "model.safetensors").exists(), done.stderr
     done = run_script("train.py", "--model_dir", home / "没有", cwd=home, PYTHONIOENCODING="gbk", code=2)
     assert_refused(done, "python download_data.py")
+
+
+@pytest.mark.fault("damaged input")
+@pytest.mark.parametrize("there", [False, True])
+def test_a_training_that_refuses_its_data_leaves_no_folder_of_its_own(tiny_model, tmp_path, there):
+    """It had left an empty one, and the folders above it."""
+    questions, output = tmp_path / "questions.json", tmp_path / "new" / "output"
+    questions.write_text("[]", encoding="utf-8")
+    if there:
+        output.mkdir(parents=True)
+    done = run_script("train.py", "--model_dir", tiny_model, "--train_file", questions, "--eval_file", questions,
+                      "--output_dir", output, code=2)  # fmt: skip
+    assert_refused(done, "holds no question to use")
+    left = [output.parent, output] if there else []
+    assert sorted(path for path in tmp_path.rglob("*") if path != questions) == left
+
+
+def test_quiet_prints_only_the_scores_and_where_the_model_is(tiny_model, tmp_path):
+    flags = ("--model_dir", tiny_model, "--output_dir", tmp_path / "out", *SMALL, "--max_steps", 1)
+    done = run_script("train.py", *flags, "--quiet")
+    lines = done.stdout.splitlines()
+    assert [line.split()[0] for line in lines] == ["epoch", "best", "saved"]
+    assert done.stderr == ""
+    # a run that goes on may talk again
+    done = run_script("train.py", *flags[:-1], 2, "--resume", code=2)
+    assert_refused(done, "--max_steps 2 (was 1)")
+    assert "reading questions" in done.stderr
+    assert "quiet" not in done.stderr

@@ -7,7 +7,7 @@
 Each model is checked before it stays: its answers are compared with PyTorch's in fp32 on --eval_file. One that changes
 too much (fp32: more than 0.1 % of the answers; int8: more than 0.5 points of F1 lost) is deleted, unless --force.
 onnx.json then lists the files with their checksums: --backend auto uses them only beside the weights they came from.
-Exit codes: 0 fp32 is there, and int8 too or a warning why not; 2 fp32 was refused, or something else to mend.
+An int8 model that is refused is a warning, an fp32 one an error.
 """
 
 import argparse
@@ -27,7 +27,6 @@ import numpy as np
 import onnx
 import torch
 from quantization import calibrate, to_int8, without_identities
-from tqdm.auto import tqdm
 
 from utils import console
 from utils.backends import ONNX_FILES, ONNX_MANIFEST, OnnxBackend, load_model
@@ -59,8 +58,9 @@ class Logits(torch.nn.Module):
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=console.HelpFormatter, usage="python tools/export_onnx.py [options]"
-    )
+        description=__doc__, formatter_class=console.HelpFormatter, usage="python tools/export_onnx.py [options]",
+        epilog=console.EXIT_CODES,
+    )  # fmt: skip
     add = parser.add_argument
     add("--model_dir", type=Path, default=OUTPUT_DIR / "final_model", help="trained model; the files are put there")
     add("--eval_file", type=Path, default=SQUAD_DIR, help="questions to check the answers on")
@@ -98,8 +98,8 @@ def export_fp32(model_dir: Path, path: Path) -> None:
 def answer(reader: Reader, examples: list[dict], label: str) -> dict:
     """The answers' texts by id, their scores, and the questions answered in a second."""
     began = time.monotonic()
-    answers = tqdm(
-        reader.answer_all(examples), f"checking {label}", len(examples), unit=" questions", leave=False, disable=None
+    answers = console.progress(
+        reader.answer_all(examples), desc=f"checking {label}", total=len(examples), unit=" questions", leave=False
     )
     predictions = {example["id"]: best["text"] for example, (best, *_) in zip(examples, answers, strict=True)}
     seconds = time.monotonic() - began
@@ -130,6 +130,7 @@ def main(argv: list[str] | None = None) -> None:
     fp32 = args.model_dir / f"{ONNX_FILES['no']}.partial"
     refused = {}
     try:
+        console.note("exporting ...")
         export_fp32(args.model_dir, fp32)
         model = without_identities(onnx.load(fp32))
         reader = Reader(args.model_dir, backend=OnnxBackend(fp32, "no"))

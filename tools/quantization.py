@@ -13,9 +13,9 @@ import numpy as np
 import onnx
 import onnxruntime
 from onnx import helper, numpy_helper
-from tqdm.auto import tqdm
 
 from utils.batches import pad_batch
+from utils.console import progress
 from utils.reader import Reader
 from utils.windows import prepare_validation_features
 
@@ -112,7 +112,7 @@ def record_activations(model: onnx.ModelProto, names: list[str], reader: Reader,
     watched.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names)
     session = onnxruntime.InferenceSession(watched.SerializeToString(), providers=["CPUExecutionProvider"])
     inputs = [node.name for node in session.get_inputs()]
-    for i in tqdm(range(len(features)), "calibrating", unit=" windows", leave=False, disable=None):
+    for i in progress(range(len(features)), desc="calibrating", unit=" windows", leave=False):
         batch = pad_batch([features[i]], reader.settings["max_length"], reader.pad_id)
         tokens = int(batch["attention_mask"].sum())
         values = session.run(names, {name: batch[name] for name in inputs})

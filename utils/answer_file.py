@@ -19,7 +19,7 @@ from pathlib import Path
 
 from utils.backends import ONNX_FILES, OnnxBackend
 from utils.checkpoints import cannot_write, lock, write_file
-from utils.console import UserError, note, printable, shown, warn
+from utils.console import UserError, note, printable, progress, shown, warn
 from utils.files import read_json_object
 from utils.manifest import sha256_of
 from utils.question_stream import START, Item, Position, check_input, read_groups, read_pipe, size_of
@@ -97,13 +97,15 @@ def watched(source: str, output: "AnswerFile | Pipe") -> Iterator[list[Item]]:
             raise UserError("standard input is closed. Expected JSON Lines there, or a file as --input.")
         yield from read_pipe(sys.stdin.buffer)
         return
-    from tqdm.auto import tqdm
-
-    hidden = isinstance(output, Pipe) and sys.stdout.isatty()  # it would stand between the answers
+    first = output.position
+    if isinstance(output, Pipe) and sys.stdout.isatty():  # a bar would stand between the answers
+        yield from read_groups(Path(source), first)
+        return
+    unit = " records" if Path(source).suffix.lower() == ".json" else " bytes"
     layout = "{l_bar}{bar}| [{elapsed}<{remaining}{postfix}]"
-    began, first = time.monotonic(), output.position
-    with tqdm(
-        desc="answering", total=size_of(Path(source)), initial=first.offset, bar_format=layout, disable=hidden
+    began = time.monotonic()
+    with progress(
+        desc="answering", total=size_of(Path(source)), initial=first.offset, unit=unit, bar_format=layout
     ) as bar:
         for group in read_groups(Path(source), first):
             yield group

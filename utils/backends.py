@@ -99,7 +99,7 @@ class OnnxBackend:
         try:
             self.session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
         except Exception as error:  # its errors have only Exception in common
-            raise UserError(f"{path} can't be loaded: {error}. Export it again: tools/export_onnx.py") from None
+            raise UserError(f"{path} can't be loaded: {error}. {EXPORT} {path.parent}") from None
         self.precision = precision
         self.inputs = [node.name for node in self.session.get_inputs()]
 

@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from utils.console import UserError, warn
+from utils.files import read_json_object
 from utils.manifest import check_manifest, write_manifest
 
 MARKER = "complete.json"
@@ -40,7 +41,8 @@ def prepare_output_dir(output_dir: Path, resume: bool, overwrite: bool) -> None:
 @contextmanager
 def sole_training(output_dir: Path) -> Iterator[None]:
     """Makes the folder of a training, and keeps every other training out of it meanwhile, by a lock of the system's on
-    a file: it ends with this process, however that ends, so a crash leaves no lock behind.
+    a file: it ends with this process, however that ends, so a crash leaves no lock behind. A folder that it made goes
+    again where nothing was written to it.
 
     Raises UserError where another training has it, or the folder can't be written. Of several processes of one training
     the first one locks.
@@ -49,6 +51,7 @@ def sole_training(output_dir: Path) -> Iterator[None]:
         yield
         return
     path = output_dir / LOCK
+    made = [folder for folder in (output_dir, *output_dir.parents) if not folder.exists()]
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT)
@@ -75,6 +78,9 @@ def sole_training(output_dir: Path) -> Iterator[None]:
         if os.name == "nt":  # removes no open file
             with suppress(OSError):
                 path.unlink()
+        with suppress(OSError):  # one that is not empty can't be removed, and those above it then neither
+            for folder in made:
+                folder.rmdir()
 
 
 def lock(descriptor: int) -> bool:
@@ -136,18 +142,13 @@ def read_state(checkpoint: Path) -> dict:
     Raises UserError where it can't be read, or another version of this project wrote it.
     """
     path = checkpoint / STATE
-    try:
-        state = json.loads(path.read_text(encoding="utf-8"))
-        found = state["format"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{path} can't be read ({type(error).__name__}: {error}). Expected the state of a training. "
-            f"{delete_to_go_back(checkpoint)}"
-        ) from None
+    state = read_json_object(path, "the state of a training", delete_to_go_back(checkpoint))
+    if (found := state.get("format")) is None:
+        raise UserError(f"{path} does not say its format, as a training's state does. {delete_to_go_back(checkpoint)}")
     if found != STATE_FORMAT:
         raise UserError(
-            f"{path} has format {found}, expected {STATE_FORMAT}: another version of train.py saved it. Go on with "
-            "that version, or train anew into another --output_dir."
+            f"{path} has format {found}, expected {STATE_FORMAT}: another version of train.py saved it. "
+            "Go on with that version, or train anew into another --output_dir."
         )
     return state
 
@@ -253,11 +254,13 @@ def list_checkpoints(output_dir: Path) -> list[Path]:
 def latest_checkpoint(output_dir: Path) -> Path:
     """The newest complete checkpoint, every byte of it checked; damaged ones are passed over with a warning. Raises
     UserError where none is."""
-    for checkpoint in reversed(list_checkpoints(output_dir)):
+    checkpoints = list_checkpoints(output_dir)
+    for checkpoint in reversed(checkpoints):
         if (fault := find_damage(checkpoint, full=True)) is None:
             return checkpoint
         warn(fault)
-    raise UserError(f"{output_dir} holds no complete checkpoint to resume from. Run train.py without --resume.")
+    anew = "with --overwrite_output_dir instead of" if checkpoints else "without"  # without would refuse their folder
+    raise UserError(f"{output_dir} holds no complete checkpoint to resume from. Run train.py {anew} --resume.")
 
 
 def find_damage(checkpoint: Path, *, full: bool) -> str | None:

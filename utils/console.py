@@ -1,20 +1,27 @@
-"""What the terminal sees: errors that a user can mend, exit codes, colours, output that survives any encoding.
+"""What the terminal sees: errors that a user can mend, exit codes, bars, colours, output that survives any encoding.
 
-Exit codes of every script: 0 done; 1 a fault of ours (with a traceback, worth a bug report); 2 something the user can
-mend; 130 interrupted by Ctrl-C.
+Results go to standard output; notes, bars, warnings and errors to standard error. With --quiet only results, warnings
+and errors are left.
 """
 
 import argparse
 import os
+import re
 import shutil
 import signal
 import sys
+import textwrap
 import unicodedata
 from collections.abc import Callable
+from itertools import groupby
 from pathlib import Path
 
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
 
+# the end of every --help
+EXIT_CODES = "exit codes: 0 done, 1 a fault of ours (with a traceback), 2 something to mend, 130 interrupted (Ctrl-C)"
+LINE_EVERY = 30  # seconds, of a bar where there is no terminal
+OUTPUT = {"quiet": False}
 CODES = {"red": "31", "green": "32", "yellow": "33", "cyan": "36", "bold": "1", "dim": "2"}
 
 
@@ -22,11 +29,26 @@ class UserError(Exception):
     """Something the user can mend. The text says what was found, what was expected and what to run."""
 
 
-class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """--help with the description as it stands, every default shown, and paths as seen from the project."""
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """--help with the examples of the description as they stand, every default shown, and paths as seen from the
+    project. Fits the terminal."""
 
     def __init__(self, prog: str):
-        super().__init__(prog, max_help_position=40, width=min(120, shutil.get_terminal_size().columns))
+        width = min(120, shutil.get_terminal_size().columns)
+        super().__init__(prog, max_help_position=min(36, 2 * width // 5), width=width)
+
+    def _fill_text(self, text, width, indent):
+        """Prose is filled to the width. Examples, which are indented, stay; where they are too long for it, their
+        comments stand above them."""
+        lines = []
+        for is_prose, group in groupby(text.splitlines(), key=lambda line: not line.startswith(" ") and line != ""):
+            block = list(group)
+            if is_prose:
+                block = textwrap.wrap(" ".join(block), width, break_on_hyphens=False)
+            elif max(map(len, block)) > width:
+                block = [re.sub(r"^( +)(\S.*?) +(# .*)$", r"\1\3\n\1\2", line) for line in block]
+            lines += block
+        return "\n".join(lines)
 
     def _get_help_string(self, action):
         if action.default is False:
@@ -39,6 +61,12 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescript
 
     def _get_default_metavar_for_optional(self, action):
         return {int: "N", float: "X", Path: "PATH"}.get(action.type, super()._get_default_metavar_for_optional(action))
+
+
+def be_quiet(quiet: bool) -> None:
+    """Whether `say`, `note` and `progress` are silent from now on: --quiet. Of several processes that train together,
+    those that are not the first always are."""
+    OUTPUT["quiet"] = quiet or os.environ.get("RANK", "0") != "0"
 
 
 def hush_interrupts() -> None:
@@ -58,6 +86,8 @@ def hush_interrupts() -> None:
 
 def run(main: Callable[[], None]) -> None:
     """Runs a script's main(), turns UserError and Ctrl-C into a message and an exit code, and leaves the process."""
+    if os.name == "nt" and not windows_heeds_colours():
+        os.environ["NO_COLOR"] = "1"
     for stream in (sys.stdout, sys.stderr):
         # a GBK or ASCII console shows what it can't encode as \xe9 instead of failing
         stream.reconfigure(errors="backslashreplace")
@@ -67,7 +97,7 @@ def run(main: Callable[[], None]) -> None:
         main()
         sys.stdout.flush()
     except UserError as error:
-        print(paint(f"error: {error}", "red", sys.stderr), file=sys.stderr)
+        write(paint(f"error: {error}", "red", sys.stderr), sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt as interrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # once more, while the process ends, would show a traceback
@@ -84,14 +114,70 @@ def shown(path: Path) -> str:
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
+def write(text: str, stream) -> None:
+    """Prints a line, above the bars where there are any."""
+    if "tqdm" in sys.modules:
+        sys.modules["tqdm"].tqdm.write(text, file=stream)
+    else:
+        print(text, file=stream)
+
+
+def say(text: str) -> None:
+    """Prints what is about to happen, or has happened, to standard output. Results, which --quiet lets through, are
+    printed with print."""
+    if not OUTPUT["quiet"]:
+        write(text, sys.stdout)
+
+
 def note(text: str) -> None:
     """Prints a remark about the run to standard error, where it can't mix with results."""
-    print(paint(text, "dim", sys.stderr), file=sys.stderr)
+    if not OUTPUT["quiet"]:
+        write(paint(text, "dim", sys.stderr), sys.stderr)
 
 
 def warn(text: str) -> None:
     """Prints a warning to standard error."""
-    print(paint(f"warning: {text}", "yellow", sys.stderr), file=sys.stderr)
+    write(paint(f"warning: {text}", "yellow", sys.stderr), sys.stderr)
+
+
+def progress(iterable=None, **settings):
+    """A tqdm bar on standard error, with its settings (desc, total, unit, leave, ...), that everybody uses. Where
+    standard error is no terminal it is a line every half minute, and none for what takes less; with --quiet nothing."""
+    from tqdm import tqdm
+
+    if sys.stderr.isatty():
+        # consoles of Chinese and Japanese Windows draw a block as wide as two letters, and the line would break
+        is_narrow = os.name != "nt" and (sys.stderr.encoding or "").lower().startswith("utf")
+        settings |= {"dynamic_ncols": True, "ascii": not is_narrow}
+    else:
+        state = "{desc}: {percentage:.0f}%, {n_fmt} of {total_fmt}{unit}, {elapsed}<{remaining}, {rate_fmt}{postfix}"
+        settings |= {"file": LineByLine(sys.stderr), "bar_format": state}
+        settings |= dict.fromkeys(("mininterval", "maxinterval", "delay"), LINE_EVERY)
+    return tqdm(iterable, disable=OUTPUT["quiet"], **settings)
+
+
+class LineByLine:
+    """A stream for tqdm that has no cursor to move: every state of a bar that is written is a line of its own."""
+
+    def __init__(self, stream):
+        self.stream, self.encoding = stream, stream.encoding
+
+    def write(self, text: str) -> None:
+        if text := re.sub("\x1b\\[A", "", text).strip():
+            self.stream.write(text + "\n")
+
+    def flush(self) -> None:
+        self.stream.flush()
+
+
+def fit(line: str) -> str:
+    """`line`, "label:   text", for standard output: on a terminal broken between words, the text in a column of its
+    own. As it stands elsewhere, and where letters are two columns wide, as in Chinese."""
+    if not sys.stdout.isatty() or any(unicodedata.east_asian_width(char) in "WF" for char in line):
+        return line
+    column = " " * (len(line) - len(re.sub(r"^\w+: +", "", line)))
+    width = min(100, shutil.get_terminal_size().columns)
+    return textwrap.fill(line, width, subsequent_indent=column, break_on_hyphens=False)
 
 
 def printable(text: str, longest: int | None = None) -> str:
@@ -110,3 +196,14 @@ def paint(text: str, colour: str, stream=None) -> str:
     if not stream.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
         return text
     return f"\x1b[{CODES[colour]}m{text}\x1b[0m"
+
+
+def windows_heeds_colours() -> bool:
+    """Has the console of Windows heed colour codes, which it shows as letters otherwise. False where it can't, or
+    there is none."""
+    import ctypes
+
+    kernel32 = ctypes.windll.kernel32
+    # standard output and error; processed output, wrapped lines, codes, as SetConsoleMode is documented
+    heeded = [kernel32.SetConsoleMode(kernel32.GetStdHandle(handle), 1 | 2 | 4) for handle in (-11, -12)]
+    return any(heeded)

@@ -16,7 +16,7 @@ import numpy as np
 import tokenizers
 from tokenizers import Tokenizer
 
-from utils.console import PROJECT_ROOT, warn
+from utils.console import PROJECT_ROOT, note, warn
 from utils.windows import Features, PairTemplate, prepare_train_features
 
 CACHE_DIR = PROJECT_ROOT / "data" / "cache"
@@ -38,6 +38,7 @@ def cached_train_features(
     path = folder / f"train-{features_key(examples, tokenizer, max_length, doc_stride)}.features"
     features = load_features(path)
     if features is None:
+        note(f"preparing the windows of {len(examples):,} questions ...")
         features = prepare_train_features(examples, tokenizer, max_length, doc_stride)
         try:
             save_features(path, features)

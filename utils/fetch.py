@@ -21,9 +21,8 @@ from urllib.parse import urljoin, urlsplit
 
 import requests
 import urllib3
-from tqdm import tqdm
 
-from utils.console import UserError, warn
+from utils.console import UserError, progress, warn
 
 CONNECT_TIMEOUT = 10.0  # seconds: a host that takes no connection, or knows of no file, by then is not there
 BACKOFF = 1.0  # seconds before the first new attempt; doubled each time, up to MAX_BACKOFF
@@ -206,18 +205,14 @@ def _write(response: requests.Response, part: Path, start: int, total: int | Non
     """
     received, seen, since = 0, 0, time.monotonic()
     bar = {"total": total, "initial": start, "unit": "B", "unit_scale": True, "unit_divisor": 1024}
-    # disable=None: no bar in a log file
-    with (
-        part.open("ab" if start else "wb") as file,
-        tqdm(desc=part.name.rsplit(".", 2)[0], disable=None, **bar) as progress,
-    ):
+    with part.open("ab" if start else "wb") as file, progress(desc=part.name.rsplit(".", 2)[0], **bar) as shown:
         try:
             # hands over what has come, where read() would wait for a full block and never notice a trickle
             read = getattr(response.raw, "read1", response.raw.read)  # urllib3 has it since 2.x
             while (total is None or start + received <= total) and (block := read(1 << 16)):
                 file.write(block)
                 received += len(block)
-                progress.update(len(block))
+                shown.update(len(block))
                 if time.monotonic() - since > patience.timeout:
                     if received - seen < MIN_SPEED * patience.timeout:
                         raise Interrupted(response.url, f"sent {received - seen:,} bytes in {patience.timeout:g} s")

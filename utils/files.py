@@ -6,43 +6,47 @@ from pathlib import Path
 from utils.console import UserError
 
 SAVE_AS_UTF8 = "Save it as UTF-8 (in Excel: Save As, CSV UTF-8) and try again."
-# what files begin with that go by the wrong name
+# what files begin with that go by the wrong name, and what to do
 OTHER_KINDS = {
-    b"\xff\xfe": f"is UTF-16, not UTF-8. {SAVE_AS_UTF8}",
-    b"\xfe\xff": f"is UTF-16, not UTF-8. {SAVE_AS_UTF8}",
-    b"\x1f\x8b": "is compressed (gzip). Unpack it and try again.",
-    b"PK\x03\x04": "is a ZIP archive or an Excel workbook. Unpack it, or save the sheet as CSV UTF-8.",
-    b"PAR1": "is a Parquet file. Call it *.parquet.",
+    b"\xff\xfe": ("is UTF-16, not UTF-8", SAVE_AS_UTF8),
+    b"\xfe\xff": ("is UTF-16, not UTF-8", SAVE_AS_UTF8),
+    b"\x1f\x8b": ("is compressed (gzip)", "Unpack it and try again."),
+    b"PK\x03\x04": ("is a ZIP archive or an Excel workbook", "Unpack it, or save the sheet as CSV UTF-8."),
+    b"PAR1": ("is a Parquet file", "Call it *.parquet."),
 }
 
 
 def require_file(path: Path, expected: str) -> None:
     """Raises UserError where `path` is a device, a pipe or a socket: reading one may never end."""
-    if not (path.is_file() or path.is_dir()):
+    if path.exists() and not (path.is_file() or path.is_dir()):
         raise UserError(f"{path} is no file but a device, a pipe or a socket. Expected {expected}.")
 
 
-def refuse_other_kinds(path: Path | str, content: bytes) -> None:
-    """Raises UserError where `content`, which `path` begins with, shows that it is no text in UTF-8."""
-    for beginning, kind in OTHER_KINDS.items():
+def refuse_other_kinds(path: Path | str, content: bytes, remedy: str = "") -> None:
+    """Raises UserError, which ends in the `remedy` or what the user can do about it, where `content`, which `path` begins
+    with, shows that it is no text in UTF-8."""
+    for beginning, (kind, advice) in OTHER_KINDS.items():
         if content.startswith(beginning):
-            raise UserError(f"{path} {kind}")
+            raise UserError(f"{path} {kind}. {remedy or advice}")
     if b"\0" in content[:2]:
-        raise UserError(f"{path} begins with zero bytes: it is UTF-16, or was never written whole. {SAVE_AS_UTF8}")
+        raise UserError(
+            f"{path} begins with zero bytes: it is UTF-16, or was never written whole. {remedy or SAVE_AS_UTF8}"
+        )
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, remedy: str = "") -> str:
     """The text of a UTF-8 file, letter by letter (line ends too) but for a byte-order mark in front.
 
-    Raises UserError where it is not UTF-8, with the place, and OSError.
+    Raises UserError where it is not UTF-8, with the place and the `remedy`, or what the user can do about it; OSError.
     """
     content = path.read_bytes()
-    refuse_other_kinds(path, content)
+    refuse_other_kinds(path, content, remedy)
+    remedy = remedy or SAVE_AS_UTF8
     try:
         return content.decode("utf-8").removeprefix("\ufeff")  # Windows' editors and spreadsheets put one in front
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise UserError(f"{path} is not UTF-8 (byte {error.start}, line {line}). {SAVE_AS_UTF8}") from None
+        raise UserError(f"{path} is not UTF-8 (byte {error.start}, line {line}). {remedy}") from None
 
 
 def read_json(path: Path, expected: str, remedy: str = "") -> object:
@@ -51,7 +55,7 @@ def read_json(path: Path, expected: str, remedy: str = "") -> object:
     require_file(path, expected)
     advice = f"Expected {expected}. {remedy}".rstrip()
     try:
-        return parse_json(read_text(path))
+        return parse_json(read_text(path, remedy))
     except ValueError as error:
         raise UserError(f"{path} can't be read as JSON: {error}. {advice}") from None
     except OSError as error:

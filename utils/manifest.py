@@ -13,9 +13,10 @@ import unicodedata
 from datetime import date
 from pathlib import Path, PureWindowsPath
 
-from utils.console import UserError
+from utils.console import UserError, note
 
 NAME = "manifest.json"
+WORTH_A_LINE = 200e6  # bytes: fewer are read in no time
 DOWNLOAD = "Run: python download_data.py --force"
 
 
@@ -50,7 +51,10 @@ def check_manifest(folder: str | Path, *, full: bool, remedy: str = DOWNLOAD, na
     if not (folder / name).is_file():
         return False
     problems = []
-    for entry in read_manifest(folder, name, remedy)["files"]:
+    files = read_manifest(folder, name, remedy)["files"]
+    if full and (size := sum(entry["size"] for entry in files)) > WORTH_A_LINE:
+        note(f"verifying {size / 1e6:,.0f} MB in {folder} ...")
+    for entry in files:
         path = folder / entry["file"]
         try:
             if not path.is_file():

@@ -31,7 +31,7 @@ def cap_memory(device: torch.device, gib: float | None) -> int | None:
     free, total = torch.cuda.mem_get_info(device)
     cap = int(SHARE_OF_FREE_MEMORY * free) if gib is None else int(gib * 2**30)
     if cap > total:
-        raise UserError(f"--max_gpu_memory {gib:g} is more than the card has: {total / 2**30:.1f} GiB.")
+        raise UserError(f"--max_gpu_memory {gib:g} is more than the card has: {total / 2**30:.1f} GiB. Use less.")
     torch.cuda.set_per_process_memory_fraction(cap / total, device)
     return cap
 
@@ -68,6 +68,7 @@ def choose_micro_batch(
         return micro_batch_size, accumulation
     plain = accelerator.unwrap_model(model)  # processes try alone: one may run out of memory where another does not
     windows = micro_batch_size * accumulation
+    note("trying how many windows fit the GPU at once ...")
     largest = largest_that_fits(windows, lambda size: step_fits(plain, size, max_length))
     if accelerator.num_processes > 1:
         largest = min(gather_object([largest]))

@@ -59,9 +59,10 @@ class Reader:
         self.tokenizer = load_tokenizer(self.model_dir)
         config = read_json_object(self.model_dir / "config.json", "a Hugging Face model's settings")
         if problems := check_settings(self.settings):
-            raise UserError(f"{self.model_dir / SETTINGS_FILE}: {'; '.join(problems)}")
+            mend = "Mend the file, or delete it: then the defaults hold."
+            raise UserError(f"{self.model_dir / SETTINGS_FILE}: {'; '.join(problems)}. {mend}")
         if problems := check_config(config, self.settings["max_length"], self.tokenizer.get_vocab_size()):
-            raise UserError(f"{self.model_dir / 'config.json'}: {'; '.join(problems)}")
+            raise UserError(f"{self.model_dir / 'config.json'}: {'; '.join(problems)}. Copy the model anew.")
         self.settings["max_answer_length"] = min(self.settings["max_answer_length"], self.settings["max_length"])
         self.pad_id = config.get("pad_token_id") or 0
 

@@ -174,7 +174,7 @@ def read_json_lines(path: Path) -> Iterator[dict]:
             record = parse_json(line)
         except ValueError as error:
             hint = " If it is one JSON value over many lines, call it *.json." if number == 1 else ""
-            raise UserError(f"{path}, line {number} is not JSON: {error}.{hint}") from None
+            raise UserError(f"{path}, line {number} is not JSON: {error}. Expected one record a line.{hint}") from None
         if number == 1:
             refuse_whole_json(path, record)
         yield record
@@ -195,9 +195,9 @@ def read_parquet(path: Path) -> list[dict]:
         check_columns(path, table.column_names)
         return table.to_pylist()
     except UnicodeDecodeError as error:
-        raise UserError(f"{path} holds text that is not UTF-8: {error}.") from None
+        raise UserError(f"{path} holds text that is not UTF-8: {error}. Save it anew with UTF-8 text.") from None
     except pyarrow.ArrowException as error:
-        raise UserError(f"{path} is not a Parquet file: {error}.") from None
+        raise UserError(f"{path} is not a Parquet file: {error}. Save it anew, or give it its right ending.") from None
 
 
 def read_saved_dataset(path: Path, split: str | None) -> list[dict]:
@@ -214,7 +214,10 @@ def read_saved_dataset(path: Path, split: str | None) -> list[dict]:
         raise UserError(f"{path} is a damaged saved dataset ({type(error).__name__}: {error}). Save it anew.") from None
     if isinstance(saved, datasets.DatasetDict):
         if split not in saved:
-            raise UserError(f"{path} has no part called {split}, only {', '.join(saved)}.")
+            raise UserError(
+                f"{path} has no part called {split}, only {', '.join(saved)}. Save it with a part of that name, or the "
+                "part alone."
+            )
         saved = saved[split]
     check_columns(path, saved.column_names)
     return saved.to_list()

@@ -3,13 +3,13 @@
 import argparse
 import math
 import pickle
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
-from tqdm.auto import tqdm
 
 from utils.backends import TorchBackend, require_finite
 from utils.checkpoints import (
@@ -21,7 +21,7 @@ from utils.checkpoints import (
     write_folder,
     write_state,
 )
-from utils.console import UserError
+from utils.console import UserError, progress, write
 from utils.metrics import compute_metrics
 from utils.offline import OUTPUT_DIR
 from utils.reader import Reader, save_reader
@@ -32,7 +32,7 @@ from utils.windows import Features
 FREE_ON_RESUME = {
     "resume", "overwrite_output_dir", "output_dir", "device", "logging_steps", "save_steps", "save_total_limit",
     "per_device_train_batch_size", "gradient_accumulation_steps", "per_device_eval_batch_size",
-    "gradient_checkpointing", "max_gpu_memory", "compile", "verify_files",
+    "gradient_checkpointing", "max_gpu_memory", "compile", "verify_files", "quiet",
 }  # fmt: skip
 
 
@@ -172,7 +172,9 @@ class Training:
                 settings={name: vars(args)[name] for name in ("max_length", "doc_stride", "max_answer_length")},
             )
             predictions = {}
-            answers = tqdm(reader.answer_all(examples), "scoring", len(examples), leave=False, unit=" questions")
+            answers = progress(
+                reader.answer_all(examples), desc="scoring", total=len(examples), unit=" questions", leave=False
+            )
             for example, (answer, *_) in zip(examples, answers, strict=True):
                 predictions[example["id"]] = answer["text"]
                 if self.stop_signals:
@@ -182,7 +184,7 @@ class Training:
             if scores["f1"] >= best or not (args.output_dir / "final_model").exists():
                 write_folder(args.output_dir / "final_model", lambda folder: self.write_model(folder, scores))
             line = {"step": self.step, "epoch": self.step / self.steps_per_epoch, **scores}
-            tqdm.write(f"epoch {line['epoch']:.2f}: EM {scores['exact_match']:.2f}, F1 {scores['f1']:.2f}")
+            write(f"epoch {line['epoch']:.2f}: EM {scores['exact_match']:.2f}, F1 {scores['f1']:.2f}", sys.stdout)
             self.model.train()
         (line,) = broadcast_object_list([line])  # every process knows the best epoch
         log.write(line)

@@ -30,7 +30,9 @@ def load_tokenizer(model_dir: str | Path) -> Tokenizer:
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises a bare Exception for whatever it can't read
-        raise UserError(f"{path} can't be read as a tokenizer: {error}. Expected a tokenizers JSON file.") from None
+        raise UserError(
+            f"{path} can't be read as a tokenizer: {error}. Expected a tokenizers JSON file. Copy the model anew."
+        ) from None
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
@@ -52,7 +54,10 @@ class PairTemplate:
         first = [i for i, sequence in enumerate(pair.sequence_ids) if sequence == 0]
         second = [i for i, sequence in enumerate(pair.sequence_ids) if sequence == 1]
         if not first or not second or first[0] > second[0]:
-            raise UserError("The tokenizer's pair template does not put the question before the context.")
+            raise UserError(
+                "tokenizer.json does not put the question before the context. Expected the tokenizer of a BERT-like "
+                "encoder. Use another --model_dir."
+            )
         before, between, after = slice(0, first[0]), slice(first[-1] + 1, second[0]), slice(second[-1] + 1, None)
         types = [(pair.type_ids[part] or [0])[0] for part in (before, slice(first[0], None), between)]
         types += [pair.type_ids[second[0]], (pair.type_ids[after] or [0])[0]]
