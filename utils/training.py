@@ -22,6 +22,7 @@ from utils.checkpoints import (
     write_state,
 )
 from utils.console import UserError
+from utils.families import input_names
 from utils.metrics import compute_metrics
 from utils.offline import OUTPUT_DIR
 from utils.reader import Reader, save_reader
@@ -56,6 +57,7 @@ class Training:
     def __post_init__(self):
         # beside the model, which scores as it is and is saved under its plain names; one compilation for all lengths
         self.forward = torch.compile(self.model, dynamic=True) if self.args.compile else self.model
+        self.inputs = input_names(self.accelerator.unwrap_model(self.model))
 
     @property
     def effective_batch(self) -> int:

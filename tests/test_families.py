@@ -1,0 +1,175 @@
+"""Models that others trained: every family of utils.families reads windows as transformers cuts them, and answers with
+the logits that plain transformers gives. Small, random, with tokenizers of their own kind."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import TEXTS, texts_at_hand
+from test_windows import assert_equal_to_transformers, transformers_windows
+from tokenizers import (
+    AddedToken,
+    Regex,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
+from transformers import AutoConfig, AutoModelForQuestionAnswering, AutoTokenizer
+
+from utils.families import FAMILIES
+from utils.reader import Reader
+from utils.windows import load_tokenizer, prepare_validation_features
+
+BERT_TOKENS = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
+ROBERTA_TOKENS = {
+    "bos": "<s>",
+    "pad": "<pad>",
+    "eos": "</s>",
+    "unk": "<unk>",
+    "cls": "<s>",
+    "sep": "</s>",
+    "mask": "<mask>",
+}
+# family: kind of tokenizer, its class, and settings of the model beside the size
+MADE = {
+    "bert": ("wordpiece", "BertTokenizer", {}),
+    "bert, cased": ("cased", "BertTokenizer", {}),
+    "mobilebert": ("wordpiece", "MobileBertTokenizer", {"embedding_size": 32, "true_hidden_size": 32, "intra_bottleneck_size": 32}),
+    "distilbert": ("wordpiece", "DistilBertTokenizer", {"dim": 64, "n_layers": 2, "n_heads": 2, "hidden_dim": 64}),
+    "electra": ("wordpiece", "ElectraTokenizer", {"embedding_size": 32}),
+    "roberta": ("bytes", "RobertaTokenizer", {"max_position_embeddings": 514, "type_vocab_size": 1}),
+    "xlm-roberta": ("unigram", "XLMRobertaTokenizer", {"max_position_embeddings": 514, "type_vocab_size": 1}),
+    "camembert": ("unigram", "CamembertTokenizer", {"max_position_embeddings": 514, "type_vocab_size": 1}),
+    "albert": ("albert", "AlbertTokenizer", {"embedding_size": 32}),
+    "mpnet": ("mpnet", "MPNetTokenizer", {"max_position_embeddings": 514, "relative_attention_num_buckets": 32}),
+    "deberta": ("bytes, bert", "DebertaTokenizer", {"type_vocab_size": 0, "relative_attention": True, "pos_att_type": ["c2p", "p2c"], "position_biased_input": False, "max_relative_positions": -1}),
+    "deberta-v2": ("deberta-v2", "DebertaV2Tokenizer", {"type_vocab_size": 0, "relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_biased_input": False, "position_buckets": 256, "norm_rel_ebd": "layer_norm", "share_att_key": True, "max_relative_positions": -1}),
+}  # fmt: skip
+SETTINGS = [(384, 128), (96, 32)]
+
+
+def make_tokenizer(kind: str) -> tuple[Tokenizer, dict[str, str]]:
+    """A tokenizer of one kind, trained on the texts at hand, and its special tokens by role."""
+    names = ROBERTA_TOKENS if kind in ("bytes", "unigram", "mpnet") else BERT_TOKENS
+    special = [AddedToken(name, special=True, normalized=False) for name in dict.fromkeys(names.values())]
+    options = {"vocab_size": 2000, "special_tokens": special, "show_progress": False}
+    if kind in ("wordpiece", "cased", "mpnet"):
+        tokenizer = Tokenizer(models.WordPiece(unk_token=names["unk"]))
+        tokenizer.normalizer = normalizers.BertNormalizer(lowercase=kind != "cased")
+        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        tokenizer.decoder = decoders.WordPiece()
+        trainer = trainers.WordPieceTrainer(**options)
+    elif kind.startswith("bytes"):
+        tokenizer = Tokenizer(models.BPE())
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), **options)
+    else:
+        tokenizer = Tokenizer(models.Unigram())
+        blanks = normalizers.Replace(Regex(" {2,}"), " ")
+        if kind == "albert":
+            lower = [normalizers.NFKD(), normalizers.StripAccents(), normalizers.Lowercase()]
+            tokenizer.normalizer = normalizers.Sequence([*lower, blanks])
+        else:
+            tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), blanks])
+        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+        tokenizer.decoder = decoders.Metaspace()
+        trainer = trainers.UnigramTrainer(unk_token=names["unk"], **options)
+    tokenizer.train_from_iterator(texts_at_hand()[:2000], trainer)
+    tokenizer.post_processor = post_processor(kind, tokenizer, names)
+    return tokenizer, names
+
+
+def post_processor(kind: str, tokenizer: Tokenizer, names: dict[str, str]):
+    cls, sep = ((names[role], tokenizer.token_to_id(names[role])) for role in ("cls", "sep"))
+    if kind in ("wordpiece", "cased"):
+        return processors.BertProcessing(sep, cls)
+    if kind == "bytes":
+        return processors.RobertaProcessing(sep, cls, trim_offsets=True, add_prefix_space=False)
+    if kind in ("unigram", "mpnet"):
+        return processors.TemplateProcessing(
+            single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[cls, sep]
+        )
+    return processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[cls, sep]
+    )
+
+
+def make_folder(folder, name: str, **settings) -> None:
+    """A model folder of the family as its users find it on the Hub."""
+    kind, tokenizer_class, more = MADE[name]
+    tokenizer, names = make_tokenizer(kind)
+    folder.mkdir(parents=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    described = {f"{role}_token": token for role, token in names.items()}
+    described |= {"tokenizer_class": tokenizer_class, "model_max_length": 512}
+    if kind in ("wordpiece", "cased", "mpnet"):
+        described["do_lower_case"] = kind != "cased"
+    (folder / "tokenizer_config.json").write_text(json.dumps(described), encoding="utf-8")
+    ids = {f"{role}_token_id": tokenizer.token_to_id(names[role]) for role in ("pad", "bos", "eos") if role in names}
+    size = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    config = AutoConfig.for_model(
+        name.partition(",")[0],
+        **({} if name == "distilbert" else size) | more | ids | settings,
+        vocab_size=tokenizer.get_vocab_size(),
+        initializer_range=0.1,
+    )
+    torch.manual_seed(0)
+    AutoModelForQuestionAnswering.from_config(config).save_pretrained(folder)
+
+
+@pytest.fixture(scope="module", params=MADE)
+def family(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("families") / request.param.replace(", ", "-")
+    make_folder(folder, request.param)
+    return folder
+
+
+def test_every_family_is_tried():
+    assert {name.partition(",")[0] for name in MADE} == set(FAMILIES)
+
+
+@pytest.mark.parametrize(("max_length", "doc_stride"), SETTINGS)
+def test_windows_equal_transformers(family, max_length, doc_stride, sample_examples):
+    awkward = [
+        {"question": " Who?", "context": " ".join(TEXTS * 4)},
+        {"question": "né?", "context": "  a  \n b 東京 🙂 "},
+    ]
+    examples = awkward + sample_examples[:150]
+    features = prepare_validation_features(examples, load_tokenizer(family), max_length, doc_stride)
+    peer = AutoTokenizer.from_pretrained(family, local_files_only=True)
+    expected = transformers_windows(peer, examples, max_length, doc_stride)
+    assert_equal_to_transformers(features, expected)
+
+
+def test_logits_equal_plain_transformers(family, sample_examples):
+    examples = [*sample_examples[:6], {"question": "Who?", "context": " ".join(TEXTS * 12)}]
+    reader = Reader(family, "cpu", "no")
+    features = prepare_validation_features(examples, reader.tokenizer, 384, 128)
+    rows, *found = reader.logits(features, range(len(features)))
+    tokenizer = AutoTokenizer.from_pretrained(family, local_files_only=True)
+    model = AutoModelForQuestionAnswering.from_pretrained(family, local_files_only=True, dtype=torch.float32).eval()
+    inputs = tokenizer(
+        [example["question"] for example in examples], [example["context"] for example in examples],
+        truncation="only_second", max_length=384, stride=128, return_overflowing_tokens=True, padding="max_length",
+        return_tensors="pt",
+    )  # fmt: skip
+    inputs.pop("overflow_to_sample_mapping")
+    with torch.no_grad():
+        expected = model(**inputs)
+    assert len(rows) == len(expected.start_logits)
+    for i, row in enumerate(rows):
+        size = len(row["input_ids"])
+        for logits, wanted in zip(found, (expected.start_logits, expected.end_logits), strict=True):
+            np.testing.assert_allclose(logits[i, :size], wanted[i, :size], atol=1e-4)
+
+
+def test_answers_are_spans_without_white_space_around(family):
+    context = "  " + "  ".join(TEXTS * 5) + " \n"
+    for answer in Reader(family, "cpu", "no").answer("Who counted ships?", context, top_k=20):
+        assert answer["text"] == context[answer["start"] : answer["end"]] == answer["text"].strip() != ""
