@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 # as config.json's model_type has them
 FAMILIES = (
-    "bert", "mobilebert", "distilbert", "roberta", "xlm-roberta", "camembert", "electra", "albert", "mpnet", "deberta",
+    "bert", "mobilebert", "distilbert", "roberta", "xlm-roberta", "camembert", "electra", "albert", "mpnet",
     "deberta-v2",
 )  # fmt: skip
 # whose positions begin behind the padding token's id: 512 of 514 are left for tokens
