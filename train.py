@@ -118,6 +118,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--max_length", type=int, default=384, help="tokens in a window: question, context and special tokens")
     add("--doc_stride", type=int, default=128, help="overlap of neighbouring windows in tokens (not their distance)")
     add("--max_answer_length", type=int, default=30, help="tokens in an answer, at most")
+    add("--handle_impossible_answer", action="store_true", help="SQuAD 2: learn from questions without an answer too")
     add("--seed", type=int, default=42, help="of the order of questions, dropout, and the new output layer")
 
     add = parser.add_argument_group("how it runs").add_argument
@@ -267,8 +268,9 @@ def load_questions(args: argparse.Namespace) -> tuple[list[dict], list[dict]]:
         if require(path, "a file or folder with questions", DOWNLOAD).is_dir():
             check_manifest(path, full=args.verify_files)
     console.note("reading questions ...")
-    examples = read_examples(args.train_file, "train", args.skip_bad_examples)
-    eval_examples = read_examples(args.eval_file, "validation", args.skip_bad_examples)
+    impossible = args.handle_impossible_answer
+    examples = read_examples(args.train_file, "train", args.skip_bad_examples, impossible)
+    eval_examples = read_examples(args.eval_file, "validation", args.skip_bad_examples, impossible)
     return examples[: args.max_train_samples], eval_examples[: args.max_eval_samples]
 
 

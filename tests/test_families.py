@@ -7,7 +7,9 @@ import json
 import numpy as np
 import pytest
 import torch
+import transformers
 from conftest import TEXTS, texts_at_hand
+from scripts import assert_refused, run_script
 from test_windows import assert_equal_to_transformers, transformers_windows
 from tokenizers import (
     AddedToken,
@@ -22,8 +24,12 @@ from tokenizers import (
 )
 from transformers import AutoConfig, AutoModelForQuestionAnswering, AutoTokenizer
 
-from utils.families import FAMILIES
+from utils.backends import TorchBackend
+from utils.console import UserError
+from utils.families import FAMILIES, KNOWN_REASONS, usable_positions
+from utils.offline import SAMPLE_DATA_DIR
 from utils.reader import Reader
+from utils.squad import read_examples
 from utils.windows import load_tokenizer, prepare_validation_features
 
 ROBERTA_TOKENS = {
@@ -184,3 +190,104 @@ def test_answers_are_spans_without_white_space_around(family):
     context = "  " + "  ".join(TEXTS * 5) + " \n"
     for answer in Reader(family, "cpu", "no").answer("Who counted ships?", context, top_k=20):
         assert answer["text"] == context[answer["start"] : answer["end"]] == answer["text"].strip() != ""
+
+
+# what cannot answer is refused by name
+
+
+@pytest.mark.parametrize("kind", [*KNOWN_REASONS, "gpt2", "longt5"])
+def test_models_of_other_kinds_are_refused_by_name(kind, tmp_path):
+    make_folder(tmp_path / "model", "bert")
+    config = json.loads((tmp_path / "model" / "config.json").read_text(encoding="utf-8"))
+    config |= {"model_type": kind, "architectures": ["TheNameOfItsClass"]}
+    (tmp_path / "model" / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    with pytest.raises(UserError, match=rf"TheNameOfItsClass of the kind '{kind}'.*Expected an encoder.*roberta"):
+        Reader(tmp_path / "model", "cpu", "no")
+
+
+@pytest.mark.parametrize("architecture", ["RobertaModel", "RobertaForSequenceClassification"])
+def test_an_encoder_without_an_output_layer_for_spans_is_refused_by_name(architecture, tmp_path):
+    make_folder(tmp_path / "model", "roberta")
+    config = AutoConfig.from_pretrained(tmp_path / "model")
+    getattr(transformers, architecture)(config).save_pretrained(tmp_path / "model")
+    with pytest.raises(UserError, match=rf"{architecture}, which was not trained to answer.*train\.py"):
+        Reader(tmp_path / "model", "cpu", "no")
+
+
+def test_a_tokenizer_in_the_older_form_is_refused_with_the_way_to_make_the_newer(tmp_path):
+    folder = tmp_path / "model"
+    make_folder(folder, "bert")
+    vocabulary = load_tokenizer(folder).get_vocab()
+    (folder / "tokenizer.json").unlink()
+    (folder / "vocab.txt").write_text("\n".join(sorted(vocabulary, key=vocabulary.get)) + "\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"no tokenizer\.json \(its tokenizer is in an older form, vocab\.txt") as error:
+        Reader(folder, "cpu", "no")
+    code = str(error.value).split("python -c ", 1)[1].split('"')[1]
+    exec(code)  # what the message says to run
+    assert load_tokenizer(folder).get_vocab() == vocabulary
+    Reader(folder, "cpu", "no")
+
+
+def test_a_tokenizer_that_puts_nothing_before_the_question_is_refused(tmp_path):
+    make_folder(tmp_path / "model", "bert")
+    tokenizer = load_tokenizer(tmp_path / "model")
+    ids = [("[SEP]", tokenizer.token_to_id("[SEP]"))]
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A [SEP]", pair="$A [SEP] $B:1 [SEP]:1", special_tokens=ids
+    )
+    tokenizer.save(str(tmp_path / "model" / "tokenizer.json"))
+    with pytest.raises(UserError, match="no token before the question"):
+        Reader(tmp_path / "model", "cpu", "no").answer("Who?", "He.")
+
+
+# settings
+
+
+def test_positions_begin_behind_the_padding_token_in_some_families(tmp_path):
+    make_folder(tmp_path / "model", "roberta", max_position_embeddings=130)
+    config = json.loads((tmp_path / "model" / "config.json").read_text(encoding="utf-8"))
+    assert usable_positions(config) == 128
+    with pytest.raises(UserError, match=r"128 positions .* 129 tokens"):
+        Reader(tmp_path / "model", "cpu", "no", max_length=129, doc_stride=32)
+    reader = Reader(tmp_path / "model", "cpu", "no", max_length=128, doc_stride=32)
+    assert reader.answer("Who counted ships?", " ".join(TEXTS * 10))["text"]  # every position is used
+    done = run_script("train.py", "--model_dir", tmp_path / "model", "--output_dir", tmp_path / "out", "--max_length",
+                      129, "--doc_stride", 32, "--train_file", SAMPLE_DATA_DIR / "train.json", "--eval_file",
+                      SAMPLE_DATA_DIR / "dev.json", code=2)  # fmt: skip
+    assert_refused(done, "129 is more than the 128 positions")
+
+
+def test_settings_of_the_model_can_be_overridden_where_it_is_opened(tmp_path):
+    make_folder(tmp_path / "model", "bert")
+    (tmp_path / "model" / "reader.json").write_text('{"max_length": 200, "doc_stride": 50}', encoding="utf-8")
+    reader = Reader(tmp_path / "model", "cpu", "no", doc_stride=64, max_answer_length=2)
+    found = {name: reader.settings[name] for name in ("max_length", "doc_stride", "max_answer_length")}
+    assert found == {"max_length": 200, "doc_stride": 64, "max_answer_length": 2}
+    answers = reader.answer("Who counted ships?", TEXTS[0], top_k=20)
+    lengths = [len(reader.tokenizer.encode(answer["text"], add_special_tokens=False)) for answer in answers]
+    assert max(lengths) == 2
+    with pytest.raises(UserError, match=r"Reader\(\.\.\., doc_stride=190\).*--doc_stride 190"):
+        Reader(tmp_path / "model", "cpu", "no", doc_stride=190)
+
+
+# further than answering
+
+
+@pytest.mark.parametrize("name", ["roberta", "distilbert"])
+def test_other_families_are_trained_and_exported(name, tmp_path):
+    make_folder(tmp_path / "model", name)
+    data = ("--eval_file", SAMPLE_DATA_DIR / "dev.json")
+    run_script("train.py", "--model_dir", tmp_path / "model", "--output_dir", tmp_path / "out", "--max_steps", 2,
+               "--train_file", SAMPLE_DATA_DIR / "train.json", *data, "--max_train_samples", 8, "--max_eval_samples", 4,
+               "--device", "cpu", "--mixed_precision", "no")  # fmt: skip
+    folder = tmp_path / "out" / "final_model"
+    run_script("tools/export_onnx.py", "--model_dir", folder, *data, "--max_samples", 6, "--force")
+    examples = read_examples(SAMPLE_DATA_DIR / "dev.json")[:4]
+    plain, exported = (Reader(folder, "cpu", "no", backend=backend) for backend in ("torch", "onnx"))
+    assert isinstance(plain.backend, TorchBackend)
+    features = prepare_validation_features(examples, plain.tokenizer, 384, 128)
+    for window in range(len(features)):
+        (row,), *expected = plain.logits(features, [window])
+        _, *found = exported.logits(features, [window])
+        np.testing.assert_allclose(found, expected, atol=1e-4)
+        assert row["context_end"] > row["context_start"]

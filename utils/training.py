@@ -29,6 +29,8 @@ from utils.reader import Reader, save_reader
 from utils.report import TrainingLog
 from utils.windows import Features
 
+# of the flags, what the reader needs to know
+READER_SETTINGS = ("max_length", "doc_stride", "max_answer_length", "handle_impossible_answer")
 # what may differ when a run is resumed: it does not change what is learned
 FREE_ON_RESUME = {
     "resume", "overwrite_output_dir", "output_dir", "device", "logging_steps", "save_steps", "save_total_limit",
@@ -152,7 +154,7 @@ class Training:
 
     def write_model(self, folder: Path, scores: dict | None) -> None:
         args = self.args
-        settings = {name: vars(args)[name] for name in ("max_length", "doc_stride", "max_answer_length")}
+        settings = {name: vars(args)[name] for name in READER_SETTINGS}
         # files by name only: the folder may travel to where these paths mean nothing
         training = {
             name: value.name if isinstance(value, Path) else value for name, value in sorted(vars(args).items())
@@ -171,7 +173,7 @@ class Training:
                 backend=TorchBackend(
                     self.accelerator.unwrap_model(self.model), self.accelerator.device, self.precision
                 ),
-                settings={name: vars(args)[name] for name in ("max_length", "doc_stride", "max_answer_length")},
+                settings={name: vars(args)[name] for name in READER_SETTINGS},
             )
             predictions = {}
             answers = tqdm(reader.answer_all(examples), "scoring", len(examples), leave=False, unit=" questions")
