@@ -1,5 +1,6 @@
 """The answers of those whom docs/MIGRATING.md speaks to: transformers' removed pipeline and Haystack's reader, run
-beside us in an environment of their own. Every answer that differs is explained by a rule of theirs, computed from our logits.
+beside us in an environment of their own. Every answer that differs is explained by a rule of theirs, computed from our
+logits.
 """
 
 import json

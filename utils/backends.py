@@ -178,7 +178,7 @@ def load_encoder(model_dir: str | Path, remedy: str, attention: str | None = Non
     folder = require_model(model_dir, remedy)
     config = read_json_object(folder / "config.json", "a Hugging Face model's settings", remedy)
     if "auto_map" not in config and (reason := refuse_family(config)):
-        raise UserError(f"{folder} can't answer: {reason}. {remedy}")
+        raise UserError(f"{folder} can't be loaded: {reason}. {remedy}")
     logging.set_verbosity_error()  # that the output layer is new and the pooler unused is as it should be
     logging.disable_progress_bar()
     try:

@@ -24,6 +24,7 @@ from utils.checkpoints import (
 from utils.console import UserError
 from utils.families import input_names
 from utils.metrics import compute_metrics
+from utils.model_card import model_card
 from utils.offline import OUTPUT_DIR
 from utils.reader import Reader, save_reader
 from utils.report import TrainingLog
@@ -161,6 +162,9 @@ class Training:
         }
         settings |= {"temperature": 1.0, "scores": scores, "training": training}
         save_reader(folder, self.accelerator.unwrap_model(self.model), args.model_dir, settings)
+        if scores:
+            card = model_card(training, scores, args.model_dir, args.train_file, args.eval_file)
+            (folder / "README.md").write_text(card, encoding="utf-8")
 
     def evaluate(self, log: TrainingLog) -> None:
         """Scores the model as it is; the best by F1 so far becomes final_model."""
