@@ -3,6 +3,7 @@
 Source of the format: https://huggingface.co/docs/hub/model-cards (front matter in YAML, `model-index` for scores).
 """
 
+import re
 from pathlib import Path
 
 from utils.console import UserError
@@ -28,8 +29,7 @@ def model_card(training: dict, scores: dict, model_dir: Path, train_file: Path, 
     from huggingface_hub import EvalResult, ModelCardData
 
     base = next((name for name in KNOWN_MODELS if source_of(model_dir).endswith(name)), None)
-    own_card = card_of(model_dir)
-    licence = KNOWN_MODELS.get(base) or own_card.get("license")
+    licence = KNOWN_MODELS.get(base) or licence_of(model_dir)
     trained_on_squad, scored_on_squad = (is_squad(path) for path in (train_file, eval_file))
     data = "SQuAD 1.1" if scored_on_squad else eval_file.name
     results = [
@@ -43,7 +43,7 @@ def model_card(training: dict, scores: dict, model_dir: Path, train_file: Path, 
     ]  # fmt: skip
     metadata = ModelCardData(
         model_name=f"{base or model_dir.name} for question answering", base_model=base,
-        license=licence if isinstance(licence, str) else None, language="en" if trained_on_squad else None,
+        license=licence, language="en" if trained_on_squad else None,
         library_name="transformers", pipeline_tag="question-answering", metrics=["exact_match", "f1"],
         datasets=["rajpurkar/squad"] if trained_on_squad else None, eval_results=results,
     )  # fmt: skip
@@ -103,12 +103,12 @@ def is_squad(path: Path) -> bool:
     return any(name in source_of(path) for name in KNOWN_DATA)
 
 
-def card_of(folder: Path) -> dict:
-    """The metadata of a model folder's own card, {} where it has none that can be read."""
-    import yaml
-    from huggingface_hub import metadata_load
-
+def licence_of(folder: Path) -> str | None:
+    """The licence that a model folder's own card names in its front matter, None where it names none, or several."""
     try:
-        return metadata_load(folder / "README.md") or {}
-    except (OSError, ValueError, yaml.YAMLError):
-        return {}
+        head = (folder / "README.md").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    front_matter = re.match(r"---\n(.*?)\n---\n", head, re.DOTALL)
+    named = front_matter and re.search(r"^license: *([\w.+-]+) *$", front_matter[1], re.MULTILINE)
+    return named[1] if named else None
