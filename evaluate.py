@@ -29,6 +29,7 @@ from utils.metrics import compute_metrics, exact_match_score, f1_score
 from utils.offline import require
 from utils.squad import read_examples, replace_surrogates
 
+NO_ANSWER = "(no answer)"
 CONTEXT_SHOWN = 80  # characters on each side of an answer
 
 
@@ -52,6 +53,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--backend", choices=BACKENDS, default="auto", help="auto: ONNX Runtime on a CPU where exported, else PyTorch")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     add("--mixed_precision", choices=PRECISIONS, default="auto", help="auto: int8 where exported, bf16 where fast")
+    add(
+        "--handle_impossible_answer", action="store_true",
+        help='SQuAD 2: questions may have no answer, and "" be given (default: as the model was trained)',
+    )  # fmt: skip
     add("--skip_bad_examples", action="store_true", help="leave invalid records out instead of refusing the file")
     add("--verify_files", action="store_true", help="compare the sha256 of what was downloaded first, not only sizes")
     add("--quiet", action="store_true", help="only results, warnings and errors")
@@ -109,7 +114,10 @@ def predict(examples: list[dict], args: argparse.Namespace) -> tuple[dict[str, s
     """
     from utils.reader import Reader
 
-    reader = Reader(args.model_dir, args.device, args.mixed_precision, args.batch_size, args.backend)
+    reader = Reader(
+        args.model_dir, args.device, args.mixed_precision, args.batch_size, args.backend,
+        handle_impossible_answer=args.handle_impossible_answer or None,
+    )  # fmt: skip
     args.output_dir.mkdir(parents=True, exist_ok=True)
     console.say(f"model: {console.shown(args.model_dir)}")
     console.say(f"device: {reader.backend.describe()}, mixed precision: {reader.backend.precision}")
@@ -135,7 +143,10 @@ def predict(examples: list[dict], args: argparse.Namespace) -> tuple[dict[str, s
     console.say(
         f"{len(examples):,} questions in {seconds:.1f} s ({len(examples) / seconds:.1f}/s), peak memory {peak:,.0f} MB"
     )
-    settings = {name: reader.settings[name] for name in ("max_length", "doc_stride", "max_answer_length")}
+    settings = {
+        name: reader.settings[name]
+        for name in ("max_length", "doc_stride", "max_answer_length", "handle_impossible_answer")
+    }
     settings |= {
         "model_dir": str(args.model_dir),
         "device": reader.backend.describe(),
@@ -146,9 +157,9 @@ def predict(examples: list[dict], args: argparse.Namespace) -> tuple[dict[str, s
 
 def show_example(example: dict, prediction: str) -> str:
     """Question, the context around the first gold answer, prediction and gold, in words and colours."""
-    context, start = example["context"], example["answers"]["answer_start"][0]
-    gold = example["answers"]["text"]
-    end = start + len(gold[0])
+    context, gold = example["context"], example["answers"]["text"]
+    start = example["answers"]["answer_start"][0] if gold else 0
+    end = start + len(gold[0]) if gold else 0
     left, right = max(0, start - CONTEXT_SHOWN), min(len(context), end + CONTEXT_SHOWN)
     around = (
         ("..." if left else "") + printable(context[left:start]) + paint(printable(context[start:end]), "bold")
@@ -160,8 +171,8 @@ def show_example(example: dict, prediction: str) -> str:
     return (
         f"\nquestion:   {paint(printable(example['question'].strip()), 'bold')}\n"
         f"{context_line}\n"
-        f"prediction: {paint(printable(prediction), colour)}\n"
-        f"gold:       {printable(' | '.join(dict.fromkeys(gold)))}\n"
+        f"prediction: {paint(printable(prediction) or NO_ANSWER, colour)}\n"
+        f"gold:       {printable(' | '.join(dict.fromkeys(gold))) or NO_ANSWER}\n"
         f"verdict:    {paint(verdict, colour)} (F1 {100 * f1:.0f})"
     )
 
@@ -181,8 +192,13 @@ def main(argv: list[str] | None = None) -> None:
     if args.predictions is None:
         require(args.model_dir, "a trained model", "Run: python train.py (or try: python evaluate.py --sample)")
         check_manifest(args.model_dir, full=args.verify_files)
+    impossible = args.handle_impossible_answer
+    if args.predictions is None and not impossible:
+        from utils.reader import read_settings
+
+        impossible = read_settings(args.model_dir).get("handle_impossible_answer") is True
     console.note("reading questions ...")
-    examples = read_examples(args.eval_file, "validation", args.skip_bad_examples)[: args.max_samples]
+    examples = read_examples(args.eval_file, "validation", args.skip_bad_examples, impossible)[: args.max_samples]
 
     if args.predictions:
         predictions, settings = read_predictions(args.predictions, examples), {"predictions": str(args.predictions)}
@@ -205,6 +221,10 @@ def main(argv: list[str] | None = None) -> None:
         console.say(
             f"\nwrote predictions.json, nbest_predictions.json and metrics.json to {console.shown(args.output_dir)}"
         )
+    for name, title in (("HasAns", "with an answer"), ("NoAns", "without")):
+        if f"{name}_total" in metrics:
+            em, f1, total = (metrics[f"{name}_{kind}"] for kind in ("exact", "f1", "total"))
+            print(f"EM {em:.2f}  F1 {f1:.2f}  on {total:,} questions {title}")
     print(f"EM {metrics['exact_match']:.2f}  F1 {metrics['f1']:.2f}  on {metrics['total']:,} questions")
 
 

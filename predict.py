@@ -47,6 +47,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--json", action="store_true", help="ask: print JSON for programs")
 
     add = parser.add_argument_group("the model").add_argument
+    add("--handle_impossible_answer", action="store_true",
+        help="a model trained on SQuAD 2 may find no answer (default: as it was trained)")  # fmt: skip
     add("--model_dir", type=Path, default=None, help="default: output/final_model, else models/sample")
     add("--sample", action="store_true", help="the model of output/sample, or the bundled one")
 
@@ -124,7 +126,7 @@ def ask(reader, question: str, context: str, top_k: int) -> list[dict]:
 
 def show(answers: list[dict]) -> str:
     """Prediction and confidence; further answers below."""
-    texts = [printable(answer["text"]) for answer in answers]
+    texts = [printable(answer["text"]) or "(no answer)" for answer in answers]
     lines = [f"prediction: {paint(texts[0], 'green')}", f"confidence: {answers[0]['probability']:.2%}"]
     lines += [f"       or:  {text} ({a['probability']:.2%})" for text, a in zip(texts[1:], answers[1:], strict=True)]
     return "\n".join(lines)
@@ -191,7 +193,10 @@ def main(argv: list[str] | None = None) -> None:
 
     from utils.reader import Reader
 
-    reader = Reader(model_dir, args.device, args.mixed_precision, args.batch_size, args.backend)
+    reader = Reader(
+        model_dir, args.device, args.mixed_precision, args.batch_size, args.backend,
+        handle_impossible_answer=args.handle_impossible_answer or None,
+    )  # fmt: skip
     if args.mode == "demo":
         demo(reader, args.top_k)
     elif args.mode == "interactive":

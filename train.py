@@ -56,6 +56,7 @@ from utils.devices import (
     require_compiler,
     used_memory,
 )
+from utils.families import usable_positions
 from utils.feature_cache import cached_train_features
 from utils.guard import Guard
 from utils.manifest import check_manifest
@@ -117,6 +118,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--max_length", type=int, default=384, help="tokens in a window: question, context and special tokens")
     add("--doc_stride", type=int, default=128, help="overlap of neighbouring windows in tokens (not their distance)")
     add("--max_answer_length", type=int, default=30, help="tokens in an answer, at most")
+    add("--handle_impossible_answer", action="store_true", help="SQuAD 2: learn from questions without an answer too")
     add("--seed", type=int, default=42, help="of the order of questions, dropout, and the new output layer")
 
     add = parser.add_argument_group("how it runs").add_argument
@@ -242,7 +244,7 @@ def accumulate_gradients(run: Training, batch_indices: np.ndarray) -> torch.Tens
     """
     accelerator, model = run.accelerator, run.model
     rank, processes = accelerator.process_index, accelerator.num_processes
-    pad_id = accelerator.unwrap_model(model).config.pad_token_id
+    pad_id = accelerator.unwrap_model(model).config.pad_token_id or 0
     torch.manual_seed((run.args.seed + run.step) * processes + rank)
     total = torch.zeros((), device=accelerator.device)
     parts = micro_batches(batch_indices, run.micro_batch_size, rank, processes)
@@ -252,7 +254,7 @@ def accumulate_gradients(run: Training, batch_indices: np.ndarray) -> torch.Tens
         weights = to_device(share, accelerator.device)  # (B,)
         # processes average their gradients once, at the last micro-batch
         with nullcontext() if number == len(parts) else accelerator.no_sync(model):
-            output = run.forward(**{name: tensor for name, tensor in batch.items() if not name.endswith("_positions")})
+            output = run.forward(**{name: batch[name] for name in run.inputs})
             losses = window_losses(output.start_logits, output.end_logits, batch)  # (B,)
             # every window counts the same, however the batch was cut
             loss = (losses * weights).sum() / len(batch_indices)
@@ -268,8 +270,9 @@ def load_questions(args: argparse.Namespace) -> tuple[list[dict], list[dict]]:
         if require(path, "a file or folder with questions", DOWNLOAD).is_dir():
             check_manifest(path, full=args.verify_files)
     console.note("reading questions ...")
-    examples = read_examples(args.train_file, "train", args.skip_bad_examples)
-    eval_examples = read_examples(args.eval_file, "validation", args.skip_bad_examples)
+    impossible = args.handle_impossible_answer
+    examples = read_examples(args.train_file, "train", args.skip_bad_examples, impossible)
+    eval_examples = read_examples(args.eval_file, "validation", args.skip_bad_examples, impossible)
     return examples[: args.max_train_samples], eval_examples[: args.max_eval_samples]
 
 
@@ -296,10 +299,11 @@ def start_model(args: argparse.Namespace, model_dir: Path, accelerator: Accelera
     torch.manual_seed(args.seed)  # the new output layer
     remedy = delete_to_go_back(model_dir) if model_dir == args.resume else DOWNLOAD
     model, _ = load_encoder(model_dir, remedy, choose_attention(accelerator.device, precision))
-    if args.max_length > model.config.max_position_embeddings:
+    positions = usable_positions(model.config.to_dict())
+    if positions and args.max_length > positions:
         raise UserError(
-            f"--max_length {args.max_length} is more than the {model.config.max_position_embeddings} positions of "
-            f"{args.model_dir}. Use --max_length {model.config.max_position_embeddings} or less."
+            f"--max_length {args.max_length} is more than the {positions} positions of {args.model_dir}. "
+            f"Use --max_length {positions} or less."
         )
     if accelerator.device.type == "cuda":
         never_wait_for_masks()

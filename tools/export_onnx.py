@@ -31,6 +31,7 @@ from quantization import calibrate, to_int8, without_identities
 from utils import console
 from utils.backends import ONNX_FILES, ONNX_MANIFEST, OnnxBackend, load_model
 from utils.console import UserError
+from utils.families import input_names
 from utils.manifest import write_manifest
 from utils.metrics import compute_metrics
 from utils.no_norm import absorb_norms
@@ -45,14 +46,14 @@ CALIBRATION_QUESTIONS = 64
 
 
 class Logits(torch.nn.Module):
-    """A question-answering model as a function of three tensors to two: what the exporter wants."""
+    """A question-answering model as a function of the tensors that it reads to two: what the exporter wants."""
 
     def __init__(self, model):
         super().__init__()
-        self.model = model
+        self.model, self.inputs = model, input_names(model)
 
-    def forward(self, input_ids, attention_mask, token_type_ids):
-        output = self.model(input_ids=input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids)
+    def forward(self, *tensors):
+        output = self.model(**dict(zip(self.inputs, tensors, strict=True)))
         return output.start_logits, output.end_logits
 
 
@@ -82,9 +83,9 @@ def export_fp32(model_dir: Path, path: Path) -> None:
     MobileBERT without its norms."""
     # the model is a copy for this alone: the exporter leaves what it exports in training mode, dropout on
     model = Logits(absorb_norms(load_model(model_dir, attention="eager"))).eval()
-    inputs = ["input_ids", "attention_mask", "token_type_ids"]
+    inputs = model.inputs
     ids = torch.full((2, 24), 100)
-    example = (ids, torch.ones_like(ids), torch.zeros_like(ids))
+    example = (ids, torch.ones_like(ids), torch.zeros_like(ids))[: len(inputs)]
     outputs = ["start_logits", "end_logits"]
     axes = {name: {0: "batch", 1: "length"} for name in inputs + outputs}
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), torch.inference_mode():

@@ -15,6 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from utils.console import UserError, note
+from utils.families import input_names, refuse_family
+from utils.files import read_json_object
 from utils.manifest import check_manifest
 from utils.memory import process_memory
 from utils.offline import go_offline, require_model
@@ -122,6 +124,7 @@ class TorchBackend:
     def __init__(self, model, device, precision: str):
         self.model, self.device, self.precision = model.to(device), device, precision
         self.model.eval()
+        self.inputs = input_names(model)
         self.batch_size = CPU_BATCH if device.type == "cpu" else GPU_BATCH
 
     def logits(self, batch: dict[str, np.ndarray]) -> np.ndarray:
@@ -129,7 +132,7 @@ class TorchBackend:
 
         from utils.devices import autocast
 
-        tensors = {name: torch.from_numpy(array).to(self.device) for name, array in batch.items()}
+        tensors = {name: torch.from_numpy(batch[name]).to(self.device) for name in self.inputs}
         with torch.inference_mode(), autocast(self.device, self.precision):
             output = self.model(**tensors)
         return torch.stack([output.start_logits, output.end_logits]).float().cpu().numpy()
@@ -163,7 +166,8 @@ def load_encoder(model_dir: str | Path, remedy: str, attention: str | None = Non
     layer that the folder lacks (drawn anew).
 
     attention: transformers' attn_implementation. Code that comes with the folder is never run. Raises UserError, with
-    `remedy`, where the folder can't be read, lacks other weights, or holds NaN or infinity.
+    `remedy`, where the folder can't be read, is of a kind that can't answer here, lacks other weights, or holds NaN or
+    infinity.
     """
     import torch
     from huggingface_hub.errors import StrictDataclassError
@@ -172,6 +176,9 @@ def load_encoder(model_dir: str | Path, remedy: str, attention: str | None = Non
     from transformers.utils import logging
 
     folder = require_model(model_dir, remedy)
+    config = read_json_object(folder / "config.json", "a Hugging Face model's settings", remedy)
+    if "auto_map" not in config and (reason := refuse_family(config)):
+        raise UserError(f"{folder} can't be loaded: {reason}. {remedy}")
     logging.set_verbosity_error()  # that the output layer is new and the pooler unused is as it should be
     logging.disable_progress_bar()
     try:

@@ -17,7 +17,7 @@ import tokenizers
 from tokenizers import Tokenizer
 
 from utils.console import PROJECT_ROOT, note, warn
-from utils.windows import Features, PairTemplate, prepare_train_features
+from utils.windows import Features, PairTemplate, first_answer, prepare_train_features
 
 CACHE_DIR = PROJECT_ROOT / "data" / "cache"
 FORMAT = 1  # of the file, and of what windows.py puts into it: raise it with every change of either
@@ -55,7 +55,7 @@ def features_key(examples: Sequence[dict], tokenizer: Tokenizer, max_length: int
     numbers = {}
     for example in examples:
         question, context = example["question"], example["context"]
-        start, answer = example["answers"]["answer_start"][0], example["answers"]["text"][0]
+        start, answer = first_answer(example)
         known = context in numbers
         number = numbers.setdefault(context, len(numbers))
         # each text after its length, so that no two lists of examples read the same

@@ -23,8 +23,8 @@ def require_file(path: Path, expected: str) -> None:
 
 
 def refuse_other_kinds(path: Path | str, content: bytes, remedy: str = "") -> None:
-    """Raises UserError, which ends in the `remedy` or what the user can do about it, where `content`, which `path` begins
-    with, shows that it is no text in UTF-8."""
+    """Raises UserError, which ends in the `remedy` or what the user can do about it, where `content`, with which `path`
+    begins, shows that it is no text in UTF-8."""
     for beginning, (kind, advice) in OTHER_KINDS.items():
         if content.startswith(beginning):
             raise UserError(f"{path} {kind}. {remedy or advice}")

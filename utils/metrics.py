@@ -25,12 +25,17 @@ def normalize_answer(text: str) -> str:
 
 
 def exact_match_score(prediction: str, references: Sequence[str]) -> float:
-    """1.0 where the prediction equals one of the references after normalization, else 0.0."""
+    """1.0 where the prediction equals one of the references after normalization, else 0.0. A question without any
+    reference has no answer, as in SQuAD 2: there "" is right."""
+    references = references or [""]
     return float(any(normalize_answer(prediction) == normalize_answer(reference) for reference in references))
 
 
 def f1_score(prediction: str, references: Sequence[str]) -> float:
-    """The best F1 over the references, in [0, 1], of the words shared with the prediction."""
+    """The best F1 over the references, in [0, 1], of the words shared with the prediction. Without any reference: as
+    exact_match_score."""
+    if not references:
+        return exact_match_score(prediction, references)
     return max(word_f1(normalize_answer(prediction).split(), normalize_answer(r).split()) for r in references)
 
 
@@ -43,10 +48,24 @@ def word_f1(prediction: list[str], reference: list[str]) -> float:
 
 
 def compute_metrics(predictions: Mapping[str, str], examples: Sequence[dict]) -> dict:
-    """`{"exact_match", "f1", "total"}`, percentages over all examples; an example without prediction counts as 0.
+    """`{"exact_match", "f1", "total"}`, percentages over all examples; an example without prediction counts as 0. Where
+    some have no answer, also the official SQuAD 2 script's `HasAns_exact`, `HasAns_f1`, `HasAns_total`, `NoAns_...`.
 
     predictions: {id: text}. examples: as utils.squad.read_examples gives them.
     """
+    scores = mean_scores(predictions, examples)
+    groups = {"HasAns": [], "NoAns": []}
+    for example in examples:
+        groups["HasAns" if example["answers"]["text"] else "NoAns"].append(example)
+    if groups["NoAns"]:
+        for name, some in groups.items():
+            found = mean_scores(predictions, some)
+            scores |= {f"{name}_exact": found["exact_match"], f"{name}_f1": found["f1"], f"{name}_total": len(some)}
+    return scores
+
+
+def mean_scores(predictions: Mapping[str, str], examples: Sequence[dict]) -> dict:
+    """`{"exact_match", "f1", "total"}` as compute_metrics gives them."""
     references = [example["answers"]["text"] for example in examples]
     given = [predictions.get(example["id"]) for example in examples]
     answered = [(p, r) for p, r in zip(given, references, strict=True) if p is not None]

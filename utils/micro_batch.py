@@ -104,7 +104,7 @@ def forward_and_backward(model: torch.nn.Module, size: int, max_length: int) -> 
     ids = torch.zeros((size, max_length), dtype=torch.int64, device=parameters[0].device)
     for _ in range(2):
         # not model(...), which may be compiled: a compiler would work minutes for every size that is tried
-        output = model.forward(input_ids=ids, token_type_ids=ids, attention_mask=torch.ones_like(ids))
+        output = model.forward(input_ids=ids, attention_mask=torch.ones_like(ids))
         # any loss takes the memory that the real one takes
         loss = output.start_logits.float().log_softmax(1).mean() + output.end_logits.float().log_softmax(1).mean()
         loss.backward()
@@ -168,6 +168,6 @@ def bytes_saved(model: torch.nn.Module, windows: int, length: int) -> int:
 
     ids = torch.zeros((windows, length), dtype=torch.int64, device=next(model.parameters()).device)
     with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-        output = model.forward(input_ids=ids, token_type_ids=ids, attention_mask=torch.ones_like(ids))
+        output = model.forward(input_ids=ids, attention_mask=torch.ones_like(ids))
     del output  # until here every storage had an address of its own
     return sum(saved.values())

@@ -31,6 +31,12 @@ SWITCHES = {
     "ORT_DISABLE_TELEMETRY": "1",  # else ONNX Runtime (1.29 and later) sends what it runs to its maker, from a thread
 }
 
+# a tokenizer as Python libraries of its own read it, which transformers turns into tokenizer.json
+OLDER_TOKENIZERS = ("vocab.txt", "vocab.json", "spiece.model", "spm.model", "sentencepiece.bpe.model")
+MAKE_TOKENIZER = (
+    "from transformers import AutoTokenizer as T; T.from_pretrained('{folder}').save_pretrained('{folder}')"
+)
+
 
 def go_offline() -> None:
     """Sets every offline switch, whatever the user's environment says. Call before importing a Hugging Face library."""
@@ -66,6 +72,10 @@ def require_model(model_dir: str | Path, remedy: str) -> Path:
     if not any(folder.glob("*.safetensors")):
         missing.append("model.safetensors")
     if missing:
+        older = next((name for name in OLDER_TOKENIZERS if (folder / name).is_file()), None)
+        if older and "tokenizer.json" in missing:
+            remedy = f'Make tokenizer.json: python -c "{MAKE_TOKENIZER.format(folder=folder.as_posix())}"'
+            missing[missing.index("tokenizer.json")] += f" (its tokenizer is in an older form, {older})"
         pickled = " (pytorch_model.bin is a pickle and is not read)" if (folder / "pytorch_model.bin").exists() else ""
         raise UserError(
             f"{folder} has no {', '.join(missing)}{pickled}. Expected a Hugging Face model folder. {remedy}"

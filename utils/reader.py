@@ -17,13 +17,17 @@ import numpy as np
 from utils.backends import OnnxBackend, TorchBackend, open_backend
 from utils.batches import length_sorted_batches, pad_batch
 from utils.console import UserError
+from utils.families import usable_positions
 from utils.files import read_json_object
 from utils.spans import best_spans, merge_windows, relative_to_cls
 from utils.windows import Features, check_window_settings, load_tokenizer, prepare_validation_features
 
 SETTINGS_FILE = "reader.json"
 # of a folder without reader.json (trained elsewhere), and what reader.json does not say
-DEFAULT_SETTINGS = {"max_length": 384, "doc_stride": 128, "max_answer_length": 30, "temperature": 1.0}
+DEFAULT_SETTINGS = {
+    "max_length": 384, "doc_stride": 128, "max_answer_length": 30, "handle_impossible_answer": False,
+    "temperature": 1.0,
+}  # fmt: skip
 SPANS_KEPT = 5  # of each window, at least: enough to see which spans two windows share
 WINDOWS_AT_ONCE = 128  # whose spans are looked for together: NumPy's calls take as long for a batch of 16
 QUESTIONS_AT_ONCE = 512  # read and prepared together, so that windows of like length can share a batch
@@ -38,6 +42,11 @@ class Reader:
     backend: "auto" (ONNX Runtime on a CPU where the model was exported, else PyTorch), "torch" or "onnx"; or a backend
     that is there already, and `settings`, the window settings that go with it (training evaluates with these).
 
+    The settings of the model, from its reader.json, may be overridden: max_length (tokens in a window), doc_stride
+    (overlap of two windows, tokens), max_answer_length (tokens), and handle_impossible_answer: whether "" may be the
+    answer where the context holds none, as a model trained on SQuAD 2 says. It competes in the same softmax, with the
+    score that [CLS] has, which is 0: it wins where no span of any window scores more than its window's [CLS].
+
     Raises UserError where the folder holds no model that can answer, or the device is not there.
     """
 
@@ -49,18 +58,31 @@ class Reader:
         batch_size: int | None = None,
         backend: "str | OnnxBackend | TorchBackend" = "auto",
         settings: dict | None = None,
+        *,
+        max_length: int | None = None,
+        doc_stride: int | None = None,
+        max_answer_length: int | None = None,
+        handle_impossible_answer: bool | None = None,
     ):
         self.model_dir = Path(model_dir)
         if isinstance(backend, str):
             backend = open_backend(self.model_dir, backend, device, mixed_precision)
         self.backend = backend
         self.batch_size = batch_size or self.backend.batch_size
-        self.settings = DEFAULT_SETTINGS | (read_settings(self.model_dir) if settings is None else settings)
+        overrides = {
+            "max_length": max_length, "doc_stride": doc_stride, "max_answer_length": max_answer_length,
+            "handle_impossible_answer": handle_impossible_answer,
+        }  # fmt: skip
+        overrides = {name: value for name, value in overrides.items() if value is not None}
+        self.settings = DEFAULT_SETTINGS | (read_settings(self.model_dir) if settings is None else settings) | overrides
         self.tokenizer = load_tokenizer(self.model_dir)
         config = read_json_object(self.model_dir / "config.json", "a Hugging Face model's settings")
         if problems := check_settings(self.settings):
+            given = (
+                f" with Reader(..., {', '.join(f'{n}={v!r:.40}' for n, v in overrides.items())})" if overrides else ""
+            )
             mend = "Mend the file, or delete it: then the defaults hold."
-            raise UserError(f"{self.model_dir / SETTINGS_FILE}: {'; '.join(problems)}. {mend}")
+            raise UserError(f"{self.model_dir / SETTINGS_FILE}{given}: {'; '.join(problems)}. {mend}")
         if problems := check_config(config, self.settings["max_length"], self.tokenizer.get_vocab_size()):
             raise UserError(f"{self.model_dir / 'config.json'}: {'; '.join(problems)}. Copy the model anew.")
         self.settings["max_answer_length"] = min(self.settings["max_answer_length"], self.settings["max_length"])
@@ -71,6 +93,8 @@ class Reader:
 
         With top_k > 1 a list of up to top_k answers, best first, none overlapping another. Where question or context
         hold no token at all, text is "" and probability 0. Any str will do, lone surrogates and control characters too.
+        With handle_impossible_answer one of the answers may be "", start and end 0, with a probability of its own; a
+        context without a token then has no other answer, and its probability is 1.
 
         Raises TypeError where question or context is no str (None, bytes, a number), ValueError where top_k is less
         than 1, and UserError where the model gives NaN or infinity.
@@ -175,22 +199,47 @@ class Choice:
     def answers(self, contexts: Sequence[str]) -> list[list[dict]]:
         """Each question's best answers: text, start, end, probability; [] where no window has a span."""
         self.find_spans()
+        self.trim(contexts)
+        impossible = self.settings["handle_impossible_answer"]
         windows_of = np.bincount(self.features.example_index, minlength=len(contexts))
         first_window = np.cumsum(windows_of) - windows_of
         answers: list[list[dict]] = [[] for _ in contexts]
         for count in np.unique(windows_of):  # questions with as many windows together
             questions = np.flatnonzero(windows_of == count)
             windows = first_window[questions, None] + np.arange(count)  # (Q, count)
-            spans = (array[windows].reshape(len(questions), -1) for array in (self.start, self.end, self.score))
-            found = merge_windows(*spans, self.log_normaliser[windows], self.top_k)
+            spans = [array[windows].reshape(len(questions), -1) for array in (self.start, self.end, self.score)]
+            log_normaliser = self.log_normaliser[windows]
+            if impossible:  # one more candidate, seen by all windows with the same score: that of [CLS], less itself
+                spans = [
+                    np.pad(array, ((0, 0), (0, 1)), constant_values=v)
+                    for array, v in zip(spans, (-1, 0, 0), strict=True)
+                ]
+                log_normaliser = np.pad(log_normaliser, ((0, 0), (0, 1)))
+            found = merge_windows(*spans, log_normaliser, self.top_k)
             for question, *best in zip(questions.tolist(), *(array.tolist() for array in found), strict=True):
                 context = contexts[question]
                 answers[question] = [
-                    {"text": context[start:end], "start": start, "end": end, "probability": probability}
+                    {
+                        "text": context[max(start, 0) : end],
+                        "start": max(start, 0),
+                        "end": end,
+                        "probability": probability,
+                    }
                     for start, end, probability in zip(*best, strict=True)
-                    if end
+                    if end > start
                 ]
         return answers
+
+    def trim(self, contexts: Sequence[str]) -> None:
+        """Takes white space off both ends of every span: to byte-level and Unigram tokenizers the space before a word
+        may belong to it."""
+        for window, question in enumerate(self.features.example_index.tolist()):
+            context = contexts[question]
+            for n, (start, end) in enumerate(zip(self.start[window].tolist(), self.end[window].tolist(), strict=True)):
+                if start < end and (context[start].isspace() or context[end - 1].isspace()):
+                    text = context[start:end]
+                    self.start[window, n] = end - len(text.lstrip())
+                    self.end[window, n] = max(self.start[window, n], start + len(text.rstrip()))
 
 
 def save_reader(folder: Path, model, tokenizer_dir: Path, settings: dict) -> None:
@@ -221,6 +270,10 @@ def check_settings(settings: dict) -> list[str]:
         problems = check_window_settings(settings["max_length"], settings["doc_stride"])
         if settings["max_answer_length"] < 1:
             problems.append(f"max_answer_length is {settings['max_answer_length']}, expected at least 1")
+    if type(settings["handle_impossible_answer"]) is not bool:
+        problems.append(
+            f"handle_impossible_answer is {settings['handle_impossible_answer']!r:.40}, expected true or false"
+        )
     temperature = settings["temperature"]
     if type(temperature) not in (int, float) or not 0.01 <= temperature <= 100:
         problems.append(f"temperature is {temperature!r:.40}, expected a number from 0.01 to 100 (1: as trained)")
@@ -238,9 +291,9 @@ def check_config(config: dict, max_length: int, tokens: int) -> list[str]:
     ]
     if problems:
         return problems
-    if (positions := config.get("max_position_embeddings") or max_length) < max_length:
+    if (positions := usable_positions(config) or max_length) < max_length:
         problems.append(
-            f"the model has {positions} positions, but windows have {max_length} tokens. "
+            f"the model has {positions} positions for tokens, but windows have {max_length} tokens. "
             f"Expected max_length of at most that in {SETTINGS_FILE}"
         )
     known = config.get("vocab_size") or tokens

@@ -26,8 +26,11 @@ MAX_PROBLEMS_SHOWN = 20
 SURROGATES = re.compile("[\ud800-\udfff]")
 
 
-def read_examples(path: str | Path, split: str | None = None, skip_bad: bool = False) -> list[dict]:
-    """All examples of a file, valid and with at least one answer each. Equal contexts are one string in memory.
+def read_examples(
+    path: str | Path, split: str | None = None, skip_bad: bool = False, impossible: bool = False
+) -> list[dict]:
+    """All examples of a file, valid and with at least one answer each, unless `impossible` ones are wanted too, whose
+    `answers` are empty, as in SQuAD 2. Equal contexts are one string in memory.
 
     split: which part of a saved DatasetDict, "train" or "validation"; files hold one part and ignore it.
     skip_bad: leave invalid records out, with a warning that counts them, instead of refusing the file.
@@ -39,7 +42,7 @@ def read_examples(path: str | Path, split: str | None = None, skip_bad: bool = F
     examples, problems, bad_records, seen, contexts = [], [], 0, set(), {}
     with reading(path):
         for label, record in number_records(path, split):
-            example, faults = check_record(record, seen)
+            example, faults = check_record(record, seen, impossible)
             problems += [f"{label}: {fault}" for fault in faults]
             bad_records += bool(faults)
             if not faults:
@@ -232,10 +235,10 @@ def refuse_names_outside(listing: Path) -> None:
             raise UserError(f"{listing} names {name!r}, which is outside its folder. Save the dataset anew.")
 
 
-def check_record(record: dict, seen: set[str]) -> tuple[dict, list[str]]:
+def check_record(record: dict, seen: set[str], impossible: bool = False) -> tuple[dict, list[str]]:
     """An example from a flat record, and what is wrong with it (then the example is not to be used).
 
-    seen: the ids so far; this one is added.
+    seen: the ids so far; this one is added. impossible: whether it may have no answer.
     """
     example, faults = check_question(record)
     if faults:
@@ -243,7 +246,7 @@ def check_record(record: dict, seen: set[str]) -> tuple[dict, list[str]]:
     if example["id"] in seen:
         faults.append("the id stands twice in this file")
     seen.add(example["id"])
-    texts, starts, answer_faults = check_answers(record, example["context"])
+    texts, starts, answer_faults = check_answers(record, example["context"], impossible)
     return example | {"answers": {"text": texts, "answer_start": starts}}, faults + answer_faults
 
 
@@ -264,7 +267,7 @@ def check_question(record: dict) -> tuple[dict, list[str]]:
     return {name: replace_surrogates(str(record[name])) for name in ("id", "question", "context")}, []
 
 
-def check_answers(record: dict, context: str) -> tuple[list[str], list[int], list[str]]:
+def check_answers(record: dict, context: str, impossible: bool) -> tuple[list[str], list[int], list[str]]:
     """The answers' texts, their offsets into `context`, and what is wrong with them."""
     answers = record.get("answers")
     if isinstance(answers, str):  # a CSV cell
@@ -284,7 +287,8 @@ def check_answers(record: dict, context: str) -> tuple[list[str], list[int], lis
     if not isinstance(answers, list) or not all(isinstance(answer, dict) for answer in answers):
         return [], [], ["`answers` is neither a list of answers nor {text, answer_start}"]
     if str(record.get("is_impossible", "")).lower() in ("true", "1") or not answers:
-        return [], [], ["has no answer, as in SQuAD 2: this is a SQuAD 1.1 reader, leave such questions out"]
+        no_answer = ["has no answer, as in SQuAD 2: leave such questions out, or use them: --handle_impossible_answer"]
+        return [], [], [] if impossible else no_answer
 
     texts, starts, faults = [], [], []
     for answer in answers:

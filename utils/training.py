@@ -22,12 +22,16 @@ from utils.checkpoints import (
     write_state,
 )
 from utils.console import UserError, progress, write
+from utils.families import input_names
 from utils.metrics import compute_metrics
+from utils.model_card import model_card
 from utils.offline import OUTPUT_DIR
 from utils.reader import Reader, save_reader
 from utils.report import TrainingLog
 from utils.windows import Features
 
+# of the flags, what the reader needs to know
+READER_SETTINGS = ("max_length", "doc_stride", "max_answer_length", "handle_impossible_answer")
 # what may differ when a run is resumed: it does not change what is learned
 FREE_ON_RESUME = {
     "resume", "overwrite_output_dir", "output_dir", "device", "logging_steps", "save_steps", "save_total_limit",
@@ -56,6 +60,7 @@ class Training:
     def __post_init__(self):
         # beside the model, which scores as it is and is saved under its plain names; one compilation for all lengths
         self.forward = torch.compile(self.model, dynamic=True) if self.args.compile else self.model
+        self.inputs = input_names(self.accelerator.unwrap_model(self.model))
 
     @property
     def effective_batch(self) -> int:
@@ -150,13 +155,16 @@ class Training:
 
     def write_model(self, folder: Path, scores: dict | None) -> None:
         args = self.args
-        settings = {name: vars(args)[name] for name in ("max_length", "doc_stride", "max_answer_length")}
+        settings = {name: vars(args)[name] for name in READER_SETTINGS}
         # files by name only: the folder may travel to where these paths mean nothing
         training = {
             name: value.name if isinstance(value, Path) else value for name, value in sorted(vars(args).items())
         }
         settings |= {"temperature": 1.0, "scores": scores, "training": training}
         save_reader(folder, self.accelerator.unwrap_model(self.model), args.model_dir, settings)
+        if scores:
+            card = model_card(training, scores, args.model_dir, args.train_file, args.eval_file)
+            (folder / "README.md").write_text(card, encoding="utf-8")
 
     def evaluate(self, log: TrainingLog) -> None:
         """Scores the model as it is; the best by F1 so far becomes final_model."""
@@ -169,7 +177,7 @@ class Training:
                 backend=TorchBackend(
                     self.accelerator.unwrap_model(self.model), self.accelerator.device, self.precision
                 ),
-                settings={name: vars(args)[name] for name in ("max_length", "doc_stride", "max_answer_length")},
+                settings={name: vars(args)[name] for name in READER_SETTINGS},
             )
             predictions = {}
             answers = progress(

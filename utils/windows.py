@@ -58,6 +58,10 @@ class PairTemplate:
                 "tokenizer.json does not put the question before the context. Expected the tokenizer of a BERT-like "
                 "encoder. Use another --model_dir."
             )
+        if first[0] == 0:  # models point at it where the answer is elsewhere
+            raise UserError(
+                "tokenizer.json puts no token before the question. Expected [CLS] or <s>. Use another --model_dir."
+            )
         before, between, after = slice(0, first[0]), slice(first[-1] + 1, second[0]), slice(second[-1] + 1, None)
         types = [(pair.type_ids[part] or [0])[0] for part in (before, slice(first[0], None), between)]
         types += [pair.type_ids[second[0]], (pair.type_ids[after] or [0])[0]]
@@ -204,13 +208,14 @@ def prepare_train_features(
 ) -> Features:
     """As prepare_validation_features, with the positions of each example's first answer.
 
-    The labelled span is the tokens that share a character with the answer. Where these are not all in a window, its
-    positions are 0, the [CLS] token.
+    The labelled span is the tokens that share a character with the answer. Where these are not all in a window, or
+    there is no answer, its positions are 0, the [CLS] token.
     """
     features = prepare_validation_features(examples, tokenizer, max_length, doc_stride)
     # characters of the answers, (Q,)
-    begin = np.array([example["answers"]["answer_start"][0] for example in examples], dtype=np.int64)
-    end = begin + np.array([len(example["answers"]["text"][0]) for example in examples])
+    answers = [first_answer(example) for example in examples]
+    begin = np.array([start for start, _ in answers], dtype=np.int64)
+    end = begin + np.array([len(text) for _, text in answers], dtype=np.int64)
 
     # A token's key is its context's first token and its place in the context, so keys rise over all contexts, and one
     # search finds every answer. A context without any token shares its key with the next: its window holds no answer.
@@ -231,6 +236,12 @@ def prepare_train_features(
         start_position=np.where(inside, start + shift, 0),
         end_position=np.where(inside, end + shift, 0),
     )
+
+
+def first_answer(example: dict) -> tuple[int, str]:
+    """Its first character in the context, and its text; -1 and "", which lie in no token, where there is none."""
+    answers = example["answers"]
+    return (answers["answer_start"][0], answers["text"][0]) if answers["text"] else (-1, "")
 
 
 def tokenize(

@@ -36,9 +36,15 @@ def context_of(precision: str):
 
 
 def answer(
-    count: int, batch_size: int = 1, precision: str = "fp32", by_length: bool = False, align_to_words: bool = True
+    count: int,
+    batch_size: int = 1,
+    precision: str = "fp32",
+    by_length: bool = False,
+    align_to_words: bool = True,
+    **more: object,
 ) -> dict:
-    """Answers the first `count` questions, as they come or sorted by length. Returns seconds, and the spans."""
+    """Answers the first `count` questions, as they come or sorted by length; `more`: further arguments of the pipeline.
+    Returns seconds, and the spans."""
     reader = pipeline_in(precision)
     began = time.perf_counter()
     order = list(range(count))
@@ -46,7 +52,7 @@ def answer(
         order.sort(key=lambda i: len(questions[i]["context"]) + len(questions[i]["question"]), reverse=True)
     with context_of(precision):
         answers = reader(
-            [questions[i] for i in order], batch_size=batch_size, align_to_words=align_to_words, **SETTINGS
+            [questions[i] for i in order], batch_size=batch_size, align_to_words=align_to_words, **SETTINGS, **more
         )
     seconds = time.perf_counter() - began
     answers = answers if isinstance(answers, list) else [answers]
