@@ -4,6 +4,7 @@
     python predict.py                                 # interactive: give a text, then ask
     python predict.py ask --question "..." --context "..."
     python predict.py ask --question "..." --context_file book.txt --top_k 3 --json
+    python predict.py web                             # a page in the browser, on this machine alone
 
 Reads --model_dir; where nothing was trained yet, the bundled sample model. Texts may be of any length. The confidence
 is the model's probability for this answer among all answers the text allows. Exit codes: 0 done, 2 something to mend,
@@ -34,10 +35,12 @@ TRAINED_MODEL = OUTPUT_DIR / "final_model"
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=console.HelpFormatter, usage="python predict.py [demo | ask] [options]"
+        description=__doc__,
+        formatter_class=console.HelpFormatter,
+        usage="python predict.py [demo | ask | web] [options]",
     )
     add = parser.add_argument
-    add("mode", nargs="?", choices=["interactive", "demo", "ask"], default="interactive", help="what to do")
+    add("mode", nargs="?", choices=["interactive", "demo", "ask", "web"], default="interactive", help="what to do")
     add("--question", default=None, help="ask: the question (default: none)")
     add("--context", default=None, help="ask: the text that holds the answer (default: none)")
     add("--context_file", type=Path, default=None, help="ask: a UTF-8 file with that text (default: none)")
@@ -49,6 +52,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--backend", choices=BACKENDS, default="auto", help="auto: ONNX Runtime on a CPU where exported, else PyTorch")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     add("--mixed_precision", choices=PRECISIONS, default="auto", help="auto: int8 where exported, bf16 where fast")
+    page = parser.add_argument_group("web, a page in the browser (needs: pip install -r requirements-web.txt)")
+    page.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0: open to other machines")
+    page.add_argument("--port", type=int, default=7860, help="port to listen on; 0: a free one")
     args = parser.parse_args(argv)
 
     problems = [
@@ -164,6 +170,10 @@ def main(argv: list[str] | None = None) -> None:
     reader = Reader(model_dir, args.device, args.mixed_precision, args.batch_size, args.backend)
     if args.mode == "demo":
         demo(reader, args.top_k)
+    elif args.mode == "web":
+        from utils.page import serve
+
+        serve(reader, args.host, args.port)
     elif args.mode == "interactive":
         interactive(reader, args.top_k)
     else:
