@@ -1,7 +1,7 @@
 """Who may ask the web page's server what: everything else that Gradio's server can do is not reached.
 
-Gradio serves files, fetches addresses for its visitors, describes its API, and answers requests of other web sites where
-it is not called by the name localhost. The page needs none of it. The gate stands before it and lets through
+Gradio serves files, fetches addresses for its visitors, describes its API, and answers requests of other web sites
+where it is not called by the name localhost. The page needs none of it. The gate stands before it and lets through
 
 - requests under an address, as `localhost`, or under a name that was told: a foreign name that points to this machine
   (DNS rebinding) is refused;
@@ -22,8 +22,8 @@ MAX_BODY = (
 )
 PAGE = "/"
 GET = re.compile(
-    r"/(page\.js|favicon\.ico|theme\.css|config|(assets|static)/[\w./-]+|"
-    r"gradio_api/(startup-events|queue/data|heartbeat/\w+))?"
+    r"/(page\.js|favicon\.ico|theme\.css|assets/[\w-]+(\.[\w-]+)*|static/js/[\w-]+(\.[\w-]+)*|"
+    r"gradio_api/(queue/data|heartbeat/\w+))?"
 )
 POST = re.compile(r"/gradio_api/queue/join")
 POLICY = (
@@ -38,7 +38,8 @@ HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "cross-origin-opener-policy": "same-origin",
 }
-SOCIAL_META = re.compile(rb'\s*<meta\s+(?:property="og:|name="twitter:)[^>]*>')  # for link previews; names other sites
+# previews of links, with the addresses of other sites, and the description of an app that can be installed
+UNWANTED = re.compile(rb'\s*<(?:meta\s+(?:property="og:|name="twitter:)|link rel="manifest")[^>]*>')
 
 
 def refusal(method: str, path: str, headers: dict[str, str], names: frozenset[str]) -> tuple[int, str] | None:
@@ -56,7 +57,7 @@ def refusal(method: str, path: str, headers: dict[str, str], names: frozenset[st
     if from_elsewhere and (headers.get("sec-fetch-mode") != "navigate" or path != PAGE):
         return 403, "This page answers no other web site."
     if method in ("GET", "HEAD"):
-        return None if GET.fullmatch(path) and ".." not in path else (404, "There is nothing here.")
+        return None if GET.fullmatch(path) else (404, "There is nothing here.")
     if method != "POST":
         return 405, "This page can't do that."
     if not POST.fullmatch(path):
@@ -118,7 +119,7 @@ class Reply:
             self.body += message.get("body", b"")
             if message.get("more_body"):
                 return
-            body = SOCIAL_META.sub(b"", self.body)
+            body = UNWANTED.sub(b"", self.body)
             # Gradio writes its settings with < as \u003c: no text of anybody's can begin a script here
             body = body.replace(b"<script", f'<script nonce="{self.nonce}"'.encode())
             headers = [(name, value) for name, value in self.start["headers"] if name.lower() != b"content-length"]

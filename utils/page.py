@@ -6,8 +6,6 @@ Nothing in the page comes from elsewhere, and nothing of it goes there. What may
 
 import importlib.util
 import ipaddress
-import itertools
-import logging
 import socket
 import time
 from collections.abc import Sequence
@@ -22,8 +20,8 @@ from utils.squad import has_text, read_examples, replace_surrogates
 MAX_CONTEXT, MAX_QUESTION = 200_000, 1_000  # characters
 MAX_FILE = 1_000_000  # bytes
 MAX_WAITING = 16  # questions that wait while one is answered; the next is refused
-ANSWERS = 5
-EXAMPLES = 4
+ANSWERS, WORTH_SHOWING = 5, 0.001  # at most so many, and but for the best none less probable than this
+EXAMPLES = ("sample-dev-0077", "sample-dev-0016", "sample-dev-0022", "sample-dev-0018")  # of data/sample/dev.json
 FOLDER = Path(__file__).parent
 LANGUAGES = {"English": "en", "中文": "zh"}
 WORDS = {
@@ -121,7 +119,8 @@ def ask(reader, question: str, context: str) -> dict:
         answers = next(reader.answer_all([{"question": question, "context": context}], ANSWERS))
     except UserError as error:
         return {"error": str(error)}
-    return {"context": context, "answers": answers, "seconds": time.perf_counter() - began}
+    shown_answers = answers[:1] + [answer for answer in answers[1:] if answer["probability"] >= WORTH_SHOWING]
+    return {"context": context, "answers": shown_answers, "seconds": time.perf_counter() - began}
 
 
 # ---- HTML: whatever came from a person, a file or a model goes through `escape`
@@ -172,7 +171,8 @@ def render(result: dict | None, language: str, model: str, min_confidence: float
     if not sure:
         best = f'<p class="best none">{words["no_answer"]}</p><p>{words["unsure"].format(min_confidence)}</p>'
     rows = "".join(
-        f'<li><button type="button" data-answer="{number}"><span class="text" dir="auto">{escape(answer["text"])}</span>'
+        f'<li><button type="button" data-answer="{number}">'
+        f'<span class="text" dir="auto">{escape(answer["text"])}</span>'
         f'<span class="share">{answer["probability"]:.1%}</span>'
         f'<span class="bar" style="--share: {answer["probability"]:.4f}"></span></button></li>'
         for number, answer in enumerate(answers, start=1)
@@ -193,10 +193,9 @@ def describe(reader) -> str:
 
 
 def read_page_examples() -> list[dict]:
-    """The first question of each of the first articles of data/sample/dev.json."""
     path = require(SAMPLE_DATA_DIR / "dev.json", "the bundled questions", "Restore it with git.")
-    groups = itertools.groupby(read_examples(path), key=lambda example: example["context"])
-    return [next(group) for _, group in itertools.islice(groups, 1, 1 + EXAMPLES)]
+    examples = {example["id"]: example for example in read_examples(path)}
+    return [examples[name] for name in EXAMPLES]
 
 
 # ---- Gradio and the server
@@ -303,32 +302,41 @@ def make_app(page, names: frozenset[str] = frozenset()) -> Gate:
     return Gate(app, names)
 
 
+def require_gradio() -> None:
+    if importlib.util.find_spec("gradio") is None:
+        raise UserError(
+            "the page is made with Gradio, which is not installed. Run: pip install -r requirements-web.txt"
+        )
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens. Raises UserError where the address can't be had."""
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except (OSError, OverflowError) as error:  # OverflowError: no port has that number
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(
+            f"the page can't have port {port} of {host}: {reason}. Expected one that is free. "
+            "Run: python predict.py web --port 0 (any that is free)"
+        ) from None
+
+
 def serve(reader, host: str, port: int, min_confidence: float = 0.0) -> None:
-    """Serves the page on http://host:port (port 0: a free one) until Ctrl-C.
+    """Serves the page on http://host:port (port 0: one that is free) until Ctrl-C.
 
     Raises UserError where Gradio is not installed, or the address can't be had.
     """
-    if importlib.util.find_spec("gradio") is None:
-        raise UserError(
-            "Gradio, which the page is made with, is not installed. Run: pip install -r requirements-web.txt"
-        )
-    try:
-        listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(
-            f"{host} port {port} can't be used: {reason}. Try another --port, or 0 for a free one."
-        ) from None
-    with listening:
+    require_gradio()
+    with listen(host, port) as listening:
         import uvicorn
 
-        app = make_app(build(reader, min_confidence), frozenset({host.lower(), socket.gethostname().lower()}))
+        names = frozenset({host.lower(), socket.gethostname().lower()})
+        app = make_app(build(reader, min_confidence), names)
         address, port = listening.getsockname()[:2]
         if not ipaddress.ip_address(address).is_loopback:
             warn(
-                f"everyone who can reach {address} can use this page; there is no password. Leave --host out for yourself alone"
+                f"everyone who can reach {address} can use this page: there is no password. Leave --host out to be alone"
             )
-        logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
         print(f"http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
         note("Open this address in a browser. Ctrl-C ends it.")
         # open pages keep a connection: they are not waited for
