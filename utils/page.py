@@ -335,7 +335,7 @@ def serve(reader, host: str, port: int, min_confidence: float = 0.0) -> None:
         address, port = listening.getsockname()[:2]
         if not ipaddress.ip_address(address).is_loopback:
             warn(
-                f"everyone who can reach {address} can use this page: there is no password. Leave --host out to be alone"
+                f"everyone who can reach {address} can use this page: it has no password. Leave --host out to be alone"
             )
         print(f"http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
         note("Open this address in a browser. Ctrl-C ends it.")
