@@ -70,13 +70,35 @@ def test_the_page_gets_what_it_needs(method, path, headers):
         (403, "OPTIONS", JOIN, SENT | {"origin": "http://evil.example"}),
         # other methods, and sizes
         (405, "PUT", "/", SENT), (405, "OPTIONS", JOIN, HOST), (405, "TRACE", "/", HOST), (411, "POST", JOIN, HOST),
-        (411, "POST", JOIN, HOST | {"transfer-encoding": "chunked"}), (411, "POST", JOIN, HOST | {"content-length": "-1"}),
+        (411, "POST", JOIN, HOST | {"transfer-encoding": "chunked"}),
+        (411, "POST", JOIN, HOST | {"content-length": "-1"}),
         (411, "POST", JOIN, HOST | {"content-length": "²"}),
         (413, "POST", JOIN, HOST | {"content-length": str(MAX_BODY + 1)}),
     ],
 )  # fmt: skip
 def test_everything_else_is_refused(status, method, path, headers):
     assert refusal(method, path, headers, NAMES)[0] == status
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"data": ["Who?", "", null]}', b'{"data": [], "fn_index": 1}', '{"data": ["书"]}'.encode()]
+)
+def test_texts_are_let_through_as_they_were_sent(body):
+    assert through_the_gate(JOIN, method="POST", body=body)[::2] == (200, PAGE + b"deep_link=x" + body)
+
+
+FILE = b'{"path": "x", "url": "http://192.0.2.1/x", "meta": {"_type": "gradio.FileData"}}'
+
+
+@pytest.mark.fault(INTO_THE_PAGE)
+@pytest.mark.parametrize(
+    "body",
+    [b'{"data": [%s]}' % FILE, b'{"data": ["Who?", [%s]]}' % FILE, b'{"data": [1]}', b'{"data": [true]}',
+     b'{"data": "x"}', b'{"data": %s}' % FILE, b"{}", b"[]", b"", b"x", b'{"data": ["\xff"]}', b'{"data": ["x"], "data": [%s]}' % FILE,
+     b'{"data": [' + b"[" * 100_000, '{"data": ["x"]}'.encode("utf-16")],
+)  # fmt: skip
+def test_anything_else_in_place_of_a_text_is_refused(body):
+    assert through_the_gate(JOIN, method="POST", body=body)[0] == 400
 
 
 PAGE = (
@@ -86,23 +108,30 @@ PAGE = (
 
 
 async def behind(scope, receive, send):
-    """An application that lets every web site in and answers everything, in two pieces."""
+    """An application that lets every web site in and answers everything, in two pieces, with what it was sent."""
     headers = [(b"access-control-allow-origin", b"*"), (b"Content-Length", str(len(PAGE)).encode()), (b"x-own", b"1")]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     assert not any(name == b"accept-encoding" for name, _ in scope["headers"]) or scope["path"] != "/"
     await send({"type": "http.response.body", "body": PAGE[:70], "more_body": True})
-    await send({"type": "http.response.body", "body": PAGE[70:] + scope["query_string"]})
+    sent = (await receive())["body"]
+    await send({"type": "http.response.body", "body": PAGE[70:] + scope["query_string"] + sent})
 
 
-def through_the_gate(path="/", host=b"127.0.0.1") -> tuple[int, dict[str, str], bytes]:
+def through_the_gate(path="/", host=b"127.0.0.1", method="GET", body=b"") -> tuple[int, dict[str, str], bytes]:
+    """Status, headers and body of what comes back."""
     sent = []
+    pieces = [{"type": "http.request", "body": body[5:]}, {"type": "http.request", "body": body[:5], "more_body": True}]
+
+    async def receive():
+        return pieces.pop() if method == "POST" else {"type": "http.request", "body": body}
 
     async def send(message):
         sent.append(message)
 
-    scope = {"type": "http", "method": "GET", "path": path, "query_string": b"deep_link=x",
-             "headers": [(b"host", host), (b"accept-encoding", b"br")]}  # fmt: skip
-    asyncio.run(Gate(behind)(scope, None, send))
+    length = (b"content-length", str(len(body)).encode())
+    scope = {"type": "http", "method": method, "path": path, "query_string": b"deep_link=x",
+             "headers": [(b"host", host), (b"accept-encoding", b"br"), length]}  # fmt: skip
+    asyncio.run(Gate(behind)(scope, receive, send))
     headers = [(name.decode().lower(), value.decode()) for name, value in sent[0]["headers"]]
     assert len(dict(headers)) == len(headers), headers
     return sent[0]["status"], dict(headers), b"".join(message["body"] for message in sent[1:])

@@ -3,6 +3,7 @@
 Skipped where Gradio is missing (requirements-web.txt); the tests in the browser where Playwright or Chromium is.
 """
 
+import http.client
 import json
 import os
 import re
@@ -14,14 +15,18 @@ import threading
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from scripts import PROJECT_ROOT
 
 from utils import page
+from utils.gate import MAX_BODY
 from utils.offline import SAMPLE_MODEL_DIR, SWITCHES
 
 pytest.importorskip("gradio", reason="needs Gradio: pip install -r requirements-web.txt")
+from starlette.testclient import TestClient
 
 INTO_THE_PAGE = "a way into the web page's server"
 HOSTILE_TEXT = "what gets into the web page"
@@ -115,9 +120,9 @@ def test_a_question_is_answered_through_the_queue(served):
 @pytest.mark.fault(INTO_THE_PAGE)
 @pytest.mark.parametrize(
     "path",
-    ["/gradio_api/file=/etc/passwd", "/gradio_api/file=requirements.txt", "/gradio_api/info", "/gradio_api/openapi.json",
-     "/docs", "/openapi.json", "/config", "/gradio_api/proxy=http://192.0.2.1/", "/static/%2e%2e/%2e%2e/routes.py",
-     "/assets/..%2findex.html", "/gradio_api/runs", "/monitoring", "/gradio_api/mcp/sse"],
+    ["/gradio_api/file=/etc/passwd", "/gradio_api/file=requirements.txt", "/gradio_api/info", "/docs", "/config",
+     "/gradio_api/openapi.json", "/openapi.json", "/gradio_api/proxy=http://192.0.2.1/", "/assets/..%2findex.html",
+     "/static/%2e%2e/%2e%2e/routes.py", "/gradio_api/runs", "/monitoring", "/gradio_api/mcp/sse"],
 )  # fmt: skip
 def test_the_server_gives_no_files_and_does_not_describe_itself(served, path):
     status, body = request(served[0] + path)
@@ -138,18 +143,23 @@ def test_other_web_sites_are_refused(served, headers, status):
 @pytest.mark.fault(INTO_THE_PAGE)
 def test_nothing_can_be_uploaded_and_what_is_sent_is_limited(served):
     assert request(f"{served[0]}/gradio_api/upload", b"x")[0] == 404
-    assert request(f"{served[0]}/gradio_api/queue/join", b"x" * 2_000_001)[0] == 413
+    connection = http.client.HTTPConnection(served[0].removeprefix("http://"), timeout=60)
+    connection.putrequest("POST", "/gradio_api/queue/join")
+    connection.putheader("Content-Length", str(MAX_BODY + 1))
+    connection.endheaders()
+    assert connection.getresponse().status == 413  # before any of it is sent
+    connection.close()
 
 
 @pytest.mark.fault(INTO_THE_PAGE)
 @pytest.mark.parametrize("place", ["/etc/passwd", "http://192.0.2.1/x"])
-def test_a_path_in_place_of_a_text_is_not_opened(served, place):
-    """That the server tried to reach no address is seen when it ends: `served`."""
+def test_a_file_in_place_of_a_text_is_not_opened(served, place):
+    """Gradio would fetch it from its address. That the server tried to reach none is seen when it ends: `served`."""
     file = {"path": place, "url": place, "orig_name": "x", "meta": {"_type": "gradio.FileData"}}
-    for number, data in enumerate(([file, TEXT, "en"], ["Who?", file, "en"], ["Who?", TEXT, file])):
-        answer = submit(served[0], data, f"p{number}{place[:4].strip('/')}")
-        assert "root:" not in answer
-        assert "Traceback" not in answer
+    event = asking(config_of(request(f"{served[0]}/")[1].decode()))["id"]
+    for data in ([file, TEXT, "en"], ["Who?", file, "en"], ["Who?", TEXT, file]):
+        body = json.dumps({"data": data, "fn_index": event, "session_hash": "f"}).encode()
+        assert request(f"{served[0]}/gradio_api/queue/join", body)[0] == 400
 
 
 @pytest.mark.fault(INTO_THE_PAGE)
@@ -160,10 +170,11 @@ def test_the_limits_hold_on_the_server_too(served):
 
 def test_it_listens_on_this_machine_alone(served):
     """GRADIO_SERVER_NAME says otherwise, and is not asked."""
-    if not os.path.exists("/proc/net/tcp"):
+    tables = [Path("/proc/net/tcp"), Path("/proc/net/tcp6")]
+    if not all(table.exists() for table in tables):
         pytest.skip("needs /proc/net/tcp (Linux)")
     port = f":{int(served[0].rpartition(':')[2]):04X}"
-    lines = open("/proc/net/tcp").read() + open("/proc/net/tcp6").read()
+    lines = "".join(table.read_text() for table in tables)
     listening = [line.split()[1] for line in lines.splitlines() if line.split()[3] == "0A" and port in line.split()[1]]
     assert listening == [f"0100007F{port}"]
 
@@ -178,40 +189,59 @@ def test_nothing_that_the_page_names_is_elsewhere(served):
     assert not re.findall(r"url\(\s*['\"]?(?:https?:)?//", html + request(f"{served[0]}/theme.css")[1].decode())
 
 
+class OwnReader:
+    """Answers with what `answer` gives, called anew for each question."""
+
+    model_dir = PROJECT_ROOT
+
+    def __init__(self, answer):
+        self.answer = answer
+        self.backend = SimpleNamespace(precision="no", describe=lambda: "a test")
+
+    def answer_all(self, examples, top_k):
+        yield self.answer()
+
+
+def with_reader(answer):
+    """The page with an OwnReader, served within this process, and what Gradio needs to be asked a question."""
+    client = TestClient(page.make_app(page.build(OwnReader(answer))), base_url="http://127.0.0.1")
+    body = {"data": ["Who?", TEXT, "en"], "fn_index": asking(config_of(client.get("/").text))["id"]}
+    return client, body
+
+
 @pytest.mark.fault(INTO_THE_PAGE)
 def test_the_queue_is_limited():
     """While a question is answered, MAX_WAITING others wait; all further ones are refused with a message."""
-    from starlette.testclient import TestClient
-
     go_on = threading.Event()
 
-    class Slow:
-        model_dir = PROJECT_ROOT
+    def answer():
+        assert go_on.wait(60)
+        return [{"text": "The", "start": 0, "end": 3, "probability": 1.0}]
 
-        class backend:
-            precision = "no"
+    client, body = with_reader(answer)
 
-            @staticmethod
-            def describe():
-                return "a test"
+    def join(number):
+        return client.post("/gradio_api/queue/join", json=body | {"session_hash": f"q{number}"})
 
-        def answer_all(self, examples, top_k):
-            assert go_on.wait(60)
-            yield [{"text": "Ada", "start": 0, "end": 3, "probability": 1.0}]
-
-    with TestClient(page.make_app(page.build(Slow())), base_url="http://127.0.0.1") as client:
-        event = asking(config_of(client.get("/").text))["id"]
-
-        def join(number):
-            body = {"data": ["Who?", TEXT, "en"], "fn_index": event, "session_hash": f"q{number}"}
-            return client.post("/gradio_api/queue/join", json=body)
-
-        with ThreadPoolExecutor(4) as threads:
-            answers = list(threads.map(join, range(page.MAX_WAITING + 20)))
+    with client, ThreadPoolExecutor(4) as threads:
+        answers = list(threads.map(join, range(page.MAX_WAITING + 20)))
         go_on.set()
     refused = [answer for answer in answers if answer.status_code != 200]
     assert 18 <= len(refused) <= 20  # one or two are with the model
     assert all("full" in answer.text.lower() for answer in refused)
+
+
+def test_a_fault_of_ours_is_no_traceback_in_the_page():
+    def answer():
+        raise RuntimeError("a detail of the inside")
+
+    client, body = with_reader(answer)
+    with client:
+        assert client.post("/gradio_api/queue/join", json=body | {"session_hash": "f"}).status_code == 200
+        told = client.get("/gradio_api/queue/data?session_hash=f").text
+    assert '"success":false' in told
+    assert "Traceback" not in told
+    assert "inside" not in told
 
 
 # ---- the browser
@@ -282,13 +312,13 @@ def test_the_keyboard_is_enough(visit):
     """Tab from the top: language, text, file, question. Enter asks; on to the answers and the text below."""
     tab = visit()
     focused = "document.activeElement.closest('[id]:not([id^=component])')?.id || document.activeElement.className"
+    outline = """(n => getComputedStyle(n.matches('[type=radio], [type=file]') ? n.closest('label') : n).outlineStyle)(
+        document.activeElement)"""
     order = []
     for _ in range(20):
         tab.keyboard.press("Tab")
         order.append(tab.evaluate(focused))
-        outline = tab.evaluate("getComputedStyle(document.activeElement.matches('input[type=radio], input[type=file]') ?"
-                               " document.activeElement.closest('label') : document.activeElement).outlineStyle")  # fmt: skip
-        assert outline == "solid", order
+        assert tab.evaluate(outline) == "solid", order
         if order[-1] == "context":
             tab.keyboard.type(TEXT)
         if order[-1] == "question":
@@ -324,8 +354,8 @@ def test_on_a_phone_nothing_sticks_out(visit, settings):
     tab.wait_for_selector("#answer .result")
     tab.wait_for_function("document.querySelector('#answer').getBoundingClientRect().top < innerHeight * 0.6")
     assert tab.evaluate("document.documentElement.scrollWidth") == 390
-    boxes = tab.evaluate("[...document.querySelectorAll('main *')].filter(n => n.checkVisibility()).map(n => "
-                         "[n.tagName + n.id, n.getBoundingClientRect().left, n.getBoundingClientRect().right])")  # fmt: skip
+    boxes = tab.evaluate("""[...document.querySelectorAll('main *')].filter(n => n.checkVisibility()).map(n =>
+        [n.tagName + n.id, n.getBoundingClientRect().left, n.getBoundingClientRect().right])""")
     assert [box for box in boxes if box[1] < 0 or box[2] > 390] == []
 
 

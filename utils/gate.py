@@ -6,7 +6,8 @@ where it is not called by the name localhost. The page needs none of it. The gat
 - requests under an address, as `localhost`, or under a name that was told: a foreign name that points to this machine
   (DNS rebinding) is refused;
 - requests of the page itself, of programs, and the opening of the page: those of other web sites are refused;
-- the few paths that the page uses, and bodies of limited size.
+- the few paths that the page uses, and bodies of limited size that hold texts. In place of a text Gradio would take the
+  description of a file, and fetch it from the address that stands there.
 
 Every answer carries a content policy: whatever were to get into the page, the browser runs no script that did not come
 from here, loads nothing from elsewhere and sends nothing there.
@@ -16,6 +17,8 @@ import ipaddress
 import re
 import secrets
 from urllib.parse import urlsplit
+
+from utils.files import parse_json
 
 MAX_BODY = (
     2_000_000  # bytes: the longest text that the page takes, in JSON's longest spelling, and what stands around it
@@ -77,6 +80,16 @@ def known_host(host: str, names: frozenset[str]) -> bool:
         return False
 
 
+def holds_texts(body: bytes) -> bool:
+    """Whether what is sent to Gradio's queue is JSON whose `data` are texts (null: what the server itself keeps)."""
+    try:
+        content = parse_json(body.decode())
+    except ValueError:
+        return False
+    data = content.get("data") if isinstance(content, dict) else None
+    return isinstance(data, list) and all(isinstance(item, str | None) for item in data)
+
+
 class Gate:
     """An ASGI application that lets through to `app` what the page needs. names: as in `refusal`."""
 
@@ -91,7 +104,14 @@ class Gate:
             return  # a websocket: closed, the page uses none
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         nonce = secrets.token_urlsafe(16)
-        if refused := refusal(scope["method"], scope["path"], headers, self.names):
+        refused = refusal(scope["method"], scope["path"], headers, self.names)
+        if not refused and scope["method"] == "POST":
+            body = await read_body(receive)
+            if holds_texts(body):
+                receive = again(body, receive)
+            else:
+                refused = 400, "Texts can be asked about, nothing else."
+        if refused:
             status, reason = refused
             await send({"type": "http.response.start", "status": status, "headers": reply_headers([], nonce)})
             await send({"type": "http.response.body", "body": reason.encode()})
@@ -100,6 +120,26 @@ class Gate:
             kept = [(name, value) for name, value in scope["headers"] if name.lower() != b"accept-encoding"]
             scope = scope | {"headers": kept, "query_string": b""}
         await self.app(scope, receive, Reply(send, nonce, is_page=scope["path"] == PAGE))
+
+
+async def read_body(receive) -> bytes:
+    """All that is sent: the server has held it to its Content-Length, and the gate that to MAX_BODY."""
+    body = b""
+    while (message := await receive())["type"] == "http.request":
+        body += message.get("body", b"")
+        if not message.get("more_body"):
+            break
+    return body
+
+
+def again(body: bytes, receive):
+    """`receive` with the body that was read from it before what is still to come."""
+    waiting = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def receive_again():
+        return waiting.pop() if waiting else await receive()
+
+    return receive_again
 
 
 class Reply:
@@ -115,7 +155,7 @@ class Reply:
             if self.is_page:
                 self.start = message  # sent with the length of what we make of it
                 return
-        elif self.is_page:
+        elif self.is_page and message["type"] == "http.response.body":
             self.body += message.get("body", b"")
             if message.get("more_body"):
                 return
