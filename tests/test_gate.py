@@ -94,7 +94,8 @@ FILE = b'{"path": "x", "url": "http://192.0.2.1/x", "meta": {"_type": "gradio.Fi
 @pytest.mark.parametrize(
     "body",
     [b'{"data": [%s]}' % FILE, b'{"data": ["Who?", [%s]]}' % FILE, b'{"data": [1]}', b'{"data": [true]}',
-     b'{"data": "x"}', b'{"data": %s}' % FILE, b"{}", b"[]", b"", b"x", b'{"data": ["\xff"]}', b'{"data": ["x"], "data": [%s]}' % FILE,
+     b'{"data": "x"}', b'{"data": %s}' % FILE, b"{}", b"[]", b"", b"x",
+     b'{"data": ["\xff"]}', b'{"data": ["x"], "data": [%s]}' % FILE,
      b'{"data": [' + b"[" * 100_000, '{"data": ["x"]}'.encode("utf-16")],
 )  # fmt: skip
 def test_anything_else_in_place_of_a_text_is_refused(body):

@@ -309,7 +309,7 @@ def require_gradio() -> None:
         )
 
 
-def listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int):
     """A socket that listens. Raises UserError where the address can't be had."""
     try:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
