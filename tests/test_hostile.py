@@ -364,9 +364,9 @@ def dangers(source: str, name: str) -> list[str]:
 
 
 def only_names(source: str, module: str, attributes: set[str]) -> bool:
-    """Whether all that is used of a module is among these attributes."""
+    """Whether something is used of a module, and all of it is among these attributes."""
     used = [n for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Attribute) and ast.unparse(n.value) == module]
-    return {node.attr for node in used} <= attributes
+    return bool(used) and {node.attr for node in used} <= attributes
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(PROJECT_ROOT).as_posix())
@@ -387,3 +387,12 @@ def test_no_source_lets_a_stranger_in(path):
 def test_the_search_finds_what_it_looks_for(line):
     assert len(dangers(line, "utils/x.py")) >= 1
     assert dangers("import torch\nmodel.eval()\ntorch.load(p, weights_only=True)\nre.compile('a')", "utils/x.py") == []
+
+
+@pytest.mark.parametrize("call", ["create_connection(a)", "socket()", "getaddrinfo(a, 1)"])
+def test_who_may_listen_may_not_call(call):
+    listens = "import socket\nsocket.create_server(a)\n"
+    assert dangers(listens, "utils/page.py") == []
+    assert dangers(listens, "utils/x.py") != []
+    assert dangers(f"{listens}socket.{call}", "utils/page.py") != []
+    assert dangers("from socket import create_connection", "utils/page.py") != []
