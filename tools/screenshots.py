@@ -45,6 +45,8 @@ def take(browser, address: str, path: Path, example: int, settings: dict) -> Non
     tab.locator("#examples button").nth(example).click()
     tab.wait_for_selector("#answer mark.chosen")
     tab.mouse.move(0, 0)
+    if not settings.get("is_mobile"):  # there the page itself has moved to the answer
+        tab.evaluate("scrollTo(0, 0)")  # the example stood below the fold
     tab.wait_for_timeout(1000)  # scrolling ends
     tab.screenshot(path=path)
     context.close()
