@@ -1,5 +1,6 @@
 # make quickstart   environment, then train, evaluate and predict on the bundled sample
 # make test         environment, then the whole test suite
+# make test-web     an environment with the web page's extra, and the page's tests, in a browser where Chromium is there
 # make torture      every fault that the tests try on purpose, counted
 # make audit        known vulnerabilities of everything that is installed, asked of pypi.org
 # make coverage     line coverage by the test suite, the processes that it starts counted too
@@ -11,7 +12,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: quickstart test torture coverage mutation test-compat lint format audit bench clean
+.PHONY: quickstart test test-web screenshots torture coverage mutation test-compat lint format audit bench clean
 
 quickstart: $(VENV)/.user
 	$(RUN) train.py --sample --overwrite_output_dir
@@ -21,6 +22,19 @@ quickstart: $(VENV)/.user
 
 test: $(VENV)/.dev
 	$(RUN) -m pytest
+
+# the page has an environment of its own: Gradio asks for an older Pillow. Debian: apt-get install chromium
+test-web: .venv-web/.made
+	.venv-web/bin/python -m pytest tests/test_gate.py tests/test_page.py tests/test_page_served.py
+
+# docs/page_*.png, as a user sees the page
+screenshots: .venv-web/.made
+	.venv-web/bin/python tools/screenshots.py
+
+.venv-web/.made: requirements-dev.txt requirements-web.txt requirements.txt
+	$(PYTHON) -m venv .venv-web
+	.venv-web/bin/python -m pip install -q -r requirements-dev.txt -r requirements-web.txt playwright==1.65.2
+	touch $@
 
 # every fault that is tried on purpose, the long tests too; the table goes into docs/RESULTS.md
 torture: $(VENV)/.dev
@@ -94,4 +108,4 @@ $(RANDOM_READER)/onnx.json: $(VENV)/.dev
 	touch $@
 
 clean:
-	rm -rf $(VENV) .venv-compat .venv-peers .venv-audit .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-web .venv-compat .venv-peers .venv-audit .pytest_cache .ruff_cache .hypothesis

@@ -5,6 +5,7 @@
     python predict.py ask --question "..." --context "..."
     python predict.py ask --question "..." --context_file book.txt --top_k 3 --json
     python predict.py batch --input questions.jsonl --output answers.jsonl
+    python predict.py web                             # a page in the browser, on this machine alone
 
 Reads --model_dir; where nothing was trained yet, the bundled sample model. Texts may be of any length. The confidence
 is the model's probability for this answer among all answers the text allows.
@@ -36,10 +37,11 @@ TRAINED_MODEL = OUTPUT_DIR / "final_model"
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=console.HelpFormatter,
-        usage="python predict.py [demo | ask | batch] [options]", epilog=console.EXIT_CODES,
+        usage="python predict.py [demo | ask | batch | web] [options]", epilog=console.EXIT_CODES,
     )  # fmt: skip
     add = parser.add_argument_group("what to do").add_argument
-    add("mode", nargs="?", choices=["interactive", "demo", "ask", "batch"], default="interactive", help="what to do")
+    modes = ["interactive", "demo", "ask", "batch", "web"]
+    add("mode", nargs="?", choices=modes, default="interactive", help="what to do")
     add("--question", default=None, help="ask: the question (default: none)")
     add("--context", default=None, help="ask: the text that holds the answer (default: none)")
     add("--context_file", type=Path, default=None, help="ask: a UTF-8 file with that text (default: none)")
@@ -59,6 +61,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--mixed_precision", choices=PRECISIONS, default="auto", help="auto: int8 where exported, bf16 where fast")
     add("--quiet", action="store_true", help="only results, warnings and errors")
     add_batch_flags(parser)
+    add = parser.add_argument_group("web, a page in the browser (pip install -r requirements-web.txt)").add_argument
+    add("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0: open to other machines")
+    add("--port", type=int, default=7860, help="port to listen on; 0: a free one")
     args = parser.parse_args(argv)
     console.be_quiet(args.quiet)
 
@@ -189,6 +194,10 @@ def main(argv: list[str] | None = None) -> None:
     context = read_text_file(args.context_file) if args.context_file else args.context
     if args.mode == "batch":
         check_paths(args.input, args.output)
+    if args.mode == "web":
+        from utils.page import require_gradio, serve
+
+        require_gradio()
     model_dir = choose_model(args)
 
     from utils.reader import Reader
@@ -199,6 +208,8 @@ def main(argv: list[str] | None = None) -> None:
     )  # fmt: skip
     if args.mode == "demo":
         demo(reader, args.top_k)
+    elif args.mode == "web":
+        serve(reader, args.host, args.port)
     elif args.mode == "interactive":
         interactive(reader, args.top_k)
     elif args.mode == "batch":

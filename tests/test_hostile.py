@@ -318,6 +318,8 @@ SOURCES = [
 FORBIDDEN_IMPORTS = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve", "yaml"}
 NETWORK_IMPORTS = {"socket", "requests", "urllib3", "httpx", "http", "urllib.request", "ftplib", "smtplib"}
 MAY_USE_THE_NETWORK = {"download_data.py", "utils/fetch.py"}
+MAY_LISTEN = {"utils/page.py"}  # with these, none of which reaches anybody
+LISTENING = {"create_server", "gethostname", "AF_INET", "AF_INET6"}
 MAY_COMPILE = {"tools/mutation_check.py"}  # sources of this project, to compare them
 
 
@@ -334,9 +336,12 @@ def dangers(source: str, name: str) -> list[str]:
             for module in modules:
                 names = {module, module.partition(".")[0]}
                 # the error of a pickle that was refused may be named
-                if names & FORBIDDEN_IMPORTS and not (module == "pickle" and only_names(source, "UnpicklingError")):
+                if names & FORBIDDEN_IMPORTS and not (
+                    module == "pickle" and only_names(source, "pickle", {"UnpicklingError"})
+                ):
                     problem = f"imports {module}"
-                if user_facing and names & NETWORK_IMPORTS and name not in MAY_USE_THE_NETWORK:
+                listens = module == "socket" and name in MAY_LISTEN and only_names(source, "socket", LISTENING)
+                if user_facing and names & NETWORK_IMPORTS and name not in MAY_USE_THE_NETWORK and not listens:
                     problem = f"imports {module}"
         elif isinstance(node, ast.Call):
             called = ast.unparse(node.func)
@@ -358,10 +363,10 @@ def dangers(source: str, name: str) -> list[str]:
     return found
 
 
-def only_names(source: str, attribute: str) -> bool:
-    """Whether all that is used of pickle is this attribute."""
-    used = [n for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Attribute) and ast.unparse(n.value) == "pickle"]
-    return {node.attr for node in used} == {attribute}
+def only_names(source: str, module: str, attributes: set[str]) -> bool:
+    """Whether something is used of a module, and all of it is among these attributes."""
+    used = [n for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Attribute) and ast.unparse(n.value) == module]
+    return bool(used) and {node.attr for node in used} <= attributes
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(PROJECT_ROOT).as_posix())
@@ -382,3 +387,12 @@ def test_no_source_lets_a_stranger_in(path):
 def test_the_search_finds_what_it_looks_for(line):
     assert len(dangers(line, "utils/x.py")) >= 1
     assert dangers("import torch\nmodel.eval()\ntorch.load(p, weights_only=True)\nre.compile('a')", "utils/x.py") == []
+
+
+@pytest.mark.parametrize("call", ["create_connection(a)", "socket()", "getaddrinfo(a, 1)"])
+def test_who_may_listen_may_not_call(call):
+    listens = "import socket\nsocket.create_server(a)\n"
+    assert dangers(listens, "utils/page.py") == []
+    assert dangers(listens, "utils/x.py") != []
+    assert dangers(f"{listens}socket.{call}", "utils/page.py") != []
+    assert dangers("from socket import create_connection", "utils/page.py") != []
