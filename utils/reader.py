@@ -18,7 +18,7 @@ from utils.backends import OnnxBackend, TorchBackend, open_backend
 from utils.batches import length_sorted_batches, pad_batch
 from utils.console import UserError
 from utils.files import read_json_object
-from utils.spans import best_spans, merge_windows, relative_to_cls
+from utils.spans import best_spans, log_normalisers, merge_windows, relative_to_cls
 from utils.windows import Features, check_window_settings, load_tokenizer, prepare_validation_features
 
 SETTINGS_FILE = "reader.json"
@@ -77,30 +77,36 @@ class Reader:
         answers = next(self.answer_all([{"question": question, "context": context}], top_k))
         return answers if top_k > 1 else answers[0]
 
-    def answer_all(self, examples: Iterable[dict], top_k: int = 1) -> Iterator[list[dict]]:
+    def answer_all(
+        self, examples: Iterable[dict], top_k: int = 1, temperatures: Sequence[float] = ()
+    ) -> Iterator[list[dict]]:
         """The up to top_k best answers of each example (question, context), in order, as `answer` gives them.
 
         Examples may be a stream: 512 are read at a time, and logits are kept for the last few batches alone.
+        temperatures: where some are given, the best answer has `probabilities` too, what its probability would be at
+        each of them. Which answers are the best, and in which order, is the same at every temperature.
         """
         if top_k < 1:
             raise ValueError(f"top_k is {top_k}, expected at least 1")
         examples = iter(examples)
         while chunk := list(islice(examples, QUESTIONS_AT_ONCE)):
-            yield from self._answer_chunk(chunk, top_k)
+            yield from self._answer_chunk(chunk, top_k, temperatures)
 
-    def _answer_chunk(self, examples: Sequence[dict], top_k: int) -> list[list[dict]]:
+    def _answer_chunk(self, examples: Sequence[dict], top_k: int, temperatures: Sequence[float]) -> list[list[dict]]:
         for example in examples:
             for name in ("question", "context"):
                 if not isinstance(example[name], str):
                     raise TypeError(f"{name} is {example[name]!r:.40} ({type(example[name]).__name__}), expected str")
         settings = self.settings
         features = prepare_validation_features(examples, self.tokenizer, settings["max_length"], settings["doc_stride"])
-        choice = Choice(features, settings, top_k)
+        choice = Choice(features, settings, top_k, temperatures)
         for windows in length_sorted_batches(features.lengths, self.batch_size):
             rows, start_logits, end_logits = self.logits(features, windows)
             choice.add(windows, self.comparable(start_logits, rows), self.comparable(end_logits, rows))
 
         nothing = {"text": "", "start": 0, "end": 0, "probability": 0.0}
+        if len(temperatures):
+            nothing["probabilities"] = [0.0] * len(temperatures)
         has_question = np.diff(features.question_splits) > 0
         answers = choice.answers([example["context"] for example in examples])
         return [(has_question[i] and found) or [nothing] for i, found in enumerate(answers)]
@@ -126,15 +132,16 @@ class Reader:
 
 class Choice:
     """The best spans of the questions of `features`, gathered batch by batch, and at last their top_k best answers. No
-    scores are kept but those of the spans, and of the last few batches."""
+    scores are kept but those of the spans, and of the last few batches. temperatures: as Reader.answer_all has them."""
 
-    def __init__(self, features: Features, settings: dict, top_k: int = 1):
-        self.features, self.settings, self.top_k = features, settings, top_k
+    def __init__(self, features: Features, settings: dict, top_k: int = 1, temperatures: Sequence[float] = ()):
+        self.features, self.settings, self.top_k, self.temperatures = features, settings, top_k, temperatures
         self.context_start = features.context_start
         shape = len(features), min(max(top_k, SPANS_KEPT), settings["max_length"])  # a window has no more
         self.start, self.end = np.zeros((2, *shape), dtype=np.int64)  # characters into the contexts
         self.score = np.full(shape, -np.inf)
         self.log_normaliser = np.full(len(features), -np.inf)
+        self.log_normalisers = np.full((len(features), len(temperatures)), -np.inf)
         self.waiting: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
 
     def add(self, windows: np.ndarray, start_scores: np.ndarray, end_scores: np.ndarray) -> None:
@@ -156,15 +163,16 @@ class Choice:
         )
         self.waiting.clear()
         context_start, first_token = self.context_start[windows], features.first_token[windows]
+        context_end = context_start + features.last_token[windows] - first_token
+        logits, longest = (start_scores, end_scores, context_start, context_end), self.settings["max_answer_length"]
         first, last, score, log_normaliser = best_spans(
-            start_scores,
-            end_scores,
-            context_start,
-            context_start + features.last_token[windows] - first_token,
+            *logits,
             n_best=self.score.shape[1],
-            max_answer_length=self.settings["max_answer_length"],
+            max_answer_length=longest,
             temperature=self.settings["temperature"],
         )
+        if len(self.temperatures):
+            self.log_normalisers[windows] = log_normalisers(*logits, self.temperatures, longest)
         # tokens of windows to characters of contexts; where there is no span (score -inf) any token will do
         shift = np.where(score > -np.inf, (first_token - context_start)[:, None], 0)  # (B, n)
         self.start[windows] = features.context_offsets[np.minimum(first + shift, len(features.context_offsets) - 1), 0]
@@ -180,7 +188,7 @@ class Choice:
         for count in np.unique(windows_of):  # questions with as many windows together
             questions = np.flatnonzero(windows_of == count)
             windows = first_window[questions, None] + np.arange(count)  # (Q, count)
-            spans = (array[windows].reshape(len(questions), -1) for array in (self.start, self.end, self.score))
+            spans = [array[windows].reshape(len(questions), -1) for array in (self.start, self.end, self.score)]
             found = merge_windows(*spans, self.log_normaliser[windows], self.top_k)
             for question, *best in zip(questions.tolist(), *(array.tolist() for array in found), strict=True):
                 context = contexts[question]
@@ -189,7 +197,23 @@ class Choice:
                     for start, end, probability in zip(*best, strict=True)
                     if end
                 ]
+            if len(self.temperatures):
+                self.add_probabilities([answers[question] for question in questions], *spans, windows)
         return answers
+
+    def add_probabilities(
+        self, answers: list[list[dict]], start: np.ndarray, end: np.ndarray, score: np.ndarray, windows: np.ndarray
+    ) -> None:
+        """Gives the best answer of each question its `probabilities`. Arguments as in `answers`: (Q, spans) of Q
+        questions, windows (Q, count)."""
+        at_each = []
+        for number, temperature in enumerate(self.temperatures):
+            rescaled = score * (self.settings["temperature"] / temperature)  # spans' scores are over the reader's own
+            _, _, probability = merge_windows(start, end, rescaled, self.log_normalisers[windows, number])
+            at_each.append(probability[:, 0])
+        for found, probabilities in zip(answers, np.stack(at_each, axis=1).tolist(), strict=True):
+            if found:
+                found[0]["probabilities"] = probabilities
 
 
 def save_reader(folder: Path, model, tokenizer_dir: Path, settings: dict) -> None:

@@ -8,6 +8,7 @@ twice: it counts with its better score.
 """
 
 from bisect import bisect_left
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -38,11 +39,7 @@ def best_spans(
     exp(score / temperature) over all allowed spans, -inf where there is none.
     """
     rows, length = start_logits.shape
-    position = np.arange(length)
-    inside = (position >= context_start[:, None]) & (position < context_end[:, None])
-    starts = np.where(inside, start_logits, -np.inf) / temperature  # (B, L)
-    ends = np.where(inside, end_logits, -np.inf) / temperature
-    ends = np.pad(ends, ((0, 0), (0, max_answer_length - 1)), constant_values=-np.inf)
+    starts, ends = only_context(start_logits, end_logits, context_start, context_end, max_answer_length, temperature)
     log_normaliser = log_sum_of_spans(starts, ends, max_answer_length)
 
     # tables over all tokens of all rows in one line. Behind each row, and so before the next, stand as many tokens with
@@ -73,6 +70,40 @@ def best_spans(
         flat[before] = np.minimum(flat.take(before), starts.take(before) + best_end)
     first[best == -np.inf] = last[best == -np.inf] = 0
     return first, last, best, log_normaliser
+
+
+def only_context(
+    start_logits: np.ndarray,
+    end_logits: np.ndarray,
+    context_start: np.ndarray,
+    context_end: np.ndarray,
+    max_answer_length: int,
+    temperature: float,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The logits over the temperature, -inf outside the context: starts (B, L), and ends
+    (B, L + max_answer_length - 1), so that a span of that many tokens may begin anywhere. Arguments as for best_spans.
+    """
+    position = np.arange(start_logits.shape[1])
+    inside = (position >= context_start[:, None]) & (position < context_end[:, None])
+    starts = np.where(inside, start_logits, -np.inf) / temperature
+    ends = np.where(inside, end_logits, -np.inf) / temperature
+    return starts, np.pad(ends, ((0, 0), (0, max_answer_length - 1)), constant_values=-np.inf)
+
+
+def log_normalisers(
+    start_logits: np.ndarray,
+    end_logits: np.ndarray,
+    context_start: np.ndarray,
+    context_end: np.ndarray,
+    temperatures: Sequence[float],
+    max_answer_length: int = 30,
+) -> np.ndarray:
+    """What best_spans gives as log_normaliser, at each of several temperatures: float64 (B, temperatures)."""
+    edges = context_start, context_end, max_answer_length
+    return np.stack(
+        [log_sum_of_spans(*only_context(start_logits, end_logits, *edges, t), max_answer_length) for t in temperatures],
+        axis=1,
+    )
 
 
 def reduce_windows(reduce: np.ufunc, values: np.ndarray, width: int) -> np.ndarray:
