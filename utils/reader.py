@@ -18,12 +18,18 @@ from utils.backends import OnnxBackend, TorchBackend, open_backend
 from utils.batches import length_sorted_batches, pad_batch
 from utils.console import UserError
 from utils.files import read_json_object
-from utils.spans import best_spans, log_normalisers, merge_windows, relative_to_cls
+from utils.spans import best_spans, log_normalisers, match_any_best, merge_windows, relative_to_cls
 from utils.windows import Features, check_window_settings, load_tokenizer, prepare_validation_features
 
 SETTINGS_FILE = "reader.json"
 # of a folder without reader.json (trained elsewhere), and what reader.json does not say
-DEFAULT_SETTINGS = {"max_length": 384, "doc_stride": 128, "max_answer_length": 30, "temperature": 1.0}
+DEFAULT_SETTINGS = {
+    "max_length": 384,
+    "doc_stride": 128,
+    "max_answer_length": 30,
+    "temperature": 1.0,
+    "references": 1.0,
+}
 SPANS_KEPT = 5  # of each window, at least: enough to see which spans two windows share
 WINDOWS_AT_ONCE = 128  # whose spans are looked for together: NumPy's calls take as long for a batch of 16
 QUESTIONS_AT_ONCE = 512  # read and prepared together, so that windows of like length can share a batch
@@ -84,7 +90,7 @@ class Reader:
 
         Examples may be a stream: 512 are read at a time, and logits are kept for the last few batches alone.
         temperatures: where some are given, the best answer has `probabilities` too, what its probability would be at
-        each of them. Which answers are the best, and in which order, is the same at every temperature.
+        each of them with `references` 1. Which answers are the best is the same at every temperature.
         """
         if top_k < 1:
             raise ValueError(f"top_k is {top_k}, expected at least 1")
@@ -189,7 +195,8 @@ class Choice:
             questions = np.flatnonzero(windows_of == count)
             windows = first_window[questions, None] + np.arange(count)  # (Q, count)
             spans = [array[windows].reshape(len(questions), -1) for array in (self.start, self.end, self.score)]
-            found = merge_windows(*spans, self.log_normaliser[windows], self.top_k)
+            *found, probability = merge_windows(*spans, self.log_normaliser[windows], self.top_k)
+            found.append(match_any_best(probability, self.settings["references"]))
             for question, *best in zip(questions.tolist(), *(array.tolist() for array in found), strict=True):
                 context = contexts[question]
                 answers[question] = [
@@ -244,9 +251,9 @@ def check_settings(settings: dict) -> list[str]:
         problems = check_window_settings(settings["max_length"], settings["doc_stride"])
         if settings["max_answer_length"] < 1:
             problems.append(f"max_answer_length is {settings['max_answer_length']}, expected at least 1")
-    temperature = settings["temperature"]
-    if type(temperature) not in (int, float) or not 0.01 <= temperature <= 100:
-        problems.append(f"temperature is {temperature!r:.40}, expected a number from 0.01 to 100 (1: as trained)")
+    for name, least in (("temperature", 0.01), ("references", 1)):
+        if type(settings[name]) not in (int, float) or not least <= settings[name] <= 100:
+            problems.append(f"{name} is {settings[name]!r:.40}, expected a number from {least} to 100 (1: as trained)")
     return problems
 
 

@@ -101,7 +101,11 @@ def log_normalisers(
     """What best_spans gives as log_normaliser, at each of several temperatures: float64 (B, temperatures)."""
     edges = context_start, context_end, max_answer_length
     return np.stack(
-        [log_sum_of_spans(*only_context(start_logits, end_logits, *edges, t), max_answer_length) for t in temperatures],
+        # float: a temperature of NumPy's would turn float32 logits into float64, and the sum would be another
+        [
+            log_sum_of_spans(*only_context(start_logits, end_logits, *edges, float(temperature)), max_answer_length)
+            for temperature in temperatures
+        ],
         axis=1,
     )
 
@@ -179,6 +183,21 @@ def merge_windows(
     missing = max(0, n_best - start.shape[1])
     start, end, probability = (np.pad(array[:, :n_best], ((0, 0), (0, missing))) for array in (start, end, probability))
     return start, end, probability
+
+
+def match_any(probability: np.ndarray, references: float) -> np.ndarray:
+    """The probability that an answer equals at least one of several references, when it equals each with `probability`,
+    independently: 1 - (1 - p) ** references. A softmax is trained on one reference, but an answer is right when it
+    matches any. `references`, at least 1, need not be whole; 1 changes nothing."""
+    with np.errstate(divide="ignore"):  # log(0) where p is 1
+        return probability if np.all(references == 1) else -np.expm1(references * np.log1p(-probability))
+
+
+def match_any_best(probability: np.ndarray, references: float) -> np.ndarray:
+    """match_any for the best answer of each question, (Q, n_best) with the best first. The others share what it leaves
+    over as they did before, so order and a sum of at most 1 stay."""
+    left = (1 - probability[:, :1]) ** (references - 1)
+    return np.concatenate([match_any(probability[:, :1], references), probability[:, 1:] * left], axis=1)
 
 
 def without_overlaps(starts: list[int], ends: list[int], n_best: int) -> list[int]:
