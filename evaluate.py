@@ -229,7 +229,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.predictions is None:
         require(args.model_dir, "a trained model", "Run: python train.py (or try: python evaluate.py --sample)")
         check_manifest(args.model_dir, full=args.verify_files)
-    examples = read_examples(args.eval_file, "validation", args.skip_bad_examples)[: args.max_samples]
+    examples = read_examples(args.eval_file, "validation", args.skip_bad_examples, titles=True)[: args.max_samples]
 
     if args.predictions:
         predictions = read_predictions(args.predictions, examples)

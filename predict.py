@@ -6,8 +6,8 @@
     python predict.py ask --question "..." --context_file book.txt --top_k 3 --json
 
 Reads --model_dir; where nothing was trained yet, the bundled sample model. Texts may be of any length. The confidence
-is the model's probability for this answer among all answers the text allows. Exit codes: 0 done, 2 something to mend,
-130 interrupted.
+is the model's probability that this answer, of all that the text allows, is right; below --min_confidence the answer is
+"no answer found". Exit codes: 0 done, 2 something to mend, 130 interrupted.
 """
 
 from utils.console import hush_interrupts
@@ -42,7 +42,14 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--context", default=None, help="ask: the text that holds the answer (default: none)")
     add("--context_file", type=Path, default=None, help="ask: a UTF-8 file with that text (default: none)")
     add("--top_k", type=int, default=1, help="answers to show, best first")
-    add("--json", action="store_true", help="ask: print JSON for programs")
+    add(
+        "--min_confidence", type=float, default=0.0,
+        help="answer only where the best answer is at least so sure, 0 to 1; else: no answer found",
+    )  # fmt: skip
+    add(
+        "--json", action="store_true",
+        help='ask: print JSON for programs; where no answer was found, "answered" is false and the only text is ""',
+    )  # fmt: skip
     add("--model_dir", type=Path, default=None, help="default: output/final_model, else models/sample")
     add("--sample", action="store_true", help="the model of output/sample, or the bundled one")
     add("--batch_size", type=int, default=None, help="windows at once (default: 16 on a CPU, 32 on a GPU)")
@@ -56,6 +63,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         for name in ("top_k", "batch_size")
         if vars(args)[name] is not None and vars(args)[name] < 1
     ]
+    if not 0 <= args.min_confidence <= 1:
+        problems.append(f"--min_confidence is {args.min_confidence}, expected 0 to 1")
     if args.mode == "ask":
         if args.question is None:
             problems.append("ask needs --question")
@@ -95,15 +104,20 @@ def ask(reader, question: str, context: str, top_k: int) -> list[dict]:
     return next(reader.answer_all([{"question": question, "context": context}], top_k))
 
 
-def show(answers: list[dict]) -> str:
-    """Prediction and confidence; further answers below."""
+def show(answers: list[dict], min_confidence: float) -> str:
+    """Prediction and confidence; further answers below. Where the best is less sure than `min_confidence`, none."""
+    if (best := answers[0]["probability"]) < min_confidence:
+        return (
+            f"prediction: {paint('no answer found', 'yellow')}\n"
+            f"confidence: {best:.2%} for the best candidate, less than --min_confidence {min_confidence:g}"
+        )
     texts = [printable(answer["text"]) for answer in answers]
     lines = [f"prediction: {paint(texts[0], 'green')}", f"confidence: {answers[0]['probability']:.2%}"]
     lines += [f"       or:  {text} ({a['probability']:.2%})" for text, a in zip(texts[1:], answers[1:], strict=True)]
     return "\n".join(lines)
 
 
-def demo(reader, top_k: int) -> None:
+def demo(reader, top_k: int, min_confidence: float) -> None:
     """The first question of each of the first paragraphs of data/sample/dev.json."""
     path = require(SAMPLE_DATA_DIR / "dev.json", "the bundled questions", "Restore it with git.")
     shown = set()
@@ -111,10 +125,10 @@ def demo(reader, top_k: int) -> None:
         if example["context"] not in shown and len(shown) < 6:
             shown.add(example["context"])
             print(f"\nquestion:   {paint(example['question'], 'bold')}\ncontext:    {example['context']}")
-            print(show(ask(reader, example["question"], example["context"], top_k)))
+            print(show(ask(reader, example["question"], example["context"], top_k), min_confidence))
 
 
-def interactive(reader, top_k: int) -> None:
+def interactive(reader, top_k: int, min_confidence: float) -> None:
     """Asks for a text, then for questions, until :quit or the end of input."""
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401 - input() gets a history with it; Windows has none
@@ -133,7 +147,7 @@ def interactive(reader, top_k: int) -> None:
                 elif question.startswith(":file"):
                     context = read_text_file(Path(question.removeprefix(":file").strip()))
                 elif question:
-                    print(show(ask(reader, replace_surrogates(question), context, top_k)))
+                    print(show(ask(reader, replace_surrogates(question), context, top_k), min_confidence))
             except UserError as error:
                 console.warn(str(error))
     print()
@@ -159,21 +173,23 @@ def main(argv: list[str] | None = None) -> None:
     context = read_text_file(args.context_file) if args.context_file else args.context
     model_dir = choose_model(args)
 
-    from utils.reader import Reader
+    from utils.reader import Reader, withhold_unsure
 
     reader = Reader(model_dir, args.device, args.mixed_precision, args.batch_size, args.backend)
     if args.mode == "demo":
-        demo(reader, args.top_k)
+        demo(reader, args.top_k, args.min_confidence)
     elif args.mode == "interactive":
-        interactive(reader, args.top_k)
+        interactive(reader, args.top_k, args.min_confidence)
     else:
         question, context = replace_surrogates(args.question), replace_surrogates(context)
         answers = ask(reader, question, context, args.top_k)
         if args.json:
             utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
-            print(json.dumps({"question": question, "answers": answers}, ensure_ascii=not utf8))
+            answered = answers[0]["probability"] >= args.min_confidence
+            answers = withhold_unsure(answers, args.min_confidence)
+            print(json.dumps({"question": question, "answered": answered, "answers": answers}, ensure_ascii=not utf8))
         else:
-            print(show(answers))
+            print(show(answers, args.min_confidence))
 
 
 if __name__ == "__main__":

@@ -22,8 +22,10 @@ TEMPERATURES = 2.0 ** np.arange(-2, 2.0625, 0.125)
 REFERENCES = 2.0 ** np.arange(0, 4.0625, 0.125)
 
 
-def fit_confidence(probability: np.ndarray, correct: np.ndarray) -> tuple[float, float]:
-    """The one of TEMPERATURES and the one of REFERENCES (for utils.spans.match_any) whose confidences fit best: the
+def fit_confidence(
+    probability: np.ndarray, correct: np.ndarray, references: np.ndarray = REFERENCES
+) -> tuple[float, float]:
+    """The one of TEMPERATURES and the one of `references` (for utils.spans.match_any) whose confidences fit best: the
     least mean log loss of `correct` given the confidence.
 
     probability: float (TEMPERATURES, Q), of the best answer of each of Q questions at each temperature. correct: bool
@@ -33,9 +35,9 @@ def fit_confidence(probability: np.ndarray, correct: np.ndarray) -> tuple[float,
         raise ValueError("a temperature can't be fitted to no question")
     best = np.inf, 1.0, 1.0
     for temperature, given in zip(TEMPERATURES, probability, strict=True):
-        sure = np.clip(match_any(given, REFERENCES[:, None]), 1e-6, 1 - 1e-6)  # (R, Q)
+        sure = np.clip(match_any(given, references[:, None]), 1e-6, 1 - 1e-6)  # (R, Q)
         loss = -np.where(correct, np.log(sure), np.log1p(-sure)).mean(axis=1)
-        best = min(best, (loss.min(), float(temperature), float(REFERENCES[loss.argmin()])))
+        best = min(best, (loss.min(), float(temperature), float(references[loss.argmin()])))
     return best[1:]
 
 
@@ -130,16 +132,21 @@ def report_calibration(confidence: np.ndarray, uncalibrated: np.ndarray, correct
 
 
 def fit_and_report(
-    probability: np.ndarray, correct: np.ndarray, fitted_on: np.ndarray, measured_on: np.ndarray
+    probability: np.ndarray,
+    correct: np.ndarray,
+    fitted_on: np.ndarray,
+    measured_on: np.ndarray,
+    references: np.ndarray = REFERENCES,
 ) -> dict:
     """What report_calibration says of the questions `measured_on`, with what fit_confidence finds on `fitted_on`; and
     how many these are. Both bool (Q,), the others as fit_confidence has them."""
-    temperature, references = fit_confidence(probability[:, fitted_on], correct[fitted_on])
-    fitted, uncalibrated = (
-        probability[np.searchsorted(TEMPERATURES, some), measured_on] for some in (temperature, 1.0)
+    found = fit_confidence(probability[:, fitted_on], correct[fitted_on], references)
+    fitted = dict(zip(("temperature", "references"), found, strict=True))
+    softmax, uncalibrated = (
+        probability[np.searchsorted(TEMPERATURES, some), measured_on] for some in (fitted["temperature"], 1.0)
     )
-    settings = {"temperature": temperature, "references": references}
-    report = report_calibration(match_any(fitted, references), uncalibrated, correct[measured_on], settings)
+    confidence = match_any(softmax, fitted["references"])
+    report = report_calibration(confidence, uncalibrated, correct[measured_on], fitted)
     return report | {"fitted_on": int(fitted_on.sum()), "measured_on": int(measured_on.sum())}
 
 

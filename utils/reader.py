@@ -136,6 +136,14 @@ class Reader:
         return rows, logits[0], logits[1]
 
 
+def withhold_unsure(answers: list[dict], min_confidence: float) -> list[dict]:
+    """The answers to a question, or, where the best one's probability is below `min_confidence`, in its place one with
+    no text that keeps its probability. `--min_confidence` everywhere."""
+    if answers[0]["probability"] >= min_confidence:
+        return answers
+    return [{"text": "", "start": 0, "end": 0, "probability": answers[0]["probability"]}]
+
+
 class Choice:
     """The best spans of the questions of `features`, gathered batch by batch, and at last their top_k best answers. No
     scores are kept but those of the spans, and of the last few batches. temperatures: as Reader.answer_all has them."""

@@ -185,17 +185,19 @@ def merge_windows(
     return start, end, probability
 
 
-def match_any(probability: np.ndarray, references: float) -> np.ndarray:
+def match_any(probability: np.ndarray, references: float | np.ndarray) -> np.ndarray:
     """The probability that an answer equals at least one of several references, when it equals each with `probability`,
     independently: 1 - (1 - p) ** references. A softmax is trained on one reference, but an answer is right when it
-    matches any. `references`, at least 1, need not be whole; 1 changes nothing."""
+    matches any. `references`, at least 1, need not be whole."""
     with np.errstate(divide="ignore"):  # log(0) where p is 1
-        return probability if np.all(references == 1) else -np.expm1(references * np.log1p(-probability))
+        return -np.expm1(references * np.log1p(-probability))
 
 
 def match_any_best(probability: np.ndarray, references: float) -> np.ndarray:
     """match_any for the best answer of each question, (Q, n_best) with the best first. The others share what it leaves
-    over as they did before, so order and a sum of at most 1 stay."""
+    over as they did before, so order and a sum of at most 1 stay. 1 reference changes nothing, to the last bit."""
+    if references == 1:
+        return probability
     left = (1 - probability[:, :1]) ** (references - 1)
     return np.concatenate([match_any(probability[:, :1], references), probability[:, 1:] * left], axis=1)
 
