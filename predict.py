@@ -96,21 +96,21 @@ def read_text_file(path: Path) -> str:
         raise UserError(f"{path} can't be read: {getattr(error, 'strerror', error)}. Expected a text file.") from None
 
 
-def ask(reader, question: str, context: str, top_k: int) -> list[dict]:
-    """The best answers. Raises UserError where question or context holds no word."""
+def ask(reader, question: str, context: str, top_k: int, min_confidence: float) -> list[dict]:
+    """The best answers; one without text where none is as sure as `min_confidence`. Raises UserError where question or context holds no word."""
     for name, text in (("question", question), ("context", context)):
         if not has_text(text):
             raise UserError(f"the {name} has no word in it: {text[:40]!r}. Expected text.")
-    return next(reader.answer_all([{"question": question, "context": context}], top_k))
+    from utils.reader import withhold_unsure
+
+    return withhold_unsure(next(reader.answer_all([{"question": question, "context": context}], top_k)), min_confidence)
 
 
-def show(answers: list[dict], min_confidence: float) -> str:
-    """Prediction and confidence; further answers below. Where the best is less sure than `min_confidence`, none."""
-    if (best := answers[0]["probability"]) < min_confidence:
-        return (
-            f"prediction: {paint('no answer found', 'yellow')}\n"
-            f"confidence: {best:.2%} for the best candidate, less than --min_confidence {min_confidence:g}"
-        )
+def show(answers: list[dict]) -> str:
+    """Prediction and confidence; further answers below."""
+    if not answers[0]["text"]:
+        found = paint("no answer found", "yellow")
+        return f"prediction: {found}\nconfidence: {answers[0]['probability']:.2%} for the best candidate"
     texts = [printable(answer["text"]) for answer in answers]
     lines = [f"prediction: {paint(texts[0], 'green')}", f"confidence: {answers[0]['probability']:.2%}"]
     lines += [f"       or:  {text} ({a['probability']:.2%})" for text, a in zip(texts[1:], answers[1:], strict=True)]
@@ -125,7 +125,7 @@ def demo(reader, top_k: int, min_confidence: float) -> None:
         if example["context"] not in shown and len(shown) < 6:
             shown.add(example["context"])
             print(f"\nquestion:   {paint(example['question'], 'bold')}\ncontext:    {example['context']}")
-            print(show(ask(reader, example["question"], example["context"], top_k), min_confidence))
+            print(show(ask(reader, example["question"], example["context"], top_k, min_confidence)))
 
 
 def interactive(reader, top_k: int, min_confidence: float) -> None:
@@ -147,7 +147,7 @@ def interactive(reader, top_k: int, min_confidence: float) -> None:
                 elif question.startswith(":file"):
                     context = read_text_file(Path(question.removeprefix(":file").strip()))
                 elif question:
-                    print(show(ask(reader, replace_surrogates(question), context, top_k), min_confidence))
+                    print(show(ask(reader, replace_surrogates(question), context, top_k, min_confidence)))
             except UserError as error:
                 console.warn(str(error))
     print()
@@ -173,7 +173,7 @@ def main(argv: list[str] | None = None) -> None:
     context = read_text_file(args.context_file) if args.context_file else args.context
     model_dir = choose_model(args)
 
-    from utils.reader import Reader, withhold_unsure
+    from utils.reader import Reader
 
     reader = Reader(model_dir, args.device, args.mixed_precision, args.batch_size, args.backend)
     if args.mode == "demo":
@@ -182,14 +182,13 @@ def main(argv: list[str] | None = None) -> None:
         interactive(reader, args.top_k, args.min_confidence)
     else:
         question, context = replace_surrogates(args.question), replace_surrogates(context)
-        answers = ask(reader, question, context, args.top_k)
+        answers = ask(reader, question, context, args.top_k, args.min_confidence)
         if args.json:
             utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
-            answered = answers[0]["probability"] >= args.min_confidence
-            answers = withhold_unsure(answers, args.min_confidence)
-            print(json.dumps({"question": question, "answered": answered, "answers": answers}, ensure_ascii=not utf8))
+            found = {"question": question, "answered": answers[0]["text"] != "", "answers": answers}
+            print(json.dumps(found, ensure_ascii=not utf8))
         else:
-            print(show(answers, args.min_confidence))
+            print(show(answers))
 
 
 if __name__ == "__main__":
