@@ -97,7 +97,8 @@ def read_text_file(path: Path) -> str:
 
 
 def ask(reader, question: str, context: str, top_k: int, min_confidence: float) -> list[dict]:
-    """The best answers; one without text where none is as sure as `min_confidence`. Raises UserError where question or context holds no word."""
+    """The best answers; one without text where none is as sure as `min_confidence`. Raises UserError where question or
+    context holds no word."""
     for name, text in (("question", question), ("context", context)):
         if not has_text(text):
             raise UserError(f"the {name} has no word in it: {text[:40]!r}. Expected text.")

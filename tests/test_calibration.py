@@ -40,15 +40,16 @@ def test_bins_hold_equally_many_answers_in_order():
 @pytest.mark.parametrize(("temperature", "references"), [(2.0, 1.0), (0.5, 1.0), (1.0, 4.0), (2.0, 4.0)])
 def test_the_temperature_and_references_that_made_the_answers_are_found(temperature, references):
     rng = np.random.default_rng(1)
-    logit = rng.normal(-0.5, 2, size=40_000)
+    logit = rng.normal(-0.5, 2, size=8_000)
     probability = 1 / (1 + np.exp(-logit / TEMPERATURES[:, None]))
-    correct = rng.random(40_000) < match_any(1 / (1 + np.exp(-logit / temperature)), references)
+    correct = rng.random(8_000) < match_any(1 / (1 + np.exp(-logit / temperature)), references)
     found = fit_confidence(probability, correct)
     assert found == pytest.approx((temperature, references), rel=0.2)
-    half = np.arange(40_000) < 20_000
+    half = np.arange(8_000) < 4_000
     report = fit_and_report(probability, correct, half, ~half)
-    assert (report["fitted_on"], report["measured_on"]) == (20_000, 20_000)
-    assert report["error"] < 0.02 < 0.05 < report["error_uncalibrated"]
+    assert (report["fitted_on"], report["measured_on"]) == (4_000, 4_000)
+    assert report["error"] < 0.03
+    assert report["error_uncalibrated"] > 0.05
     assert 1.0 in TEMPERATURES and 1.0 in REFERENCES
 
 

@@ -30,8 +30,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForQuestionAnswering, AutoTokenizer, MobileBertModel
 
 from utils import training
-from utils.console import UserError
 from utils.calibration import TEMPERATURES, fit_confidence
+from utils.console import UserError
 from utils.guard import MAX_BAD_STEPS, Guard
 from utils.metrics import exact_matches
 from utils.reader import Reader
