@@ -4,9 +4,11 @@
     python evaluate.py --max_samples 100 --show_examples
     python evaluate.py --sample                       # the sample model on the bundled questions
     python evaluate.py --predictions FILE             # score {id: text}; no model is loaded
+    python evaluate.py --model_dir DIR --fit_temperature    # make the confidences of a model from elsewhere fit
 
 Reads --model_dir and --eval_file. Writes predictions.json (the official format), nbest_predictions.json and
-metrics.json to --output_dir.
+metrics.json to --output_dir. How well confidences fit is the expected calibration error: 0.05 means that of the
+answers given with 70 %, some 65 or 75 % are right.
 """
 
 from utils.console import hush_interrupts
@@ -20,17 +22,28 @@ import json
 import time
 from pathlib import Path
 
+import numpy as np
+
 from utils import console
-from utils.backends import BACKENDS, PRECISIONS
+from utils.backends import BACKENDS, ONNX_MANIFEST, PRECISIONS
+from utils.calibration import (
+    TEMPERATURES,
+    describe_calibration,
+    fit_and_report,
+    report_calibration,
+    split_in_halves,
+)
+from utils.checkpoints import MARKER
 from utils.console import UserError, paint, printable
 from utils.files import read_json
-from utils.manifest import check_manifest
-from utils.metrics import compute_metrics, exact_match_score, f1_score
+from utils.manifest import NAME, check_manifest, unlisted
+from utils.metrics import compute_metrics, exact_match_score, exact_matches, f1_score
 from utils.offline import require
 from utils.squad import read_examples, replace_surrogates
 
 NO_ANSWER = "(no answer)"
 CONTEXT_SHOWN = 80  # characters on each side of an answer
+FEW_QUESTIONS = 100  # fewer don't tell much about a temperature
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -46,6 +59,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--sample", action="store_true", help="the bundled questions, and output/sample or the bundled model")
     add("--max_samples", type=int, default=None, help="score only the first so many questions (default: all)")
     add("--show_examples", type=int, nargs="?", const=5, default=0, metavar="N", help="show N (or 5) of the questions")
+    add(
+        "--fit_temperature", action="store_true",
+        help="fit the model's confidences on one half of the texts (or articles, where they have titles), report the "
+        "calibration error on the other, and save temperature and references in the model's reader.json; for models "
+        "from elsewhere, train.py does it by itself",
+    )  # fmt: skip
     add("--n_best_size", type=int, default=20, help="answers a question in nbest_predictions.json, at most")
 
     add = parser.add_argument_group("how it runs").add_argument
@@ -76,6 +95,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     ]
     if args.show_examples < 0:
         problems.append(f"--show_examples is {args.show_examples}, expected 0 or more")
+    if args.fit_temperature and args.predictions:
+        problems.append("--fit_temperature needs a model's confidences, --predictions has none")
     if problems:
         raise UserError("; ".join(problems) + ". See: python evaluate.py --help")
     return args
@@ -107,12 +128,16 @@ def read_predictions(path: Path, examples: list[dict]) -> dict[str, str]:
     return predictions
 
 
-def predict(examples: list[dict], args: argparse.Namespace) -> tuple[dict[str, str], dict]:
-    """Answers all examples and writes nbest_predictions.json on the way: memory holds only the best answers' texts.
+def predict(
+    examples: list[dict], args: argparse.Namespace, temperatures: np.ndarray
+) -> tuple[dict[str, str], np.ndarray, dict]:
+    """Answers all examples and writes nbest_predictions.json on the way: memory holds only the best answers' texts and
+    probabilities.
 
-    Returns {id: text}, and how it was done, for metrics.json. Where it fails, earlier files stay as they were.
+    Returns {id: text}; float (1 + T, Q), the best answers' probabilities as the model has them and at each of T
+    `temperatures`; and how it was done, for metrics.json. Where it fails, earlier files stay as they were.
     """
-    from utils.reader import Reader
+    from utils.reader import DEFAULT_SETTINGS, Reader
 
     reader = Reader(
         args.model_dir, args.device, args.mixed_precision, args.batch_size, args.backend,
@@ -122,14 +147,15 @@ def predict(examples: list[dict], args: argparse.Namespace) -> tuple[dict[str, s
     console.say(f"model: {console.shown(args.model_dir)}")
     console.say(f"device: {reader.backend.describe()}, mixed precision: {reader.backend.precision}")
     predictions: dict[str, str] = {}
+    probabilities = np.zeros((1 + len(temperatures), len(examples)))
     began = time.monotonic()
     partial = args.output_dir / "nbest_predictions.json.partial"
     try:
         with partial.open("w", encoding="utf-8") as nbest:
-            answers = console.progress(
-                reader.answer_all(examples, args.n_best_size), desc="answering", total=len(examples), unit=" questions"
-            )
-            for example, best in zip(examples, answers, strict=True):
+            answers = reader.answer_all(examples, args.n_best_size, temperatures)
+            answers = console.progress(answers, desc="answering", total=len(examples), unit=" questions")
+            for number, (example, best) in enumerate(zip(examples, answers, strict=True)):
+                probabilities[:, number] = best[0]["probability"], *best[0].pop("probabilities")
                 predictions[example["id"]] = best[0]["text"]
                 nbest.write(
                     ("{\n" if len(predictions) == 1 else ",\n") + f"{json.dumps(example['id'])}: {json.dumps(best)}"
@@ -143,16 +169,44 @@ def predict(examples: list[dict], args: argparse.Namespace) -> tuple[dict[str, s
     console.say(
         f"{len(examples):,} questions in {seconds:.1f} s ({len(examples) / seconds:.1f}/s), peak memory {peak:,.0f} MB"
     )
-    settings = {
-        name: reader.settings[name]
-        for name in ("max_length", "doc_stride", "max_answer_length", "handle_impossible_answer")
-    }
+    settings = {name: reader.settings[name] for name in DEFAULT_SETTINGS}
     settings |= {
         "model_dir": str(args.model_dir),
         "device": reader.backend.describe(),
         "mixed_precision": reader.backend.precision,
     }
-    return predictions, settings
+    return predictions, probabilities, settings
+
+
+def halves(examples: list[dict]) -> np.ndarray:
+    """As split_in_halves. Raises UserError where there is only one text."""
+    try:
+        return split_in_halves(examples)
+    except ValueError as error:
+        raise UserError(f"--fit_temperature: {error}. Expected questions on several texts.") from None
+
+
+def save_fitted(model_dir: Path, calibration: dict) -> None:
+    """Sets what was fitted in the model's reader.json, which is made where it is missing, and keeps the lists of
+    checksums right in which it stands. Raises UserError where it can't be written: then the old one stays."""
+    from utils.reader import DEFAULT_SETTINGS, SETTINGS_FILE, read_settings
+
+    path = model_dir / SETTINGS_FILE
+    fitted = {name: calibration[name] for name in ("temperature", "references")}
+    try:
+        with unlisted(path, (NAME, MARKER, ONNX_MANIFEST)):
+            write_json(path, DEFAULT_SETTINGS | read_settings(model_dir) | fitted)
+    except OSError as error:
+        raise UserError(
+            f"{path} can't be written: {error.strerror}. Expected a model folder of your own. To set by hand what was "
+            f"fitted: {json.dumps(fitted)} in that file."
+        ) from None
+    if calibration["fitted_on"] < FEW_QUESTIONS:
+        console.warn(f"what is fitted on {calibration['fitted_on']} questions is a rough guess")
+    print(
+        f"wrote {fitted} to {console.shown(path)}, fitted on {calibration['fitted_on']:,} questions and measured on "
+        f"the {calibration['measured_on']:,} on other texts; nbest_predictions.json has the confidences from before"
+    )
 
 
 def show_example(example: dict, prediction: str) -> str:
@@ -198,13 +252,16 @@ def main(argv: list[str] | None = None) -> None:
 
         impossible = read_settings(args.model_dir).get("handle_impossible_answer") is True
     console.note("reading questions ...")
-    examples = read_examples(args.eval_file, "validation", args.skip_bad_examples, impossible)[: args.max_samples]
+    examples = read_examples(args.eval_file, "validation", args.skip_bad_examples, impossible, titles=True)
+    examples = examples[: args.max_samples]
 
     if args.predictions:
-        predictions, settings = read_predictions(args.predictions, examples), {"predictions": str(args.predictions)}
+        predictions = read_predictions(args.predictions, examples)
     else:
+        first_half = halves(examples) if args.fit_temperature else None
+        temperatures = TEMPERATURES if args.fit_temperature else np.ones(1)
         try:
-            predictions, settings = predict(examples, args)
+            predictions, probabilities, settings = predict(examples, args, temperatures)
             write_json(args.output_dir / "predictions.json", predictions)
         except OSError as error:
             raise UserError(
@@ -215,12 +272,21 @@ def main(argv: list[str] | None = None) -> None:
     for example in examples[: args.show_examples]:
         print(show_example(example, predictions.get(example["id"], "")))
     if args.predictions is None:
+        correct = np.array(exact_matches(predictions, examples))
+        if args.fit_temperature:
+            calibration = fit_and_report(probabilities[1:], correct, first_half, ~first_half)
+        else:
+            calibration = report_calibration(*probabilities, correct, settings)
         write_json(
-            args.output_dir / "metrics.json", {**metrics, "eval_file": str(args.eval_file), "settings": settings}
+            args.output_dir / "metrics.json",
+            {**metrics, "eval_file": str(args.eval_file), "settings": settings, "calibration": calibration},
         )
         console.say(
             f"\nwrote predictions.json, nbest_predictions.json and metrics.json to {console.shown(args.output_dir)}"
         )
+        if args.fit_temperature:
+            save_fitted(args.model_dir, calibration)
+        print(describe_calibration(calibration))
     for name, title in (("HasAns", "with an answer"), ("NoAns", "without")):
         if f"{name}_total" in metrics:
             em, f1, total = (metrics[f"{name}_{kind}"] for kind in ("exact", "f1", "total"))

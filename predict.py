@@ -8,7 +8,8 @@
     python predict.py web                             # a page in the browser, on this machine alone
 
 Reads --model_dir; where nothing was trained yet, the bundled sample model. Texts may be of any length. The confidence
-is the model's probability for this answer among all answers the text allows.
+is the model's probability that this answer, of all that the text allows, is right; below --min_confidence the answer
+is "no answer found".
 """
 
 from utils.console import hush_interrupts
@@ -24,7 +25,6 @@ import sys
 from pathlib import Path
 
 from utils import console
-from utils.answer_file import answer_file, check_paths
 from utils.backends import BACKENDS, PRECISIONS
 from utils.console import UserError, note, paint, printable
 from utils.files import read_text
@@ -46,7 +46,14 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--context", default=None, help="ask: the text that holds the answer (default: none)")
     add("--context_file", type=Path, default=None, help="ask: a UTF-8 file with that text (default: none)")
     add("--top_k", type=int, default=1, help="answers to show, best first")
-    add("--json", action="store_true", help="ask: print JSON for programs")
+    add(
+        "--min_confidence", type=float, default=0.0,
+        help="answer only where the best answer is at least so sure, 0 to 1; else: no answer found",
+    )  # fmt: skip
+    add(
+        "--json", action="store_true",
+        help='ask: print JSON for programs; where no answer was found, "answered" is false and the only text is ""',
+    )  # fmt: skip
 
     add = parser.add_argument_group("the model").add_argument
     add("--handle_impossible_answer", action="store_true",
@@ -72,6 +79,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         for name in ("top_k", "batch_size")
         if vars(args)[name] is not None and vars(args)[name] < 1
     ]
+    if not 0 <= args.min_confidence <= 1:
+        problems.append(f"--min_confidence is {args.min_confidence}, expected 0 to 1")
     if args.mode == "ask":
         if args.question is None:
             problems.append("ask needs --question")
@@ -121,23 +130,29 @@ def read_text_file(path: Path) -> str:
         raise UserError(f"{path} can't be read: {getattr(error, 'strerror', error)}. Expected a text file.") from None
 
 
-def ask(reader, question: str, context: str, top_k: int) -> list[dict]:
-    """The best answers. Raises UserError where question or context holds no word."""
+def ask(reader, question: str, context: str, top_k: int, min_confidence: float) -> list[dict]:
+    """The best answers; one without text where none is as sure as `min_confidence`. Raises UserError where question or
+    context holds no word."""
     for name, text in (("question", question), ("context", context)):
         if not has_text(text):
             raise UserError(f"the {name} has no word in it: {text[:40]!r}. Expected text.")
-    return next(reader.answer_all([{"question": question, "context": context}], top_k))
+    from utils.reader import withhold_unsure
+
+    return withhold_unsure(next(reader.answer_all([{"question": question, "context": context}], top_k)), min_confidence)
 
 
 def show(answers: list[dict]) -> str:
     """Prediction and confidence; further answers below."""
-    texts = [printable(answer["text"]) or "(no answer)" for answer in answers]
+    if not answers[0]["text"]:
+        found = paint("no answer found", "yellow")
+        return f"prediction: {found}\nconfidence: {answers[0]['probability']:.2%} for the best candidate"
+    texts = [printable(answer["text"]) or "no answer" for answer in answers]
     lines = [f"prediction: {paint(texts[0], 'green')}", f"confidence: {answers[0]['probability']:.2%}"]
     lines += [f"       or:  {text} ({a['probability']:.2%})" for text, a in zip(texts[1:], answers[1:], strict=True)]
     return "\n".join(lines)
 
 
-def demo(reader, top_k: int) -> None:
+def demo(reader, top_k: int, min_confidence: float) -> None:
     """The first question of each of the first paragraphs of data/sample/dev.json."""
     path = require(SAMPLE_DATA_DIR / "dev.json", "the bundled questions", "Restore it with git.")
     shown = set()
@@ -146,10 +161,10 @@ def demo(reader, top_k: int) -> None:
             shown.add(example["context"])
             print(f"\nquestion:   {paint(example['question'], 'bold')}")
             print(console.fit(f"context:    {example['context']}"))
-            print(show(ask(reader, example["question"], example["context"], top_k)))
+            print(show(ask(reader, example["question"], example["context"], top_k, min_confidence)))
 
 
-def interactive(reader, top_k: int) -> None:
+def interactive(reader, top_k: int, min_confidence: float) -> None:
     """Asks for a text, then for questions, until :quit or the end of input."""
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401 - input() gets a history with it; Windows has none
@@ -168,7 +183,7 @@ def interactive(reader, top_k: int) -> None:
                 elif question.startswith(":file"):
                     context = read_text_file(Path(question.removeprefix(":file").strip()))
                 elif question:
-                    print(show(ask(reader, replace_surrogates(question), context, top_k)))
+                    print(show(ask(reader, replace_surrogates(question), context, top_k, min_confidence)))
             except UserError as error:
                 console.warn(str(error))
     print()
@@ -193,6 +208,8 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     context = read_text_file(args.context_file) if args.context_file else args.context
     if args.mode == "batch":
+        from utils.answer_file import answer_file, check_paths
+
         check_paths(args.input, args.output)
     if args.mode == "web":
         from utils.page import require_gradio, serve
@@ -207,19 +224,20 @@ def main(argv: list[str] | None = None) -> None:
         handle_impossible_answer=args.handle_impossible_answer or None,
     )  # fmt: skip
     if args.mode == "demo":
-        demo(reader, args.top_k)
+        demo(reader, args.top_k, args.min_confidence)
     elif args.mode == "web":
-        serve(reader, args.host, args.port)
+        serve(reader, args.host, args.port, args.min_confidence)
     elif args.mode == "interactive":
-        interactive(reader, args.top_k)
+        interactive(reader, args.top_k, args.min_confidence)
     elif args.mode == "batch":
-        answer_file(reader, args.input, args.output, args.top_k, args.overwrite)
+        answer_file(reader, args.input, args.output, args.top_k, args.min_confidence, args.overwrite)
     else:
         question, context = replace_surrogates(args.question), replace_surrogates(context)
-        answers = ask(reader, question, context, args.top_k)
+        answers = ask(reader, question, context, args.top_k, args.min_confidence)
         if args.json:
             utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
-            print(json.dumps({"question": question, "answers": answers}, ensure_ascii=not utf8))
+            found = {"question": question, "answered": answers[0]["text"] != "", "answers": answers}
+            print(json.dumps(found, ensure_ascii=not utf8))
         else:
             print(show(answers))
 

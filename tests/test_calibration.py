@@ -3,7 +3,17 @@
 import numpy as np
 import pytest
 
-from utils.calibration import TEMPERATURES, calibration_error, fit_temperature, reliability, selective_scores
+from utils.calibration import (
+    REFERENCES,
+    TEMPERATURES,
+    calibration_error,
+    fit_and_report,
+    fit_confidence,
+    reliability,
+    selective_scores,
+    split_in_halves,
+)
+from utils.spans import match_any, match_any_best
 
 
 def test_answers_as_sure_as_they_are_right_have_no_error():
@@ -27,22 +37,62 @@ def test_bins_hold_equally_many_answers_in_order():
     assert len(reliability(np.array([0.5]), np.array([True]))) == 1
 
 
-def test_the_temperature_that_made_the_answers_is_found():
+@pytest.mark.parametrize(("temperature", "references"), [(2.0, 1.0), (0.5, 1.0), (1.0, 4.0), (2.0, 4.0)])
+def test_the_temperature_and_references_that_made_the_answers_are_found(temperature, references):
     rng = np.random.default_rng(1)
-    logit = rng.normal(0.5, 2, size=20_000)
-    correct = rng.random(20_000) < 1 / (1 + np.exp(-logit / 2))  # the true temperature is 2
+    logit = rng.normal(-0.5, 2, size=8_000)
     probability = 1 / (1 + np.exp(-logit / TEMPERATURES[:, None]))
-    fitted = fit_temperature(probability, correct)
-    assert fitted == pytest.approx(2, rel=0.1)
-    before, after = (calibration_error(1 / (1 + np.exp(-logit / t)), correct) for t in (1, fitted))
-    assert after < 0.02 and before > 0.08
-    assert 1.0 in TEMPERATURES
+    correct = rng.random(8_000) < match_any(1 / (1 + np.exp(-logit / temperature)), references)
+    found = fit_confidence(probability, correct)
+    assert found == pytest.approx((temperature, references), rel=0.2)
+    half = np.arange(8_000) < 4_000
+    report = fit_and_report(probability, correct, half, ~half)
+    assert (report["fitted_on"], report["measured_on"]) == (4_000, 4_000)
+    assert report["error"] < 0.03
+    assert report["error_uncalibrated"] > 0.05
+    assert 1.0 in TEMPERATURES and 1.0 in REFERENCES
+
+
+def test_an_answer_matches_any_of_several_references():
+    assert match_any(np.array([0, 0.5, 1]), 2) == pytest.approx([0, 0.75, 1])
+    assert match_any(np.array([1e-12]), 3) == pytest.approx([3e-12])
+    probability = np.array([[0.5, 0.3, 0.2], [1, 0, 0], [0.2, 0.2, 0.1]])
+    assert match_any_best(probability, 1.0) is probability
+    found = match_any_best(probability, 2.5)
+    assert found[:, 0] == pytest.approx(match_any(probability[:, 0], 2.5))
+    assert (np.diff(found, axis=1) <= 0).all() and (found.sum(axis=1) <= 1 + 1e-12).all()
+    assert found[:2].sum(axis=1) == pytest.approx(1)  # what was shared out before still is
+
+
+def texts(*counts: int) -> list[dict]:
+    """So many questions on each of several texts, mixed; two texts make an article."""
+    rows = [{"context": f"text {i}", "title": f"article {i // 2}"} for i, n in enumerate(counts) for _ in range(n)]
+    return [rows[i] for i in np.random.default_rng(0).permutation(len(rows))]
+
+
+@pytest.mark.parametrize("name", ["title", "context"])
+def test_halves_share_no_article_and_no_text(name):
+    examples = texts(*range(1, 25))
+    if name == "context":
+        examples = [{"context": example["context"]} for example in examples]
+    drawn = [split_in_halves(examples, seed) for seed in range(3)]
+    for first in drawn:
+        one, other = ({examples[i][name] for i in np.flatnonzero(half)} for half in (first, ~first))
+        assert not one & other
+        assert abs(first.mean() - 0.5) < 0.1
+    assert np.array_equal(drawn[0], split_in_halves(examples)) and not np.array_equal(drawn[0], drawn[1])
+
+
+def test_one_article_is_split_by_its_texts_and_one_text_is_not():
+    assert split_in_halves(texts(5, 5)).sum() == 5
+    with pytest.raises(ValueError, match="one text"):
+        split_in_halves(texts(9))
 
 
 def test_the_surest_and_wrong_answer_costs_no_infinity():
-    fit_temperature(np.ones((len(TEMPERATURES), 2)), np.array([True, False]))
+    fit_confidence(np.ones((len(TEMPERATURES), 2)), np.array([True, False]))
     with pytest.raises(ValueError, match="no question"):
-        fit_temperature(np.ones((len(TEMPERATURES), 0)), np.zeros(0, dtype=bool))
+        fit_confidence(np.ones((len(TEMPERATURES), 0)), np.zeros(0, dtype=bool))
 
 
 def test_a_higher_threshold_answers_less():

@@ -1,13 +1,18 @@
 """evaluate.py: the official numbers, the official files, and clear words where something is missing."""
 
 import json
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from scripts import PROJECT_ROOT, assert_refused, run_script
 
 from utils import offline
-from utils.manifest import write_manifest
+from utils.calibration import calibration_error
+from utils.checkpoints import MARKER
+from utils.manifest import NAME, check_manifest, write_manifest
+from utils.metrics import exact_match_score
 from utils.offline import sample_model
 from utils.squad import read_examples
 
@@ -42,6 +47,71 @@ def test_three_files_are_written_and_agree(evaluated):
         assert probabilities == sorted(probabilities, reverse=True)
         assert 0 < sum(probabilities) <= 1 + 1e-9
     assert read(evaluated / "metrics.json")["total"] == 20
+
+
+def test_metrics_say_how_well_confidences_fit(evaluated):
+    metrics = read(evaluated / "metrics.json")
+    calibration, examples = metrics["calibration"], read_examples(DEV)[:20]
+    best = [answers[0] for answers in read(evaluated / "nbest_predictions.json").values()]
+    confidence = np.array([answer["probability"] for answer in best])
+    right = [exact_match_score(a["text"], e["answers"]["text"]) for a, e in zip(best, examples, strict=True)]
+    assert (calibration["temperature"], calibration["references"]) == (1.0, 1.0)
+    assert calibration["error"] == pytest.approx(calibration_error(confidence, np.array(right)))
+    assert calibration["error_uncalibrated"] == calibration["error"]
+    assert sum(point["count"] for point in calibration["reliability"]) == 20
+    assert calibration["thresholds"][0] == {
+        "min_confidence": 0.0, "answered": 1.0, "exact_match": metrics["exact_match"],
+    }  # fmt: skip
+
+
+def fit(model: Path, output: Path, *flags: object, **settings):
+    return run_script("evaluate.py", "--model_dir", model, "--eval_file", DEV, "--output_dir", output,
+                      "--mixed_precision", "no", "--fit_temperature", *flags, **settings)  # fmt: skip
+
+
+def test_confidences_are_fitted_on_one_half_and_the_folder_s_checksums_stay_right(tiny_model, tmp_path):
+    model, first, second = (tmp_path / name for name in ("model", "first", "second"))
+    shutil.copytree(tiny_model, model)
+    (model / "reader.json").write_text('{"max_length": 200, "note": "mine"}', encoding="utf-8")
+    for name in (NAME, MARKER):
+        write_manifest(model, "here", "1", paths=[model / "config.json", model / "reader.json"], name=name)
+    source = read(model / NAME)
+    done = fit(model, first)
+    calibration, settings = read(first / "metrics.json")["calibration"], read(model / "reader.json")
+    fitted = {name: calibration[name] for name in ("temperature", "references")}
+    assert fitted != {"temperature": 1.0, "references": 1.0}
+    assert {**fitted, "max_length": 200, "doc_stride": 128, "max_answer_length": 30, "note": "mine"} == settings
+    count = len(read_examples(DEV))
+    assert calibration["fitted_on"] + calibration["measured_on"] == count
+    assert sum(point["count"] for point in calibration["reliability"]) == calibration["measured_on"]
+    assert f"{calibration['error_uncalibrated']:.3f}" in done.stdout and f"{calibration['error']:.3f}" in done.stdout
+    for name in (NAME, MARKER):
+        assert check_manifest(model, full=True, name=name)
+    after = read(model / NAME)
+    assert [entry["file"] for entry in after["files"]] == [entry["file"] for entry in source["files"]]
+    assert {**after, "files": None} == {**source, "files": None}
+
+    # the same is found in what was fitted: the fit does not depend on what the folder said before
+    fit(model, second)
+    assert read(model / "reader.json") == settings
+    again = read(second / "metrics.json")["calibration"]
+    assert [again[name] for name in ("error", "error_uncalibrated")] == pytest.approx(
+        [calibration[name] for name in ("error", "error_uncalibrated")]
+    )
+    assert read(second / "metrics.json")["settings"]["temperature"] == fitted["temperature"]
+    assert list(read(second / "predictions.json").values()) == list(read(first / "predictions.json").values())
+
+
+@pytest.mark.fault("disk or folder that fails")
+def test_what_can_not_be_fitted_or_written_leaves_the_folder_as_it_was(tiny_model, tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(tiny_model, model)
+    assert_refused(fit(model, tmp_path, "--max_samples", 1, code=2), "--fit_temperature", "one text")
+    assert_refused(fit(model, tmp_path, "--predictions", DEV, code=2), "--predictions has none")
+    (model / "reader.json.partial").mkdir()  # where the new one would be written
+    done = fit(model, tmp_path, "--max_samples", 20, code=2)
+    assert_refused(done, "reader.json can't be written", '"temperature"')
+    assert not (model / "reader.json").exists()
 
 
 def test_scoring_the_written_predictions_gives_the_same_scores(evaluated):

@@ -26,6 +26,22 @@ def test_json_holds_offsets_into_the_context(tiny_model):
     assert sum(answer["probability"] for answer in answers) <= 1
 
 
+def test_below_min_confidence_no_answer_is_found_in_any_mode(tiny_model):
+    flags = ("--model_dir", tiny_model, "--min_confidence", "0.999")
+    asked = ("ask", "--question", "Who?", "--context", CONTEXT)
+    plain = json.loads(run_script("predict.py", *asked, "--model_dir", tiny_model, "--json").stdout)
+    assert plain["answered"] and plain["answers"][0]["text"]
+    found = json.loads(run_script("predict.py", *asked, *flags, "--top_k", 3, "--json").stdout)
+    best = plain["answers"][0]["probability"]
+    assert not found["answered"]
+    assert found["answers"] == [{"text": "", "start": 0, "end": 0, "probability": pytest.approx(best)}]
+    shown = run_script("predict.py", *asked, *flags).stdout
+    assert shown == f"prediction: no answer found\nconfidence: {best:.2%} for the best candidate\n"
+    for arguments, typed in ((("demo",), ""), ((), f"{CONTEXT}\n\nWho?\n:quit\n")):
+        done = run_script("predict.py", *arguments, *flags, stdin=typed)
+        assert done.stdout.count("prediction: ") == done.stdout.count("prediction: no answer found") >= 1
+
+
 def test_json_survives_a_console_of_another_encoding(tiny_model):
     arguments = ("ask", "--model_dir", tiny_model, "--question", "é?", "--context", CONTEXT, "--top_k", 9, "--json")
     plain = json.loads(run_script("predict.py", *arguments).stdout)
@@ -94,6 +110,8 @@ def test_what_was_trained_here_is_asked_before_the_bundled_model(tmp_path, monke
         (["ask", "--question", "Who?", "--context_file", "none.txt"], ["none.txt"]),
         (["ask", "--question", "Who?", "--context", CONTEXT, "--top_k", "0"], ["--top_k"]),
         (["demo", "--question", "Who?"], ["predict.py ask"]),
+        (["demo", "--min_confidence", "50"], ["--min_confidence is 50.0", "0 to 1"]),
+        (["demo", "--min_confidence", "nan"], ["--min_confidence is nan"]),
         (["ask", "--question", "Who?", "--context", CONTEXT, "--device", "toaster"], ["toaster", "cuda"]),
         (["ask", "--question", "Who?", "--context", CONTEXT, "--mixed_precision", "fp16", "--device", "cpu"], ["fp16"]),
     ],

@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForQuestionAnswering, AutoTokenizer
 
 from utils.console import UserError
-from utils.reader import QUESTIONS_AT_ONCE, Reader
+from utils.reader import QUESTIONS_AT_ONCE, SPANS_KEPT, Reader, withhold_unsure
 from utils.windows import prepare_validation_features
 
 TEXT = "Ada Müller wrote the reader in Zürich — 东京 and “Köln” 😀 followed in 1999, for 12 € (or 3.5 km). "
@@ -193,6 +193,86 @@ def test_a_damaged_folder_is_refused_by_name(tiny_model, tmp_path, name, damage)
         path.write_bytes(b"<html>503</html>")
     with pytest.raises(UserError, match=r"model"):
         Reader(folder, "cpu", "no")
+
+
+def spans_of(window: tuple, longest: int) -> list[tuple[float, int, int, bool]]:
+    """Every allowed span of a window as (score, start, end, kept), in characters, and whether the window keeps it: the
+    best ones that share no token. window: (row, start_logits, end_logits)."""
+    row, start, end = window
+    edges = range(row["context_start"], row["context_end"])
+    tokens = [(i, j) for i in edges for j in edges if 0 <= j - i < longest]
+    scores = {(i, j): float(start[i] - start[0]) + float(end[j] - end[0]) for i, j in tokens}
+    kept: list[tuple[int, int]] = []
+    for i, j in sorted(tokens, key=scores.get, reverse=True):
+        if len(kept) < SPANS_KEPT and all(j < a or b < i for a, b in kept):
+            kept.append((i, j))
+    offsets = row["offsets"]
+    return [(scores[i, j], int(offsets[i][0]), int(offsets[j][1]), (i, j) in kept) for i, j in tokens]
+
+
+@pytest.mark.parametrize("own", [1.0, 1.7])
+def test_probabilities_at_several_temperatures_equal_brute_force(tiny_model, own):
+    """Random scores; contexts in windows that overlap, and of what several windows keep the best counts once."""
+    settings = {"max_length": 48, "doc_stride": 16, "max_answer_length": 4, "temperature": own}
+    reader = Reader(tiny_model, "cpu", "no", 8, settings=settings)
+    random, seen, temperatures = np.random.default_rng(0), [], [0.5, 1.0, 1.7, 4.0]
+
+    def random_logits(features, windows):
+        rows = [features[i] for i in windows]
+        by_token = random.normal(0, 2, (2, 5000)).astype(np.float32)  # overlapping windows mostly agree
+        logits = random.normal(0, 0.1, (2, len(rows), 48)).astype(np.float32)
+        for b, row in enumerate(rows):
+            logits[:, b, : len(row["offsets"])] += by_token[:, row["offsets"][:, 0]]
+        seen.extend(zip(rows, *logits, strict=True))
+        return rows, *logits
+
+    reader.logits = random_logits
+    examples = [{"question": "Who?", "context": TEXT * n} for n in (1, 2, 3, 2)]
+    repeated = 0
+    for example in examples:
+        seen.clear()
+        (answers,) = reader.answer_all([example], temperatures=temperatures)
+        spans = [span for window in seen for span in spans_of(window, 4)]
+        best: dict[tuple[int, int], float] = {}
+        for score, *place, kept in spans:
+            if kept:
+                best[tuple(place)] = max(score, best.get(tuple(place), -np.inf))
+        counted = [score for score, *_, kept in spans if not kept] + list(best.values())
+        repeated += len(spans) - len(counted)
+        expected = [np.exp(max(best.values()) / t) / sum(np.exp(score / t) for score in counted) for t in temperatures]
+        assert answers[0]["probabilities"] == pytest.approx(expected, rel=1e-3)
+        assert answers[0]["probability"] == answers[0]["probabilities"][temperatures.index(own)]
+    assert repeated > 3
+
+
+def test_asking_for_probabilities_changes_no_answer_and_a_context_without_token_has_0(reader):
+    plain = list(reader.answer_all(EXAMPLES, top_k=3))
+    asked = list(reader.answer_all(EXAMPLES, top_k=3, temperatures=[2.0, 0.5]))
+    for best in asked:
+        assert len(best[0].pop("probabilities")) == 2
+    assert asked == plain
+    ((nothing,),) = reader.answer_all([{"question": "", "context": TEXT}], temperatures=[2.0, 0.5])
+    assert nothing["probabilities"] == [0.0, 0.0]
+
+
+def test_temperature_and_references_of_the_folder_are_used(tiny_model, reader, tmp_path):
+    shutil.copytree(tiny_model, tmp_path / "model")
+    (tmp_path / "model" / "reader.json").write_text('{"temperature": 2, "references": 3}', encoding="utf-8")
+    fitted = Reader(tmp_path / "model", "cpu", "no", batch_size=4)
+    answers = fitted.answer_all(EXAMPLES, top_k=5, temperatures=[2.0])
+    for plain, best in zip(reader.answer_all(EXAMPLES, top_k=5), answers, strict=True):
+        assert [a["text"] for a in best] == [a["text"] for a in plain]
+        assert best[0]["probability"] == pytest.approx(1 - (1 - best[0]["probabilities"][0]) ** 3)
+        assert sum(a["probability"] for a in best) <= 1
+    (tmp_path / "model" / "reader.json").write_text('{"references": 0.5}', encoding="utf-8")
+    with pytest.raises(UserError, match=r"references is 0\.5, expected a number from 1"):
+        Reader(tmp_path / "model", "cpu", "no")
+
+
+def test_an_unsure_answer_is_withheld_with_its_confidence():
+    answers = [{"text": "a", "start": 3, "end": 4, "probability": 0.4}, {"text": "b", "start": 5, "end": 6}]
+    assert withhold_unsure(answers, 0.4) is answers
+    assert withhold_unsure(answers, 0.41) == [{"text": "", "start": 0, "end": 0, "probability": 0.4}]
 
 
 def test_bf16_and_fp32_mostly_agree(tiny_model, reader):

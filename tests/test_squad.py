@@ -279,6 +279,14 @@ def test_fields_that_are_not_needed_are_ignored(tmp_path):
     assert read_examples(path) == QUESTIONS[:1]
 
 
+def test_titles_of_articles_come_where_they_are_asked_for_and_there(tmp_path):
+    nested = read_examples(write_nested(QUESTIONS, tmp_path), titles=True)
+    assert nested == [question | {"title": "all"} for question in QUESTIONS]
+    flat = tmp_path / "flat.json"
+    flat.write_text(json.dumps([QUESTIONS[0] | {"title": 5}, QUESTIONS[1] | {"title": "Curie"}]), encoding="utf-8")
+    assert read_examples(flat, titles=True) == [QUESTIONS[0], QUESTIONS[1] | {"title": "Curie"}]
+
+
 @pytest.mark.parametrize("value", ["False", "false", "0"])
 def test_a_csv_may_say_that_no_question_is_impossible(value, tmp_path):
     """The columns of SQuAD 2 with its answerable questions alone: every cell is text, "False" is a true text."""

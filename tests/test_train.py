@@ -30,8 +30,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForQuestionAnswering, AutoTokenizer, MobileBertModel
 
 from utils import training
+from utils.calibration import TEMPERATURES, fit_confidence
 from utils.console import UserError
 from utils.guard import MAX_BAD_STEPS, Guard
+from utils.metrics import exact_matches
 from utils.reader import Reader
 from utils.squad import read_examples
 from utils.windows import prepare_validation_features
@@ -48,7 +50,7 @@ def test_training_leaves_the_files_it_promises(trained):
         path.name for path in (trained / "final_model").iterdir()
     }
     settings = json.loads((trained / "final_model" / "reader.json").read_text(encoding="utf-8"))
-    assert (settings["max_length"], settings["doc_stride"], settings["temperature"]) == (384, 128, 1.0)
+    assert (settings["max_length"], settings["doc_stride"]) == (384, 128)
     assert settings["training"]["learning_rate"] == 1e-3
     assert str(PROJECT_ROOT) not in json.dumps(settings)  # the folder may travel
     lines = log_without_times(trained)
@@ -61,6 +63,20 @@ def test_final_model_is_the_best_epoch(trained):
     scores = {line["step"]: line["f1"] for line in log_without_times(trained) if "f1" in line}
     best = max(scores, key=lambda step: (scores[step], step))
     assert_equal_weights(trained / "final_model", trained / f"checkpoint-{best}")
+
+
+def test_final_model_has_the_confidences_that_fit_the_scored_questions(trained):
+    """Fitted anew from its answers as trained; and a reader of the folder answers with what was fitted."""
+    fitted = json.loads((trained / "final_model" / "reader.json").read_text(encoding="utf-8"))
+    reader, examples = Reader(trained / "final_model", "cpu", "no", batch_size=32), read_examples(DEV)[:8]
+    answers = [best for (best,) in reader.answer_all(examples, temperatures=TEMPERATURES)]
+    predictions = {example["id"]: answer["text"] for example, answer in zip(examples, answers, strict=True)}
+    probability = np.array([answer["probabilities"] for answer in answers]).T
+    temperature, references = fit_confidence(probability, np.array(exact_matches(predictions, examples)))
+    assert (fitted["temperature"], fitted["references"]) == (temperature, references) != (1.0, 1.0)
+    assert (reader.settings["temperature"], reader.settings["references"]) == (temperature, references)
+    checkpoint = json.loads((trained / "checkpoint-3" / "reader.json").read_text(encoding="utf-8"))
+    assert (checkpoint["temperature"], checkpoint["references"]) == (1.0, 1.0)  # nothing was scored yet
 
 
 def test_training_reduces_the_loss(tiny_model, tmp_path):
@@ -119,6 +135,11 @@ def test_resumed_equals_uninterrupted_bit_for_bit(trained, tmp_path, step):
     assert "1 line(s) can't be read" in done.stderr
     assert_equal_weights(tmp_path / "checkpoint-10", trained / "checkpoint-10")
     assert log_without_times(tmp_path) == log_without_times(trained)
+    one, other = (
+        json.loads((output / "final_model" / "reader.json").read_text(encoding="utf-8"))
+        for output in (tmp_path, trained)
+    )
+    assert {**one, "training": None} == {**other, "training": None}
 
 
 @pytest.mark.fault("training killed and resumed")

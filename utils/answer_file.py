@@ -23,6 +23,7 @@ from utils.console import UserError, note, printable, progress, shown, warn
 from utils.files import read_json_object
 from utils.manifest import sha256_of
 from utils.question_stream import START, Item, Position, check_input, read_groups, read_pipe, size_of
+from utils.reader import withhold_unsure
 
 PIPE = "-"
 FORMAT = 1  # of the answers and of the groups: raise it when a file that was begun before can't be gone on with
@@ -57,11 +58,14 @@ def progress_path(path: Path) -> Path:
     return path.with_name(path.name + ".progress")
 
 
-def answer_file(reader, source: str, target: str, top_k: int = 1, overwrite: bool = False) -> None:
+def answer_file(
+    reader, source: str, target: str, top_k: int = 1, min_confidence: float = 0.0, overwrite: bool = False
+) -> None:
     """Answers the questions of the file `source` with a Reader, into the file `target`; PIPE is standard input and
     output. Prints what was done.
 
-    overwrite: replaces answers that are there, of a finished run, or of an unfinished one that can't be gone on with.
+    min_confidence: below it an answer has no text, as utils.reader.withhold_unsure has it. overwrite: replaces answers
+    that are there, of a finished run, or of an unfinished one that can't be gone on with.
     Raises UserError where something can't be read or written, or the answers there came from something else.
     """
     if target == PIPE:
@@ -69,7 +73,7 @@ def answer_file(reader, source: str, target: str, top_k: int = 1, overwrite: boo
     elif source == PIPE:  # what was read from a pipe can't be read again: no going on
         output = AnswerFile(Path(target), top_k, {}, overwrite)
     else:
-        run = what_answers_depend_on(reader, Path(source), top_k)
+        run = what_answers_depend_on(reader, Path(source), top_k, min_confidence)
         output = AnswerFile(Path(target), top_k, run, overwrite)
     with output:
         if output.position.records:
@@ -79,7 +83,10 @@ def answer_file(reader, source: str, target: str, top_k: int = 1, overwrite: boo
             for group in watched(source, output):
                 good = [item for item in group if not item.fault]
                 best = reader.answer_all([item.example for item in good], top_k)
-                rows = [answer_row(item.example["id"], answers) for item, answers in zip(good, best, strict=True)]
+                rows = [
+                    answer_row(item.example["id"], withhold_unsure(answers, min_confidence))
+                    for item, answers in zip(good, best, strict=True)
+                ]
                 output.write(rows, [item for item in group if item.fault], group[-1].end)
                 answered += len(rows)
         except KeyboardInterrupt:
@@ -115,7 +122,7 @@ def watched(source: str, output: "AnswerFile | Pipe") -> Iterator[list[Item]]:
             bar.update(end.offset - bar.n)
 
 
-def what_answers_depend_on(reader, source: Path, top_k: int) -> dict:
+def what_answers_depend_on(reader, source: Path, top_k: int, min_confidence: float) -> dict:
     """What must be as it was for a run to be gone on with: {what: how to know it}."""
     folder, backend = reader.model_dir, reader.backend
     paths = [folder / name for name in ("config.json", "reader.json", "tokenizer.json")]
@@ -130,6 +137,8 @@ def what_answers_depend_on(reader, source: Path, top_k: int) -> dict:
         "precision": backend.precision,
         "batch_size": reader.batch_size,
         "top_k": top_k,
+        "min_confidence": min_confidence,
+        "settings": reader.settings,
         "format": FORMAT,
     }
 

@@ -10,7 +10,10 @@ import hashlib
 import json
 import os
 import unicodedata
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import date
+from operator import itemgetter
 from pathlib import Path, PureWindowsPath
 
 from utils.console import UserError, note
@@ -32,7 +35,13 @@ def write_manifest(
         {"file": path.relative_to(folder).as_posix(), "size": path.stat().st_size, "sha256": sha256_of(path)}
         for path in paths
     ]
-    manifest = {"source": source, "revision": revision, "date": date.today().isoformat(), "files": files}
+    save_manifest(
+        folder, {"source": source, "revision": revision, "date": date.today().isoformat(), "files": files}, name
+    )
+
+
+def save_manifest(folder: Path, manifest: dict, name: str) -> None:
+    """Writes the manifest `name`, all of it or nothing."""
     temporary = folder / f"{name}.tmp"
     temporary.write_text(json.dumps(manifest, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
     temporary.replace(folder / name)
@@ -97,6 +106,27 @@ def read_manifest(folder: str | Path, name: str = NAME, remedy: str = DOWNLOAD) 
         if not stays_inside(file) or not Path(os.path.realpath(folder / file)).is_relative_to(inside):
             raise UserError(f"{path} names {file!r}, which is outside the folder. Expected files inside it. {remedy}")
     return manifest
+
+
+@contextmanager
+def unlisted(path: Path, names: Iterable[str]) -> Iterator[None]:
+    """For rewriting the file `path`: meanwhile no manifest of its folder (of those called `names`) lists it, afterwards
+    those that did list it as it then is. So the folder agrees with its manifests whenever a crash comes: a file that
+    isn't listed isn't checked. Raises UserError where a manifest can't be read, and OSError."""
+    lists = {name: read_manifest(path.parent, name) for name in names if (path.parent / name).is_file()}
+    lists = {
+        name: manifest for name, manifest in lists.items() if path.name in map(itemgetter("file"), manifest["files"])
+    }
+    for name, manifest in lists.items():
+        others = [entry for entry in manifest["files"] if entry["file"] != path.name]
+        save_manifest(path.parent, manifest | {"files": others}, name)
+    try:
+        yield
+    finally:
+        for name, manifest in lists.items():
+            now = {"file": path.name, "size": path.stat().st_size, "sha256": sha256_of(path)}
+            files = [now if entry["file"] == path.name else entry for entry in manifest["files"]]
+            save_manifest(path.parent, manifest | {"files": files}, name)
 
 
 def stays_inside(name: str) -> bool:

@@ -47,6 +47,14 @@ def word_f1(prediction: list[str], reference: list[str]) -> float:
     return 2 * precision * recall / (precision + recall)
 
 
+def exact_matches(predictions: Mapping[str, str], examples: Sequence[dict]) -> list[bool]:
+    """Whether each example's prediction is an exact match; one without a prediction is none. As compute_metrics."""
+    return [
+        example["id"] in predictions and exact_match_score(predictions[example["id"]], example["answers"]["text"]) == 1
+        for example in examples
+    ]
+
+
 def compute_metrics(predictions: Mapping[str, str], examples: Sequence[dict]) -> dict:
     """`{"exact_match", "f1", "total"}`, percentages over all examples; an example without prediction counts as 0. Where
     some have no answer, also the official SQuAD 2 script's `HasAns_exact`, `HasAns_f1`, `HasAns_total`, `NoAns_...`.

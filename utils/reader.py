@@ -19,14 +19,14 @@ from utils.batches import length_sorted_batches, pad_batch
 from utils.console import UserError
 from utils.families import usable_positions
 from utils.files import read_json_object
-from utils.spans import best_spans, merge_windows, relative_to_cls
+from utils.spans import best_spans, log_normalisers, match_any_best, merge_windows, relative_to_cls
 from utils.windows import Features, check_window_settings, load_tokenizer, prepare_validation_features
 
 SETTINGS_FILE = "reader.json"
 # of a folder without reader.json (trained elsewhere), and what reader.json does not say
 DEFAULT_SETTINGS = {
     "max_length": 384, "doc_stride": 128, "max_answer_length": 30, "handle_impossible_answer": False,
-    "temperature": 1.0,
+    "temperature": 1.0, "references": 1.0,
 }  # fmt: skip
 SPANS_KEPT = 5  # of each window, at least: enough to see which spans two windows share
 WINDOWS_AT_ONCE = 128  # whose spans are looked for together: NumPy's calls take as long for a batch of 16
@@ -102,30 +102,36 @@ class Reader:
         answers = next(self.answer_all([{"question": question, "context": context}], top_k))
         return answers if top_k > 1 else answers[0]
 
-    def answer_all(self, examples: Iterable[dict], top_k: int = 1) -> Iterator[list[dict]]:
+    def answer_all(
+        self, examples: Iterable[dict], top_k: int = 1, temperatures: Sequence[float] = ()
+    ) -> Iterator[list[dict]]:
         """The up to top_k best answers of each example (question, context), in order, as `answer` gives them.
 
         Examples may be a stream: 512 are read at a time, and logits are kept for the last few batches alone.
+        temperatures: where some are given, the best answer has `probabilities` too, what its probability would be at
+        each of them with `references` 1. Which answers are the best is the same at every temperature.
         """
         if top_k < 1:
             raise ValueError(f"top_k is {top_k}, expected at least 1")
         examples = iter(examples)
         while chunk := list(islice(examples, QUESTIONS_AT_ONCE)):
-            yield from self._answer_chunk(chunk, top_k)
+            yield from self._answer_chunk(chunk, top_k, temperatures)
 
-    def _answer_chunk(self, examples: Sequence[dict], top_k: int) -> list[list[dict]]:
+    def _answer_chunk(self, examples: Sequence[dict], top_k: int, temperatures: Sequence[float]) -> list[list[dict]]:
         for example in examples:
             for name in ("question", "context"):
                 if not isinstance(example[name], str):
                     raise TypeError(f"{name} is {example[name]!r:.40} ({type(example[name]).__name__}), expected str")
         settings = self.settings
         features = prepare_validation_features(examples, self.tokenizer, settings["max_length"], settings["doc_stride"])
-        choice = Choice(features, settings, top_k)
+        choice = Choice(features, settings, top_k, temperatures)
         for windows in length_sorted_batches(features.lengths, self.batch_size):
             rows, start_logits, end_logits = self.logits(features, windows)
             choice.add(windows, self.comparable(start_logits, rows), self.comparable(end_logits, rows))
 
         nothing = {"text": "", "start": 0, "end": 0, "probability": 0.0}
+        if len(temperatures):
+            nothing["probabilities"] = [0.0] * len(temperatures)
         has_question = np.diff(features.question_splits) > 0
         answers = choice.answers([example["context"] for example in examples])
         return [(has_question[i] and found) or [nothing] for i, found in enumerate(answers)]
@@ -149,17 +155,26 @@ class Reader:
         return rows, logits[0], logits[1]
 
 
+def withhold_unsure(answers: list[dict], min_confidence: float) -> list[dict]:
+    """The answers to a question, or, where the best one's probability is below `min_confidence`, in its place one with
+    no text that keeps its probability. `--min_confidence` everywhere."""
+    if answers[0]["probability"] >= min_confidence:
+        return answers
+    return [{"text": "", "start": 0, "end": 0, "probability": answers[0]["probability"]}]
+
+
 class Choice:
     """The best spans of the questions of `features`, gathered batch by batch, and at last their top_k best answers. No
-    scores are kept but those of the spans, and of the last few batches."""
+    scores are kept but those of the spans, and of the last few batches. temperatures: as Reader.answer_all has them."""
 
-    def __init__(self, features: Features, settings: dict, top_k: int = 1):
-        self.features, self.settings, self.top_k = features, settings, top_k
+    def __init__(self, features: Features, settings: dict, top_k: int = 1, temperatures: Sequence[float] = ()):
+        self.features, self.settings, self.top_k, self.temperatures = features, settings, top_k, temperatures
         self.context_start = features.context_start
         shape = len(features), min(max(top_k, SPANS_KEPT), settings["max_length"])  # a window has no more
         self.start, self.end = np.zeros((2, *shape), dtype=np.int64)  # characters into the contexts
         self.score = np.full(shape, -np.inf)
         self.log_normaliser = np.full(len(features), -np.inf)
+        self.log_normalisers = np.full((len(features), len(temperatures)), -np.inf)
         self.waiting: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
 
     def add(self, windows: np.ndarray, start_scores: np.ndarray, end_scores: np.ndarray) -> None:
@@ -181,15 +196,16 @@ class Choice:
         )
         self.waiting.clear()
         context_start, first_token = self.context_start[windows], features.first_token[windows]
+        context_end = context_start + features.last_token[windows] - first_token
+        logits, longest = (start_scores, end_scores, context_start, context_end), self.settings["max_answer_length"]
         first, last, score, log_normaliser = best_spans(
-            start_scores,
-            end_scores,
-            context_start,
-            context_start + features.last_token[windows] - first_token,
+            *logits,
             n_best=self.score.shape[1],
-            max_answer_length=self.settings["max_answer_length"],
+            max_answer_length=longest,
             temperature=self.settings["temperature"],
         )
+        if len(self.temperatures):
+            self.log_normalisers[windows] = log_normalisers(*logits, self.temperatures, longest)
         # tokens of windows to characters of contexts; where there is no span (score -inf) any token will do
         shift = np.where(score > -np.inf, (first_token - context_start)[:, None], 0)  # (B, n)
         self.start[windows] = features.context_offsets[np.minimum(first + shift, len(features.context_offsets) - 1), 0]
@@ -208,6 +224,7 @@ class Choice:
             questions = np.flatnonzero(windows_of == count)
             windows = first_window[questions, None] + np.arange(count)  # (Q, count)
             spans = [array[windows].reshape(len(questions), -1) for array in (self.start, self.end, self.score)]
+            log_normalisers = self.log_normalisers[windows]  # (Q, count, temperatures)
             log_normaliser = self.log_normaliser[windows]
             if impossible:  # one more candidate, seen by all windows with the same score: that of [CLS], less itself
                 spans = [
@@ -215,7 +232,9 @@ class Choice:
                     for array, v in zip(spans, (-1, 0, 0), strict=True)
                 ]
                 log_normaliser = np.pad(log_normaliser, ((0, 0), (0, 1)))
-            found = merge_windows(*spans, log_normaliser, self.top_k)
+                log_normalisers = np.pad(log_normalisers, ((0, 0), (0, 1), (0, 0)))
+            *found, probability = merge_windows(*spans, log_normaliser, self.top_k)
+            found.append(match_any_best(probability, self.settings["references"]))
             for question, *best in zip(questions.tolist(), *(array.tolist() for array in found), strict=True):
                 context = contexts[question]
                 answers[question] = [
@@ -228,6 +247,8 @@ class Choice:
                     for start, end, probability in zip(*best, strict=True)
                     if end > start
                 ]
+            if len(self.temperatures):
+                self.add_probabilities([answers[question] for question in questions], *spans, log_normalisers)
         return answers
 
     def trim(self, contexts: Sequence[str]) -> None:
@@ -240,6 +261,20 @@ class Choice:
                     text = context[start:end]
                     self.start[window, n] = end - len(text.lstrip())
                     self.end[window, n] = max(self.start[window, n], start + len(text.rstrip()))
+
+    def add_probabilities(
+        self, answers: list[list[dict]], start: np.ndarray, end: np.ndarray, score: np.ndarray, normalisers: np.ndarray
+    ) -> None:
+        """Gives the best answer of each of Q questions its `probabilities`. start, end, score: (Q, spans); normalisers:
+        (Q, W, temperatures)."""
+        at_each = []
+        for number, temperature in enumerate(self.temperatures):
+            rescaled = score * (self.settings["temperature"] / temperature)  # spans' scores are over the reader's own
+            _, _, probability = merge_windows(start, end, rescaled, normalisers[:, :, number])
+            at_each.append(probability[:, 0])
+        for found, probabilities in zip(answers, np.stack(at_each, axis=1).tolist(), strict=True):
+            if found:
+                found[0]["probabilities"] = probabilities
 
 
 def save_reader(folder: Path, model, tokenizer_dir: Path, settings: dict) -> None:
@@ -274,9 +309,9 @@ def check_settings(settings: dict) -> list[str]:
         problems.append(
             f"handle_impossible_answer is {settings['handle_impossible_answer']!r:.40}, expected true or false"
         )
-    temperature = settings["temperature"]
-    if type(temperature) not in (int, float) or not 0.01 <= temperature <= 100:
-        problems.append(f"temperature is {temperature!r:.40}, expected a number from 0.01 to 100 (1: as trained)")
+    for name, least in (("temperature", 0.01), ("references", 1)):
+        if type(settings[name]) not in (int, float) or not least <= settings[name] <= 100:
+            problems.append(f"{name} is {settings[name]!r:.40}, expected a number from {least} to 100 (1: as trained)")
     return problems
 
 

@@ -8,6 +8,7 @@ twice: it counts with its better score.
 """
 
 from bisect import bisect_left
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -38,11 +39,7 @@ def best_spans(
     exp(score / temperature) over all allowed spans, -inf where there is none.
     """
     rows, length = start_logits.shape
-    position = np.arange(length)
-    inside = (position >= context_start[:, None]) & (position < context_end[:, None])
-    starts = np.where(inside, start_logits, -np.inf) / temperature  # (B, L)
-    ends = np.where(inside, end_logits, -np.inf) / temperature
-    ends = np.pad(ends, ((0, 0), (0, max_answer_length - 1)), constant_values=-np.inf)
+    starts, ends = only_context(start_logits, end_logits, context_start, context_end, max_answer_length, temperature)
     log_normaliser = log_sum_of_spans(starts, ends, max_answer_length)
 
     # tables over all tokens of all rows in one line. Behind each row, and so before the next, stand as many tokens with
@@ -73,6 +70,44 @@ def best_spans(
         flat[before] = np.minimum(flat.take(before), starts.take(before) + best_end)
     first[best == -np.inf] = last[best == -np.inf] = 0
     return first, last, best, log_normaliser
+
+
+def only_context(
+    start_logits: np.ndarray,
+    end_logits: np.ndarray,
+    context_start: np.ndarray,
+    context_end: np.ndarray,
+    max_answer_length: int,
+    temperature: float,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The logits over the temperature, -inf outside the context: starts (B, L), and ends
+    (B, L + max_answer_length - 1), so that a span of that many tokens may begin anywhere. Arguments as for best_spans.
+    """
+    position = np.arange(start_logits.shape[1])
+    inside = (position >= context_start[:, None]) & (position < context_end[:, None])
+    starts = np.where(inside, start_logits, -np.inf) / temperature
+    ends = np.where(inside, end_logits, -np.inf) / temperature
+    return starts, np.pad(ends, ((0, 0), (0, max_answer_length - 1)), constant_values=-np.inf)
+
+
+def log_normalisers(
+    start_logits: np.ndarray,
+    end_logits: np.ndarray,
+    context_start: np.ndarray,
+    context_end: np.ndarray,
+    temperatures: Sequence[float],
+    max_answer_length: int = 30,
+) -> np.ndarray:
+    """What best_spans gives as log_normaliser, at each of several temperatures: float64 (B, temperatures)."""
+    edges = context_start, context_end, max_answer_length
+    return np.stack(
+        # float: a temperature of NumPy's would turn float32 logits into float64, and the sum would be another
+        [
+            log_sum_of_spans(*only_context(start_logits, end_logits, *edges, float(temperature)), max_answer_length)
+            for temperature in temperatures
+        ],
+        axis=1,
+    )
 
 
 def reduce_windows(reduce: np.ufunc, values: np.ndarray, width: int) -> np.ndarray:
@@ -148,6 +183,23 @@ def merge_windows(
     missing = max(0, n_best - start.shape[1])
     start, end, probability = (np.pad(array[:, :n_best], ((0, 0), (0, missing))) for array in (start, end, probability))
     return start, end, probability
+
+
+def match_any(probability: np.ndarray, references: float | np.ndarray) -> np.ndarray:
+    """The probability that an answer equals at least one of several references, when it equals each with `probability`,
+    independently: 1 - (1 - p) ** references. A softmax is trained on one reference, but an answer is right when it
+    matches any. `references`, at least 1, need not be whole."""
+    with np.errstate(divide="ignore"):  # log(0) where p is 1
+        return -np.expm1(references * np.log1p(-probability))
+
+
+def match_any_best(probability: np.ndarray, references: float) -> np.ndarray:
+    """match_any for the best answer of each question, (Q, n_best) with the best first. The others share what it leaves
+    over as they did before, so order and a sum of at most 1 stay. 1 reference changes nothing, to the last bit."""
+    if references == 1:
+        return probability
+    left = (1 - probability[:, :1]) ** (references - 1)
+    return np.concatenate([match_any(probability[:, :1], references), probability[:, 1:] * left], axis=1)
 
 
 def without_overlaps(starts: list[int], ends: list[int], n_best: int) -> list[int]:

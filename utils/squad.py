@@ -27,26 +27,33 @@ SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 def read_examples(
-    path: str | Path, split: str | None = None, skip_bad: bool = False, impossible: bool = False
+    path: str | Path,
+    split: str | None = None,
+    skip_bad: bool = False,
+    impossible: bool = False,
+    titles: bool = False,
 ) -> list[dict]:
     """All examples of a file, valid and with at least one answer each, unless `impossible` ones are wanted too, whose
     `answers` are empty, as in SQuAD 2. Equal contexts are one string in memory.
 
     split: which part of a saved DatasetDict, "train" or "validation"; files hold one part and ignore it.
     skip_bad: leave invalid records out, with a warning that counts them, instead of refusing the file.
+    titles: give examples the `title` of their article too, where the file has it.
 
     Raises UserError where the file can't be read, and one that lists the problems of all records (up to 20).
     """
     path = require(path, FORMATS, "Check the path.")
     require_file(path, FORMATS)
-    examples, problems, bad_records, seen, contexts = [], [], 0, set(), {}
+    examples, problems, bad_records, seen, strings = [], [], 0, set(), {}
     with reading(path):
         for label, record in number_records(path, split):
             example, faults = check_record(record, seen, impossible)
             problems += [f"{label}: {fault}" for fault in faults]
             bad_records += bool(faults)
             if not faults:
-                example["context"] = contexts.setdefault(example["context"], example["context"])
+                example["context"] = strings.setdefault(example["context"], example["context"])
+                if titles and isinstance(title := record.get("title"), str) and title:
+                    example["title"] = strings.setdefault(title, title)
                 examples.append(example)
 
     if problems and not skip_bad:
@@ -123,7 +130,7 @@ def flatten_articles(path: Path, articles: list[dict]) -> Iterator[dict]:
         try:
             for paragraph in article["paragraphs"]:
                 for qa in paragraph["qas"]:
-                    yield {"id": None, **qa, "context": paragraph.get("context")}
+                    yield {"id": None, **qa, "context": paragraph.get("context"), "title": article.get("title")}
         except (TypeError, KeyError, AttributeError) as error:
             raise UserError(
                 f"{path}: article {position} is not nested as SQuAD is ({type(error).__name__}: {error}). "

@@ -7,11 +7,13 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
 from utils.backends import TorchBackend, require_finite
+from utils.calibration import TEMPERATURES, describe_calibration, fit_and_report
 from utils.checkpoints import (
     delete_to_go_back,
     list_checkpoints,
@@ -23,7 +25,7 @@ from utils.checkpoints import (
 )
 from utils.console import UserError, progress, write
 from utils.families import input_names
-from utils.metrics import compute_metrics
+from utils.metrics import compute_metrics, exact_matches
 from utils.model_card import model_card
 from utils.offline import OUTPUT_DIR
 from utils.reader import Reader, save_reader
@@ -153,21 +155,22 @@ class Training:
         )
         require_finite(moments, path, delete_to_go_back(path.parent))
 
-    def write_model(self, folder: Path, scores: dict | None) -> None:
+    def write_model(self, folder: Path, scores: dict | None, temperature: float = 1.0, references: float = 1.0) -> None:
         args = self.args
         settings = {name: vars(args)[name] for name in READER_SETTINGS}
         # files by name only: the folder may travel to where these paths mean nothing
         training = {
             name: value.name if isinstance(value, Path) else value for name, value in sorted(vars(args).items())
         }
-        settings |= {"temperature": 1.0, "scores": scores, "training": training}
+        settings |= {"temperature": temperature, "references": references, "scores": scores, "training": training}
         save_reader(folder, self.accelerator.unwrap_model(self.model), args.model_dir, settings)
         if scores:
             card = model_card(training, scores, args.model_dir, args.train_file, args.eval_file)
             (folder / "README.md").write_text(card, encoding="utf-8")
 
     def evaluate(self, log: TrainingLog) -> None:
-        """Scores the model as it is; the best by F1 so far becomes final_model."""
+        """Scores the model as it is; the best by F1 so far becomes final_model, its confidences
+        fitted to the scored questions."""
         args, examples = self.args, self.eval_examples
         line = None
         if self.accelerator.is_main_process:
@@ -179,23 +182,32 @@ class Training:
                 ),
                 settings={name: vars(args)[name] for name in READER_SETTINGS},
             )
-            predictions = {}
-            answers = progress(
-                reader.answer_all(examples), desc="scoring", total=len(examples), unit=" questions", leave=False
-            )
-            for example, (answer, *_) in zip(examples, answers, strict=True):
+            predictions, probabilities = {}, np.zeros((len(TEMPERATURES), len(examples)))
+            answers = reader.answer_all(examples, temperatures=TEMPERATURES)
+            answers = progress(answers, desc="scoring", total=len(examples), unit=" questions", leave=False)
+            for number, (example, (answer, *_)) in enumerate(zip(examples, answers, strict=True)):
                 predictions[example["id"]] = answer["text"]
+                probabilities[:, number] = answer["probabilities"]
                 if self.stop_signals:
                     raise KeyboardInterrupt(self.how_to_go_on(f"stopped after step {self.step}, saved"))
             scores = compute_metrics(predictions, examples)
             best = max((line["f1"] for line in log.scores), default=0.0)
-            if scores["f1"] >= best or not (args.output_dir / "final_model").exists():
-                write_folder(args.output_dir / "final_model", lambda folder: self.write_model(folder, scores))
             line = {"step": self.step, "epoch": self.step / self.steps_per_epoch, **scores}
             write(f"epoch {line['epoch']:.2f}: EM {scores['exact_match']:.2f}, F1 {scores['f1']:.2f}", sys.stdout)
+            if scores["f1"] >= best or not (args.output_dir / "final_model").exists():
+                self.save_final_model(scores, probabilities, np.array(exact_matches(predictions, examples)))
             self.model.train()
         (line,) = broadcast_object_list([line])  # every process knows the best epoch
         log.write(line)
+
+    def save_final_model(self, scores: dict, probabilities: np.ndarray, correct: np.ndarray) -> None:
+        """The model as it is becomes final_model, with its scores, and with the temperature and references that fit
+        its confidences to them. probabilities: float (TEMPERATURES, Q), of the best answers. correct: bool (Q,)."""
+        every = np.ones(len(correct), dtype=bool)
+        found = fit_and_report(probabilities, correct, every, every)
+        fitted = found["temperature"], found["references"]
+        write_folder(self.args.output_dir / "final_model", lambda folder: self.write_model(folder, scores, *fitted))
+        write(describe_calibration(found), sys.stdout)
 
     def how_to_go_on(self, what_happened: str) -> str:
         if not list_checkpoints(self.args.output_dir):
