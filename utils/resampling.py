@@ -1,7 +1,7 @@
 """How sure a score is, and whether two differ: the bootstrap and a randomization test over contexts. NumPy only.
 
 Questions about one paragraph are not independent: a paragraph that is hard to read is hard for all of its questions.
-So whole contexts are drawn, with all their questions; drawing single questions would give intervals that are too narrow.
+So whole contexts are drawn, with all their questions; single questions would give intervals that are too narrow.
 
 Sources: Efron and Tibshirani, 1993 (percentile intervals; clusters are resampled whole); Hesterberg, 2015 (arXiv
 1411.5279: percentile intervals of few observations are too narrow, and by how much to expand them); Noreen, 1989
@@ -25,9 +25,8 @@ def resampled_sums(sums: np.ndarray, seed: int = SEED) -> np.ndarray:
     """
     contexts = len(sums)
     rng = np.random.default_rng(seed)
-    return np.concatenate(
-        [rng.multinomial(contexts, np.full(contexts, 1 / contexts), size=some) @ sums for some in parts(RESAMPLES, contexts)]
-    )  # fmt: skip
+    even = np.full(contexts, 1 / contexts)
+    return np.concatenate([rng.multinomial(contexts, even, size=some) @ sums for some in parts(RESAMPLES, contexts)])
 
 
 def parts(count: int, width: int) -> Iterator[int]:

@@ -25,7 +25,7 @@ from utils.console import UserError
 from utils.metrics import compute_metrics
 from utils.offline import OUTPUT_DIR
 from utils.reader import Reader, save_reader
-from utils.report import TrainingLog
+from utils.training_log import TrainingLog
 from utils.windows import Features
 
 # what may differ when a run is resumed: it does not change what is learned
