@@ -11,8 +11,8 @@ LONGEST = {"question": 400, "answer": 300, "id": 80}  # characters shown
 # what a browser drops, or lets a text reorder the letters around it with
 HIDDEN = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 LEGEND = (
-    'In the context: <mark class="gold">gold answer</mark>, <mark class="predicted">predicted</mark>, '
-    '<mark class="both">both</mark>.'
+    '<p class="soft">In the context: <mark class="gold">gold answer</mark>, <mark class="predicted">predicted</mark>, '
+    '<mark class="both">both</mark>.</p>'
 )
 
 
@@ -56,6 +56,7 @@ def marked_context(example: dict, span: tuple[int, int] | None) -> str:
     pieces: list[list[int]] = []  # of the context, from left to right, none touching another
     for start, end in sorted(marks):
         left, right = max(0, start - AROUND), min(len(context), min(end, start + LONGEST["answer"]) + AROUND)
+        left, right = at_spaces(context, left, right, start, end)
         if pieces and left <= pieces[-1][1]:
             pieces[-1][1] = max(right, pieces[-1][1])
         else:
@@ -66,6 +67,15 @@ def marked_context(example: dict, span: tuple[int, int] | None) -> str:
         shown.append("".join(marked(context, a, b, gold, span) for a, b in pairwise(cuts)))
     before, after = ("… " if pieces[0][0] else ""), (" …" if pieces[-1][1] < len(context) else "")
     return before + " … ".join(shown) + after
+
+
+def at_spaces(context: str, left: int, right: int, start: int, end: int) -> tuple[int, int]:
+    """`left` and `right` moved towards the answer, so that no word is cut where a space is near."""
+    if left and (space := context.find(" ", left, min(left + 20, start))) >= 0:
+        left = space + 1
+    if right < len(context) and (space := context.rfind(" ", max(right - 20, end), right)) >= 0:
+        right = space
+    return left, right
 
 
 def marked(context: str, start: int, end: int, gold: tuple[int, int], span: tuple[int, int] | None) -> str:

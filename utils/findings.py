@@ -22,27 +22,32 @@ def findings(figures: dict, log: list[dict]) -> list[str]:
     ]
 
 
+def causes(mistakes: list[dict]) -> dict[str, int]:
+    """{cause: count}, the kinds of mistakes taken together by what would mend them; the most frequent first."""
+    counts = {row["kind"]: row["count"] for row in mistakes}
+    found = {
+        "wrong place": sum(counts.get(kind, 0) for kind in WRONG_PLACE),
+        "right place, wrong boundaries": sum(counts.get(kind, 0) for kind in BOUNDARY),
+        "no answer": counts.get("no answer", 0),
+    }
+    return {cause: count for cause, count in sorted(found.items(), key=lambda item: -item[1]) if count}
+
+
 def largest_loss(figures: dict) -> str:
     """Boundaries or places: which costs more, and what mending all of it would give."""
-    total = sum(row["count"] for row in figures["mistakes"])
-    if not total:
+    if not figures["mistakes"]:
         return "There is no mistake: every answer is an exact match."
     counts = {row["kind"]: row["count"] for row in figures["mistakes"]}
-    causes = {
-        "answers in the wrong place": sum(counts.get(kind, 0) for kind in WRONG_PLACE),
-        "right place, wrong boundaries (too long, too short or overlapping)": sum(counts.get(k, 0) for k in BOUNDARY),
-        "no answer at all": counts.get("no answer", 0),
-    }
-    cause, count = max(causes.items(), key=lambda item: item[1])
+    total = sum(counts.values())
+    cause, count = next(iter(causes(figures["mistakes"]).items()))
     questions, found = figures["scores"]["questions"], figures["scores"]["exact_match"]
     sentence = (
         f"The largest loss: {cause}, {100 * count / total:.0f} % of all {total:,} mistakes. "
         f"Without them EM would be {found + 100 * count / questions:.1f} instead of {found:.1f}."
     )
-    if cause.startswith("right place"):
-        longer, shorter = counts.get("too long", 0), counts.get("too short", 0)
-        if max(longer, shorter) > 1.5 * min(longer, shorter):
-            sentence += f" Most often the answer is {'too long' if longer > shorter else 'too short'}."
+    longer, shorter = counts.get("too long", 0), counts.get("too short", 0)
+    if "boundaries" in cause and max(longer, shorter) > 1.5 * min(longer, shorter):
+        sentence += f" Most often the answer is {'too long' if longer > shorter else 'too short'}."
     return sentence
 
 
@@ -64,14 +69,15 @@ def meaning_of_confidence(confidence: dict | None, scores: dict) -> str:
     if confidence is None:
         return ""
     error, mean, right = confidence["calibration_error"], 100 * confidence["mean"], scores["exact_match"]
-    if error >= TOO_SURE:
-        way = "too high" if mean > right else "too low"
-        sentence = (
-            f"Confidences are {way}: {mean:.0f} % on average, where {right:.0f} % of the answers are right "
-            f"(calibration error {error:.3f}). A temperature mends that: evaluate.py --fit_temperature."
-        )
+    low, high = scores["exact_match_interval"] or (0, 100)
+    measured = f"{mean:.0f} % on average, where {right:.0f} % of the answers are right (calibration error {error:.3f})"
+    if error < TOO_SURE:
+        sentence = f"Confidences mean what they say: {measured}."
+    elif low <= mean <= high:
+        sentence = f"Confidences are about right on the whole, as far as so many questions can tell: {measured}."
     else:
-        sentence = f"Confidences mean what they say (calibration error {error:.3f})."
+        way = "too high" if mean > right else "too low"
+        sentence = f"Confidences are {way}: {measured}. A temperature mends that: evaluate.py --fit_temperature."
     better = [row for row in confidence["thresholds"] if row["answered"] <= 0.5]
     if better:
         row = better[0]

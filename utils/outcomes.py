@@ -190,7 +190,7 @@ def groups_of(outcomes: Outcomes) -> list[tuple[str, str, np.ndarray]]:
         "question word": [(word, words == word) for word in QUESTION_WORDS],
         "answer length": binned(answer_words, [0, 2, 3, 5, 10], "words"),
         "context length": binned(context_words, quarters, "words"),
-        "answer position": [(f"{20 * i} to {20 * i + 20} % of the context", fifth == i) for i in range(5)],
+        "position of the answer in the context": [(f"{20 * i} to {20 * i + 20} %", fifth == i) for i in range(5)],
     }
     ways["answer length"][0] = ("1 word", ways["answer length"][0][1])  # text without spaces counts as one
     if outcomes.windows is not None:

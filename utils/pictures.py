@@ -70,8 +70,7 @@ def training_curve(figure, log: list[dict], dark: bool) -> None:
 def reliability_diagram(figure, points: list[dict], dark: bool) -> None:
     """`points` as utils.calibration.reliability gives them."""
     axes = figure.subplots()
-    axes.plot([0, 100], [0, 100], color=INK[dark], lw=0.8, ls=(0, (4, 4)))
-    axes.text(97, 91, "as sure as right", ha="right", va="top", fontsize=9, rotation=0, alpha=0.7)
+    axes.plot([0, 100], [0, 100], color=INK[dark], lw=0.8, ls=(0, (4, 4)), label="as sure as right")
     confidence = [100 * point["confidence"] for point in points]
     accuracy = [100 * point["accuracy"] for point in points]
     axes.vlines(confidence, confidence, accuracy, color=SECOND[dark], lw=1.5)  # how far off
@@ -79,6 +78,7 @@ def reliability_diagram(figure, points: list[dict], dark: bool) -> None:
     axes.set(xlabel="confidence (mean of each tenth of the answers, %)", ylabel="right (EM, %)")
     axes.set(xlim=(0, 101), ylim=(0, 101))
     axes.grid()
+    axes.legend()
 
 
 def threshold_curve(figure, rows: list[dict], dark: bool) -> None:

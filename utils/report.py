@@ -12,7 +12,7 @@ from pathlib import Path
 
 from utils.analysis import analyse
 from utils.cards import LEGEND, escape, question_card
-from utils.findings import findings
+from utils.findings import causes, findings
 from utils.outcomes import MISTAKES, Outcomes
 from utils.pictures import (
     group_chart,
@@ -23,6 +23,8 @@ from utils.pictures import (
     training_curve,
 )
 
+SHOWN = ("reliability", "thresholds", "training")  # pictures in the page; the others stand there as tables
+DRAWN = ("groups", "mistakes", *SHOWN)
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
@@ -62,11 +64,9 @@ def replace(path: Path, content: bytes) -> None:
         partial.unlink(missing_ok=True)
 
 
-DRAWN = ("groups", "mistakes", "reliability", "thresholds", "training")
-
-
 def draw_pictures(figures: dict, log: list[dict]) -> dict[str, tuple[bytes, bytes]]:
-    """{name: (PNG for a light page, for a dark one)} of those of DRAWN that there are figures for."""
+    """{name: (PNG for a light page, for a dark one)} of those of DRAWN that there are figures for; the dark one is b""
+    of those that are not SHOWN."""
     confidence, groups, mistakes = (figures[name] for name in ("confidence", "groups", "mistakes"))
     drawings: dict[str, tuple[Callable, list, dict]] = {
         "groups": (group_chart, groups, {"height": 1.2 + 0.3 * len(groups), "width": 7}),
@@ -76,7 +76,7 @@ def draw_pictures(figures: dict, log: list[dict]) -> dict[str, tuple[bytes, byte
         "training": (training_curve, log, {"width": 10}),
     }
     return {
-        name: (picture(draw, data, **size), picture(draw, data, dark=True, **size))
+        name: (picture(draw, data, **size), picture(draw, data, dark=True, **size) if name in SHOWN else b"")
         for name, (draw, data, size) in drawings.items()
         if data
     }
@@ -167,11 +167,12 @@ def tiles(figures: dict, comparison: dict | None) -> str:
     return f"<div class='tiles'>{inner}</div>"
 
 
-def table(head: Sequence[tuple[str, str]], rows: Iterable[str]) -> str:
-    """head: (name, class) of each column."""
-    cells = "".join(f'<th scope="col" class="{kind}">{name}</th>' for name, kind in head)
+def table(head: Sequence[tuple[str, str]], rows: Iterable[str], kind: str = "") -> str:
+    """head: (name, class) of each column. kind: the table's class."""
+    cells = "".join(f'<th scope="col" class="{of_column}">{name}</th>' for name, of_column in head)
     body = "\n".join(rows)
-    return f"<div class='scroll'><table>\n<thead><tr>{cells}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>"
+    head_row = f"<thead><tr>{cells}</tr></thead>"
+    return f"<div class='scroll'><table class='{kind}'>\n{head_row}\n<tbody>\n{body}\n</tbody></table></div>"
 
 
 def track(value: float, interval: tuple[float, float] | None, mark: float) -> str:
@@ -202,7 +203,7 @@ def groups_section(figures: dict, outcomes: Outcomes) -> str:
                 f'<td class="n">{row["exact_match"]:.1f}</td><td class="range">{percent_range(em_range)}</td>'
                 f'<td class="n">{row["f1"]:.1f}</td><td class="range phone-off">{percent_range(f1_range)}</td></tr>'
             )
-        parts.append(f"<h3>By {by}</h3>\n{table(head, lines)}")
+        parts.append(f"<h3>By {by}</h3>\n{table(head, lines, 'groups')}")
     if outcomes.windows is None:
         parts.append("<h3>By windows</h3>\n<p class='soft'>Not known: the predictions came from a file.</p>")
     return "\n".join(parts)
@@ -213,7 +214,7 @@ def mistakes_section(rows: list[dict]) -> str:
         return "<p>There is none.</p>"
     largest = max(row["share"] for row in rows)
     lines = [
-        f'<tr><th scope="row">{row["kind"]}<br><span class="range">{MISTAKES[row["kind"]]}</span></th>'
+        f'<tr><th scope="row">{row["kind"]}<br><span class="explained">{MISTAKES[row["kind"]]}</span></th>'
         f'<td class="n">{row["count"]:,}</td>'
         f'<td class="wide phone-off"><span class="bar" style="width:{100 * row["share"] / largest:.1f}%"></span></td>'
         f'<td class="n">{row["share"]:.1f} %</td><td class="range">{percent_range(row["share_interval"])}</td>'
@@ -222,7 +223,9 @@ def mistakes_section(rows: list[dict]) -> str:
     ]
     head = [("", ""), ("mistakes", "n"), ("", "phone-off"), ("share", "n"), ("", "range"), ("their F1", "n")]
     total = sum(row["count"] for row in rows)
+    summed = ", ".join(f"{cause} {count:,} ({100 * count / total:.0f} %)" for cause, count in causes(rows).items())
     return (
+        f"<p>{summed[0].upper()}{summed[1:]}.</p>\n"
         f"<p class='soft'>All {total:,} answers that are no exact match, each once. Of several gold answers the "
         f"nearest counts. Sentences are told by their punctuation.</p>\n{table(head, lines)}"
     )
@@ -258,7 +261,7 @@ def confidence_section(confidence: dict | None, pictures: dict) -> str:
         pictures, "thresholds", "Share of questions answered, and their EM, by the least confidence answered",
         "What predict.py --min_confidence buys: fewer answers, more of them right.",
     )  # fmt: skip
-    return f"<div class='figures'>{drawings}</div>\n{table(head, lines)}"
+    return f"<div class='figures'>{drawings}</div>\n{table(head, lines, 'narrow')}"
 
 
 def training_section(pictures: dict) -> str:
@@ -274,7 +277,7 @@ def worst_section(outcomes: Outcomes, questions: list[int]) -> str:
         order = "Some of the answers that share nothing with a gold answer; which is the surest is not known."
     else:
         order = "Wrong although sure: by confidence times what F1 lacks."
-    return f"<p class='soft'>{order} {LEGEND}</p>\n" + "\n".join(question_card(outcomes, q) for q in questions)
+    return f"<p class='soft'>{order}</p>\n{LEGEND}\n" + "\n".join(question_card(outcomes, q) for q in questions)
 
 
 def p_value(p: float) -> str:
@@ -306,24 +309,29 @@ def comparison_section(comparison: dict, outcomes: Outcomes, other: Outcomes) ->
         table(head, lines),
         f"<p>Exact matches: both {counts['both']:,}, only this run {counts['only_this']:,}, only the other "
         f"{counts['only_other']:,}, neither {counts['neither']:,}.</p>",
-        "<h3>EM by kind of question</h3>",
-        table(
-            [("", ""), ("questions", "n"), ("this", "n"), ("other", "n"), ("difference", "n"), ("", "range")],
-            [
-                f'<tr><th scope="row"><span class="range">{escape(row["by"])}</span> {escape(row["group"])}</th>'
-                f'<td class="n">{row["questions"]:,}</td><td class="n">{row["this"]:.1f}</td>'
-                f'<td class="n">{row["other"]:.1f}</td><td class="n">{row["difference"]:+.1f}</td>'
-                f'<td class="range">{percent_range(row["interval"], "+")}</td></tr>'
-                for row in comparison["groups"]
-            ],
-        ),
-        "<p class='soft'>One in twenty of these ranges misses zero by chance alone.</p>",
     ]
+    rows = []
+    for by, groups in groupby(comparison["groups"], key=lambda row: row["by"]):
+        rows.append(f'<tr><th class="by" colspan="6" scope="rowgroup">By {by}</th></tr>')
+        rows += [
+            f'<tr><th scope="row">{escape(row["group"])}</th>'
+            f'<td class="n">{row["questions"]:,}</td><td class="n">{row["this"]:.1f}</td>'
+            f'<td class="n">{row["other"]:.1f}</td><td class="n">{row["difference"]:+.1f}</td>'
+            f'<td class="range">{percent_range(row["interval"], "+")}</td></tr>'
+            for row in groups
+        ]
+    columns = [("", ""), ("questions", "n"), ("this", "n"), ("other", "n"), ("difference", "n"), ("", "")]
+    by_chance = "<p class='soft'>One in twenty of these ranges misses zero by chance alone.</p>"
+    parts.append(folded("EM by kind of question", table(columns, rows) + by_chance))
     for name, title in (("only_this", "Only this run was right"), ("only_other", "Only the other run was right")):
         if comparison[name]:
-            parts.append(f"<h3>{title}: {len(comparison[name])} of {counts[name]:,}</h3>")
-            parts += [question_card(outcomes, q, other) for q in comparison[name]]
+            cards = "\n".join(question_card(outcomes, q, other) for q in comparison[name])
+            parts.append(folded(f"{title}: {len(comparison[name])} of {counts[name]:,}", f"{LEGEND}{cards}"))
     return "\n".join(parts)
+
+
+def folded(title: str, content: str) -> str:
+    return f"<details><summary>{title}</summary>\n{content}\n</details>"
 
 
 def comparison_table(comparison: dict, other: str) -> str:
