@@ -221,7 +221,9 @@ def main(argv: list[str] | None = None) -> None:
 
     other = None
     if args.compare:  # read first: nobody waits for a model to hear that the folder is another
-        path = require(args.compare / "predictions.json", "what evaluate.py left there", "Run: python evaluate.py ...")
+        path = require(
+            args.compare / "predictions.json", "the predictions of another run", "--compare takes its --output_dir."
+        )
         theirs = read_predictions(path, examples, complete=True)
         other = judge(examples, theirs, read_answers(path, theirs, examples))
 

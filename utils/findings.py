@@ -26,7 +26,7 @@ def causes(mistakes: list[dict]) -> dict[str, int]:
     """{cause: count}, the kinds of mistakes taken together by what would mend them; the most frequent first."""
     counts = {row["kind"]: row["count"] for row in mistakes}
     found = {
-        "wrong place": sum(counts.get(kind, 0) for kind in WRONG_PLACE),
+        "answers in the wrong place": sum(counts.get(kind, 0) for kind in WRONG_PLACE),
         "right place, wrong boundaries": sum(counts.get(kind, 0) for kind in BOUNDARY),
         "no answer": counts.get("no answer", 0),
     }

@@ -52,6 +52,7 @@ def draw_training_curve(log: list[dict], path: Path) -> None:
 def training_curve(figure, log: list[dict], dark: bool) -> None:
     steps = [line for line in log if "loss" in line]
     scores = [line for line in log if "f1" in line]
+    figure.get_layout_engine().set(wspace=0.06)  # or two labels touch
     left, right = figure.subplots(1, 2)
     left.plot([line["step"] for line in steps], [line["loss"] for line in steps], color=FIRST[dark])
     left.set(xlabel="optimizer step", ylabel="training loss", ylim=(0, None))

@@ -162,7 +162,7 @@ def tiles(figures: dict, comparison: dict | None) -> str:
         shown.append((f"{confidence['calibration_error']:.3f}", "calibration error", mean))
     if comparison:
         row = comparison["scores"][0]
-        shown.append((f"{row['difference']:+.1f}", "EM against the other run", f"p = {p_value(row['p'])}"))
+        shown.append((f"{row['difference']:+.1f}", "EM against the other run", f"p {p_value(row['p'], '= ')}"))
     inner = "".join(f"<div><span>{name}</span><b>{number}</b><span>{more}</span></div>" for number, name, more in shown)
     return f"<div class='tiles'>{inner}</div>"
 
@@ -280,8 +280,8 @@ def worst_section(outcomes: Outcomes, questions: list[int]) -> str:
     return f"<p class='soft'>{order}</p>\n{LEGEND}\n" + "\n".join(question_card(outcomes, q) for q in questions)
 
 
-def p_value(p: float) -> str:
-    return f"{p:.4f}" if p >= 0.0002 else "< 0.0002"
+def p_value(p: float, equals: str = "") -> str:
+    return f"{equals}{p:.4f}" if p >= 0.0002 else "< 0.0002"
 
 
 def verdict(row: dict) -> str:
