@@ -143,6 +143,11 @@ def test_a_group_that_is_bad_is_named_and_chance_is_not():
     assert "No group of questions is worse" in " ".join(findings(analyse(judge(even, chance)), []))
 
 
+def test_of_small_groups_nothing_is_said():
+    examples, predictions, answers = made_up(contexts=12)
+    assert "too small to tell" in " ".join(findings(analyse(judge(examples, predictions, answers)), []))
+
+
 def test_the_worst_mistakes_are_wrong_and_the_surest_come_first():
     examples, predictions, answers = made_up()
     outcomes = judge(examples, predictions, answers)

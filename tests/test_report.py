@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from scripts import PROJECT_ROOT, assert_refused, run_script
 
-from utils.analysis import compare
+from utils.analysis import analyse, compare
 from utils.cards import AROUND, LONGEST, escape, question_card
 from utils.outcomes import judge
-from utils.report import write_report
+from utils.report import report_page, write_report
 from utils.squad import read_examples
 
 DEV = PROJECT_ROOT / "data" / "sample" / "dev.json"
@@ -39,8 +39,8 @@ HOSTILE = [
 VOID = {"meta", "img", "source", "br"}
 ALLOWED = {
     "html", "head", "meta", "title", "style", "body", "main", "header", "section", "nav", "footer", "h1", "h2", "h3",
-    "p", "div", "span", "a", "b", "i", "u", "ol", "li", "table", "thead", "tbody", "tr", "th", "td", "figure", "picture",
-    "source", "img", "figcaption", "article", "mark", "bdi", "br", "details", "summary",
+    "p", "div", "span", "a", "b", "i", "u", "ol", "li", "table", "thead", "tbody", "tr", "th", "td",
+    "figure", "picture", "source", "img", "figcaption", "article", "mark", "bdi", "br", "details", "summary",
 }  # fmt: skip
 
 
@@ -160,7 +160,7 @@ def test_a_perfect_run_and_one_without_any_answer_have_reports(tmp_path):
 
 @pytest.mark.fault("hostile text in the report")
 @pytest.mark.parametrize("text", HOSTILE)
-def test_hostile_texts_are_shown_and_do_nothing(tmp_path, text):
+def test_hostile_texts_are_shown_and_do_nothing(text):
     context = f"Before it {text} and the answer {text} stands here. {text}"
     examples = [
         {"id": f"{text}{i}", "question": f"{text} what {text}", "context": f"{i} {context}",
@@ -169,9 +169,10 @@ def test_hostile_texts_are_shown_and_do_nothing(tmp_path, text):
     ]  # fmt: skip
     predictions = {example["id"]: f"Before it {text}" for example in examples}
     other = {example["id"]: f"answer {text}" for example in examples}
-    page_text, page = pages_of(
-        tmp_path, examples, predictions, None, LOG, other, {"model": text, "questions": text, "compared with": text}
-    )
+    outcomes, theirs = judge(examples, predictions), judge(examples, other)
+    about = {"model": text, "questions": text, "compared with": text}
+    page_text = report_page(outcomes, analyse(outcomes), LOG, about, {}, compare(outcomes, theirs), theirs)
+    page = Page(page_text)
     shown = " ".join(escape(text).split())
     assert page_text.count(escape(text)) > 20
     assert not re.search("[\0-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\u200f]", page_text)
@@ -216,9 +217,10 @@ def test_the_script_writes_the_report_and_compares(tiny_model, tmp_path):
     """With a model first, then with its predictions alone."""
     this, other = tmp_path / "this", tmp_path / "other"
     flags = ("--eval_file", DEV, "--max_samples", 20, "--mixed_precision", "no")
-    run_script("evaluate.py", "--model_dir", tiny_model, *flags, "--output_dir", other)
+    other.mkdir()
     gold = {example["id"]: example["answers"]["text"][0] for example in read_examples(DEV)[:20]}
-    (other / "predictions.json").write_text(json.dumps(gold), encoding="utf-8")  # nbest_predictions.json is stale now
+    (other / "predictions.json").write_text(json.dumps(gold), encoding="utf-8")
+    (other / "nbest_predictions.json").write_text("{}", encoding="utf-8")
     done = run_script("evaluate.py", "--model_dir", tiny_model, *flags, "--output_dir", this, "--report", "--compare",
                       other)  # fmt: skip
     assert "is not of the same run" in done.stderr

@@ -62,6 +62,8 @@ def weak_groups(groups: list[dict]) -> list[str]:
         f"{row['rest']:.1f} on the rest. As good as the rest, it would add {row['lost']:.1f} points to the EM of all."
         for row in sorted(worst.values(), key=lambda row: -row["lost"])[:2]
     ]
+    if sum(row["enough"] for row in groups) <= len({row["by"] for row in groups}):
+        return sentences or ["Groups of questions are too small to tell which are worse: score more questions."]
     return sentences or ["No group of questions is worse than the rest beyond what chance explains."]
 
 

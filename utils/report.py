@@ -253,10 +253,11 @@ def confidence_section(confidence: dict | None, pictures: dict) -> str:
         for row in confidence["thresholds"]
     ]
     head = [("answered from", ""), ("questions", "n"), ("share", "n"), ("EM of those", "n"), ("", "range")]
+    each = confidence["reliability"][0]["count"]
     drawings = figure(
         pictures, "reliability", "Reliability diagram: confidence against the share of right answers",
         "Of answers given with a confidence of 70 %, 70 % should be right: dots on the dashed line. Below it, the "
-        "model is surer than it may be.",
+        f"model is surer than it may be. Each dot stands for {each:,} answers.",
     ) + figure(
         pictures, "thresholds", "Share of questions answered, and their EM, by the least confidence answered",
         "What predict.py --min_confidence buys: fewer answers, more of them right.",
