@@ -4,11 +4,12 @@
     python evaluate.py --max_samples 100 --show_examples
     python evaluate.py --sample                       # the sample model on the bundled questions
     python evaluate.py --predictions FILE             # score {id: text}; no model is loaded
+    python evaluate.py --report --compare OTHER_DIR   # where it fails, as a page; against another run's --output_dir
     python evaluate.py --model_dir DIR --fit_temperature    # make the confidences of a model from elsewhere fit
 
 Reads --model_dir and --eval_file. Writes predictions.json (the official format), nbest_predictions.json and
-metrics.json to --output_dir. How well confidences fit is the expected calibration error: 0.05 means that of the
-answers given with 70 %, some 65 or 75 % are right.
+metrics.json to --output_dir; --report adds report.html, and its pictures in report/. How well confidences fit is the
+expected calibration error: 0.05 means that of the answers given with 70 %, some 65 or 75 % are right.
 """
 
 from utils.console import hush_interrupts
@@ -25,6 +26,7 @@ from pathlib import Path
 import numpy as np
 
 from utils import console
+from utils.analysis import compare
 from utils.backends import BACKENDS, ONNX_MANIFEST, PRECISIONS
 from utils.calibration import (
     TEMPERATURES,
@@ -39,7 +41,10 @@ from utils.files import read_json
 from utils.manifest import NAME, check_manifest, unlisted
 from utils.metrics import compute_metrics, exact_match_score, exact_matches, f1_score
 from utils.offline import require
+from utils.outcomes import Outcomes, judge, read_answers
+from utils.reader import count_windows
 from utils.squad import read_examples, replace_surrogates
+from utils.training_log import find_log
 
 NO_ANSWER = "(no answer)"
 CONTEXT_SHOWN = 80  # characters on each side of an answer
@@ -54,11 +59,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument_group("what is scored").add_argument
     add("--model_dir", type=Path, default=OUTPUT_DIR / "final_model", help="folder that train.py wrote")
     add("--eval_file", type=Path, default=SQUAD_DIR, help="questions: JSON, JSON Lines, CSV, Parquet, saved dataset")
-    add("--output_dir", type=Path, default=OUTPUT_DIR, help="where the three files are written")
+    add("--output_dir", type=Path, default=OUTPUT_DIR, help="where the files are written")
     add("--predictions", type=Path, default=None, help="score this file, {id: text}, and no model (default: none)")
     add("--sample", action="store_true", help="the bundled questions, and output/sample or the bundled model")
     add("--max_samples", type=int, default=None, help="score only the first so many questions (default: all)")
     add("--show_examples", type=int, nargs="?", const=5, default=0, metavar="N", help="show N (or 5) of the questions")
+    add("--report", action="store_true", help="write report.html: where the model fails, and how sure that is")
+    add("--compare", type=Path, metavar="DIR", help="another run's --output_dir, to tell a difference from chance")
     add(
         "--fit_temperature", action="store_true",
         help="fit the model's confidences on one half of the texts (or articles, where they have titles), report the "
@@ -97,13 +104,16 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         problems.append(f"--show_examples is {args.show_examples}, expected 0 or more")
     if args.fit_temperature and args.predictions:
         problems.append("--fit_temperature needs a model's confidences, --predictions has none")
+    if args.compare and not args.predictions and args.compare.resolve() == args.output_dir.resolve():
+        problems.append("--compare is --output_dir itself, which this run writes to: give another --output_dir")
     if problems:
         raise UserError("; ".join(problems) + ". See: python evaluate.py --help")
     return args
 
 
-def read_predictions(path: Path, examples: list[dict]) -> dict[str, str]:
-    """The predictions of a file in the official format. Questions that have none are counted in a warning."""
+def read_predictions(path: Path, examples: list[dict], complete: bool = False) -> dict[str, str]:
+    """The predictions of a file in the official format. Questions that have none are counted in a warning, or refused
+    where the file must be `complete`."""
     require(path, "a JSON file {id: text}", "python evaluate.py writes one to output/predictions.json.")
     predictions = read_json(path, "a JSON object {id: text}")
     if not isinstance(predictions, dict):
@@ -116,15 +126,20 @@ def read_predictions(path: Path, examples: list[dict]) -> dict[str, str]:
             )
     # as the questions were read
     predictions = {replace_surrogates(identifier): replace_surrogates(text) for identifier, text in predictions.items()}
-    missing = sum(example["id"] not in predictions for example in examples)
-    if missing == len(examples):
+    missing = [example["id"] for example in examples if example["id"] not in predictions]
+    if len(missing) == len(examples):
         found = f"its first id is {next(iter(predictions), 'missing')!r:.80}"
         raise UserError(
             f"{path} answers none of the questions scored: {found}. Expected ids of --eval_file, like "
             f"{examples[0]['id']!r:.80}. Name the file with the same questions: --eval_file"
         )
+    if missing and complete:
+        raise UserError(
+            f"{path} lacks {len(missing)} of the {len(examples)} questions scored, the first is "
+            f"{printable(missing[0], 80)!r}. Expected a run on the same questions (--eval_file, --max_samples)."
+        )
     if missing:
-        console.warn(f"{missing} of {len(examples)} questions have no prediction and count as wrong")
+        console.warn(f"{len(missing)} of {len(examples)} questions have no prediction and count as wrong")
     return predictions
 
 
@@ -231,6 +246,36 @@ def show_example(example: dict, prediction: str) -> str:
     )
 
 
+def review(
+    args: argparse.Namespace, examples: list[dict], predictions: dict[str, str], settings: dict, other: Outcomes | None
+) -> None:
+    """Compares with the other run and writes the report, as asked for."""
+    from utils.report import comparison_table, write_report
+
+    path = args.predictions or args.output_dir / "predictions.json"
+    windows = None if args.predictions else count_windows(args.model_dir, examples)
+    outcomes = judge(examples, predictions, read_answers(path, predictions, examples), windows)
+    comparison = compare(outcomes, other) if other else None
+    if comparison:
+        print("\n" + comparison_table(comparison, console.shown(args.compare)))
+    if args.report:
+        about = {"model": console.shown(args.predictions or args.model_dir), "questions": console.shown(args.eval_file)}
+        if other:
+            about["compared with"] = console.shown(args.compare)
+        if not args.predictions:
+            about |= {"device": settings["device"], "mixed precision": settings["mixed_precision"]}
+        log = [] if args.predictions else find_log(args.model_dir)
+        try:
+            write_report(args.output_dir, outcomes, log, about, comparison, other)
+        except OSError as error:
+            raise cannot_write(args.output_dir, error) from None
+        console.say(f"\nwrote report.html, and its pictures in report/, to {console.shown(args.output_dir)}")
+
+
+def cannot_write(output_dir: Path, error: OSError) -> UserError:
+    return UserError(f"{output_dir} can't be written: {error.strerror}. Use another --output_dir.")
+
+
 def write_json(path: Path, content: dict) -> None:
     """Writes the file whole or not at all."""
     partial = path.with_name(path.name + ".partial")
@@ -255,8 +300,16 @@ def main(argv: list[str] | None = None) -> None:
     examples = read_examples(args.eval_file, "validation", args.skip_bad_examples, impossible, titles=True)
     examples = examples[: args.max_samples]
 
+    other = None
+    if args.compare:  # read first: nobody waits for a model to hear that the folder is another
+        path = require(
+            args.compare / "predictions.json", "the predictions of another run", "--compare takes its --output_dir."
+        )
+        theirs = read_predictions(path, examples, complete=True)
+        other = judge(examples, theirs, read_answers(path, theirs, examples))
+
     if args.predictions:
-        predictions = read_predictions(args.predictions, examples)
+        predictions, settings = read_predictions(args.predictions, examples), {}
     else:
         first_half = halves(examples) if args.fit_temperature else None
         temperatures = TEMPERATURES if args.fit_temperature else np.ones(1)
@@ -264,9 +317,7 @@ def main(argv: list[str] | None = None) -> None:
             predictions, probabilities, settings = predict(examples, args, temperatures)
             write_json(args.output_dir / "predictions.json", predictions)
         except OSError as error:
-            raise UserError(
-                f"{args.output_dir} can't be written: {error.strerror}. Use another --output_dir."
-            ) from None
+            raise cannot_write(args.output_dir, error) from None
 
     metrics = compute_metrics(predictions, examples)
     for example in examples[: args.show_examples]:
@@ -284,6 +335,9 @@ def main(argv: list[str] | None = None) -> None:
         console.say(
             f"\nwrote predictions.json, nbest_predictions.json and metrics.json to {console.shown(args.output_dir)}"
         )
+    if args.report or args.compare:
+        review(args, examples, predictions, settings, other)
+    if args.predictions is None:
         if args.fit_temperature:
             save_fitted(args.model_dir, calibration)
         print(describe_calibration(calibration))

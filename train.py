@@ -62,9 +62,10 @@ from utils.guard import Guard
 from utils.manifest import check_manifest
 from utils.micro_batch import cap_memory, choose_micro_batch, require_memory, smaller_micro_batch
 from utils.offline import require, require_model
-from utils.report import TrainingLog, draw_training_curve
+from utils.pictures import draw_training_curve
 from utils.squad import read_examples
 from utils.training import Training
+from utils.training_log import TrainingLog
 from utils.windows import check_window_settings, load_tokenizer
 
 DOWNLOAD = "Run: python download_data.py (or try: python train.py --sample)"

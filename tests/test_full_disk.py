@@ -38,7 +38,7 @@ def test_a_disk_that_fills_up_in_a_save_leaves_the_checkpoint_before_it(tiny_mod
 @pytest.mark.torture
 def test_a_disk_that_fills_up_in_the_log_tears_no_line_for_good(tiny_model, trained, tmp_path):
     flags = ["--model_dir", tiny_model, "--output_dir", tmp_path / "out", *SMALL]
-    done = run_struck("utils.report:TrainingLog.write", 4, "limit:500", "train.py", *flags)
+    done = run_struck("utils.training_log:TrainingLog.write", 4, "limit:500", "train.py", *flags)
     assert_refused(done, "training_log.jsonl can't be written: File too large", "--resume")
     assert not (tmp_path / "out" / "training_log.jsonl").read_text(encoding="utf-8").endswith("\n")
     assert_ends_as_undisturbed(tmp_path / "out", trained)
@@ -74,7 +74,7 @@ cp -r "$DISK/out" "$KEPT/out"
         ("torch:save", 2, "checkpoint-5 can't be written"),
         ("utils.manifest:write_manifest", 2, "checkpoint-5 can't be written"),
         ("utils.training:save_reader", 3, "final_model can't be written"),
-        ("utils.report:draw_training_curve", 1, "training_curve.png can't be written"),
+        ("utils.pictures:draw_training_curve", 1, "training_curve.png can't be written"),
     ],
 )
 def test_a_disk_that_is_really_full(tiny_model, trained, tmp_path, function, number, words):
@@ -105,7 +105,7 @@ def test_a_disk_that_is_really_full(tiny_model, trained, tmp_path, function, num
 @pytest.mark.parametrize(
     ("function", "number", "left"),
     [("utils.guard:Guard.check", 5, "checkpoint-3"), ("torch:save", 2, "checkpoint-3"),
-     ("utils.report:TrainingLog.write", 3, "checkpoint-5")],
+     ("utils.training_log:TrainingLog.write", 3, "checkpoint-5")],
 )  # fmt: skip
 def test_a_folder_that_vanishes(tiny_model, trained, tmp_path, function, number, left):
     """As a drive does that is pulled out. Once it is back, the training goes on."""

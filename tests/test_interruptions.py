@@ -77,7 +77,9 @@ def test_before_the_first_step(tiny_model, tmp_path, function, what):
         pytest.param("utils.training:save_reader", 3, "interrupt", 6, id="final model", marks=pytest.mark.torture),
         pytest.param("utils.training:save_reader", 3, "interrupt-again", None, id="again", marks=pytest.mark.torture),
         pytest.param("pathlib:Path.rename", 2, "interrupt-again", None, id="renaming", marks=pytest.mark.torture),
-        pytest.param("utils.report:TrainingLog.write", 3, "interrupt", 6, id="in the log", marks=pytest.mark.torture),
+        pytest.param(
+            "utils.training_log:TrainingLog.write", 3, "interrupt", 6, id="in the log", marks=pytest.mark.torture
+        ),
     ],
 )
 def test_while_it_learns_it_can_go_on(tiny_model, trained, tmp_path, function, number, what, step):

@@ -28,14 +28,14 @@ INSIDE_A_SAVE = [
 ELSEWHERE = [
     ("utils.checkpoints:read_state", 1, "after-kill"),
     ("utils.backends:load_encoder", 1, "after-kill"),
-    ("utils.report:write_file", 1, "kill"),  # the log is cut to where the training goes on
-    ("utils.report:write_file", 1, "after-kill"),
+    ("utils.training_log:write_file", 1, "kill"),  # the log is cut to where the training goes on
+    ("utils.training_log:write_file", 1, "after-kill"),
     ("utils.batches:pad_batch", 14, "kill"),  # two in a step
     ("utils.batches:pad_batch", 14, "after-kill"),
     ("utils.guard:Guard.check", 7, "kill"),
     ("utils.guard:Guard.check", 7, "after-kill"),
-    ("utils.report:TrainingLog.write", 4, "kill"),
-    ("utils.report:TrainingLog.write", 4, "after-kill"),
+    ("utils.training_log:TrainingLog.write", 4, "kill"),
+    ("utils.training_log:TrainingLog.write", 4, "after-kill"),
     ("utils.reader:Reader.logits", 1, "kill"),  # in the middle of an evaluation
     ("utils.metrics:compute_metrics", 1, "after-kill"),
 ]

@@ -277,6 +277,14 @@ class Choice:
                 found[0]["probabilities"] = probabilities
 
 
+def count_windows(model_dir: Path, examples: Sequence[dict]) -> np.ndarray:
+    """int64 (Q,): how many windows the model of a folder cuts each example's context into."""
+    settings = DEFAULT_SETTINGS | read_settings(model_dir)
+    tokenizer = load_tokenizer(model_dir)
+    features = prepare_validation_features(examples, tokenizer, settings["max_length"], settings["doc_stride"])
+    return np.bincount(features.example_index, minlength=len(examples))
+
+
 def save_reader(folder: Path, model, tokenizer_dir: Path, settings: dict) -> None:
     """Writes a plain Hugging Face folder (safetensors, config, tokenizer) with `settings` as reader.json."""
     model.save_pretrained(folder)

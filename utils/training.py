@@ -29,7 +29,7 @@ from utils.metrics import compute_metrics, exact_matches
 from utils.model_card import model_card
 from utils.offline import OUTPUT_DIR
 from utils.reader import Reader, save_reader
-from utils.report import TrainingLog
+from utils.training_log import TrainingLog
 from utils.windows import Features
 
 # of the flags, what the reader needs to know
