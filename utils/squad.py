@@ -25,13 +25,19 @@ MAX_PROBLEMS_SHOWN = 20
 SURROGATES = re.compile("[\ud800-\udfff]")
 
 
-def read_examples(path: str | Path, split: str | None = None, skip_bad: bool = False) -> list[dict]:
+def read_examples(
+    path: str | Path,
+    split: str | None = None,
+    skip_bad: bool = False,
+    problems_shown: int | None = MAX_PROBLEMS_SHOWN,
+) -> list[dict]:
     """All examples of a file, valid and with at least one answer each. Equal contexts are one string in memory.
 
     split: which part of a saved DatasetDict, "train" or "validation"; files hold one part and ignore it.
     skip_bad: leave invalid records out, with a warning that counts them, instead of refusing the file.
+    problems_shown: how many problems an error lists; None: all.
 
-    Raises UserError where the file can't be read, and one that lists the problems of all records (up to 20).
+    Raises UserError where the file can't be read, and one that lists the problems of all records.
     """
     path = require(path, FORMATS, "Check the path.")
     require_file(path, FORMATS)
@@ -50,8 +56,9 @@ def read_examples(path: str | Path, split: str | None = None, skip_bad: bool = F
         raise UserError(f"{path} can't be read: {error.strerror or error}. Expected {FORMATS}.") from None
 
     if problems and not skip_bad:
-        shown = "\n  ".join(problems[:MAX_PROBLEMS_SHOWN])
-        more = f"\n  ... and {len(problems) - MAX_PROBLEMS_SHOWN} more" if len(problems) > MAX_PROBLEMS_SHOWN else ""
+        shown = "\n  ".join(problems[:problems_shown])
+        left = len(problems[problems_shown:]) if problems_shown else 0
+        more = f"\n  ... and {left} more, all of them: python tools/inspect_data.py {path}" if left else ""
         raise UserError(
             f"{path} has {len(problems)} problem(s):\n  {shown}{more}\n"
             "Mend the file, or go on without these records: --skip_bad_examples."
