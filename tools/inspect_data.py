@@ -224,9 +224,9 @@ def find_leaks(train: Sequence[dict], other: Sequence[dict]) -> str | None:
         return None
     which = np.array([example["context"] in same for example in other])
     return (
-        f"{share(int(which.sum()), len(other))} questions of the second file are asked of {len(same):,} context(s) that "
-        f"the first file holds too ({name_some(other, which)}). A score on texts that were trained on is too good: "
-        "split by context, so that each text is in one file only."
+        f"{share(int(which.sum()), len(other))} questions of the second file are asked of {len(same):,} context(s) "
+        f"that the first file holds too ({name_some(other, which)}). A score on texts that were trained on "
+        "is too good: split by context, so that each text is in one file only."
     )
 
 
