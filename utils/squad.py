@@ -23,6 +23,8 @@ from utils.offline import require
 FORMATS = "SQuAD JSON, a JSON list, .jsonl, .csv, .parquet, or a folder written by datasets' save_to_disk"
 MAX_PROBLEMS_SHOWN = 20
 SURROGATES = re.compile("[\ud800-\udfff]")
+# what word processors and spreadsheets make of ' " - and the space, each one character for another
+TYPOGRAPHY = str.maketrans("‘’“”–—\u00a0\u202f", "''\"\"--  ")
 
 
 def read_examples(
@@ -320,6 +322,10 @@ def explain_absence(text: str, context: str) -> str:
     for form in ("NFC", "NFKC"):
         if unicodedata.normalize(form, text) in unicodedata.normalize(form, context):
             return f"it stands in the context in another Unicode form: bring both to {form}, and the offset with them"
+    plain = context.translate(TYPOGRAPHY).lower()
+    place = plain.find(text.translate(TYPOGRAPHY).lower())
+    if place >= 0 and len(plain) == len(context):  # a few letters are longer in lower case
+        return f"it does not occur in the context, but {context[place : place + len(text)][:40]!r} does"
     return "it does not occur in the context"
 
 
