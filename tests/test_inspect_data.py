@@ -64,6 +64,13 @@ def test_counts_lengths_and_windows_are_the_known_ones(known):
     ]  # fmt: skip
 
 
+def test_an_answer_is_as_long_as_the_tokens_that_are_labelled(real_tokenizer_dir, tmp_path):
+    """By itself "ose" is two tokens; in "hoses" it is labelled by one, "hose"."""
+    path = write(tmp_path / "a.json", record("a", "ose", "what ?", "the hoses are blue"))
+    said = run_script(TOOL, path, "--model_dir", real_tokenizer_dir, "--show", 0).stdout
+    assert "answers in tokens (median 1, longest 1)" in said
+
+
 def test_what_a_model_cannot_learn_is_named_with_its_ids_and_what_to_do(known):
     said = dict(re.findall(r"^- .*known\.json: (.+?) \((id [^)]+)\)\. [A-Z].+\.$", known, re.MULTILINE))
     assert said == {
