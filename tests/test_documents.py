@@ -2,12 +2,13 @@
 the messages, flags and tests that they name are there, and the Chinese page has the same."""
 
 import ast
+import json
+import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from scripts import PROJECT_ROOT
@@ -47,11 +48,14 @@ def project(tmp_path_factory):
     return root
 
 
-def run_as_it_stands(command: str, expected: str, project: Path) -> None:
+def run_as_it_stands(command: str, expected: str, project) -> None:
     """Runs the command of a page and compares what it prints, in order, with what the page says."""
     program, *args = shlex.split(command, comments=True)
     assert program == "python"
-    done = subprocess.run([sys.executable, *args], check=False, capture_output=True, cwd=project, timeout=1800)
+    done = subprocess.run(
+        [sys.executable, *args], check=False, capture_output=True, cwd=project, timeout=1800,
+        env=os.environ | {"PYTHONIOENCODING": "utf-8"},
+    )  # fmt: skip
     printed = (done.stdout + done.stderr).decode("utf-8")
     assert done.returncode == (2 if expected.startswith("error:") else 0), f"{command}\n{printed}"
     # paths as they stand in the page, also on Windows
@@ -83,6 +87,8 @@ def test_the_whole_way_from_a_table_to_a_trained_model_runs_as_it_stands(project
         if kind == "python":
             done = subprocess.run([sys.executable, "-c", content], check=True, capture_output=True, cwd=project)
             assert b"'text'" in done.stdout
+    scores = [json.loads((project / "output" / name / "metrics.json").read_bytes()) for name in ("before", "custom")]
+    assert all(scores[1][name] > scores[0][name] + 10 for name in ("exact_match", "f1")), scores
 
 
 def test_a_command_that_prints_something_else_is_noticed(project):
