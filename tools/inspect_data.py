@@ -185,9 +185,10 @@ def find_faults(examples: Sequence[dict], found: Inspection, args: argparse.Name
         if which.any():
             faults.append(f"{share(int(which.sum()), count)} {what} ({name_some(examples, which)}). {remedy}")
 
-    groups = find_duplicates(examples)
-    differ = [group for group in groups if len({tuple(example["answers"]["text"]) for example in group}) > 1]
-    equal = [group for group in groups if group not in differ]
+    differ, equal = [], []
+    for group in find_duplicates(examples):
+        answers = {tuple(example["answers"]["text"]) for example in group}
+        (differ if len(answers) > 1 else equal).append(group)
     for title, some, remedy in (
         ("stand there twice or more with different answers", differ, "A model can't learn both: keep one."),
         ("stand there twice or more", equal, "Keep one of each: a copy counts double in training and in scores."),
