@@ -65,7 +65,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--max_samples", type=int, default=None, help="score only the first so many questions (default: all)")
     add("--show_examples", type=int, nargs="?", const=5, default=0, metavar="N", help="show N (or 5) of the questions")
     add("--report", action="store_true", help="write report.html: where the model fails, and how sure that is")
-    add("--compare", type=Path, metavar="DIR", help="another run's --output_dir, to tell a difference from chance")
+    add("--compare", type=Path, metavar="DIR", help="another run's --output_dir: chance or not? (default: none)")
     add(
         "--fit_temperature", action="store_true",
         help="fit the model's confidences on one half of the texts (or articles, where they have titles), report the "

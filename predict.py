@@ -106,8 +106,12 @@ def add_batch_flags(parser: argparse.ArgumentParser) -> None:
         "go to answers.bad.jsonl (of answers.jsonl) with the reason: a warning counts them, the exit code stays 0.",
     )
     add = group.add_argument
-    add("--input", default=None, help="JSON Lines, .csv or SQuAD .json; - for JSON Lines from standard input (needed)")
-    add("--output", default=None, help="JSON Lines, or .csv; - for JSON Lines to standard output (needed)")
+    add(
+        "--input",
+        default=None,
+        help="JSON Lines, .csv or SQuAD .json; - for JSON Lines from standard input (default: none)",
+    )
+    add("--output", default=None, help="JSON Lines, or .csv; - for JSON Lines to standard output (default: none)")
     add("--overwrite", action="store_true", help="replace answers that are there already")
 
 

@@ -24,6 +24,8 @@ from utils.offline import require
 FORMATS = "SQuAD JSON, a JSON list, .jsonl, .csv, .parquet, or a folder written by datasets' save_to_disk"
 MAX_PROBLEMS_SHOWN = 20
 SURROGATES = re.compile("[\ud800-\udfff]")
+# what word processors and spreadsheets make of ' " - and the space, each one character for another
+TYPOGRAPHY = str.maketrans("‘’“”–—\u00a0\u202f", "''\"\"--  ")
 
 
 def read_examples(
@@ -32,6 +34,7 @@ def read_examples(
     skip_bad: bool = False,
     impossible: bool = False,
     titles: bool = False,
+    problems_shown: int | None = MAX_PROBLEMS_SHOWN,
 ) -> list[dict]:
     """All examples of a file, valid and with at least one answer each, unless `impossible` ones are wanted too, whose
     `answers` are empty, as in SQuAD 2. Equal contexts are one string in memory.
@@ -39,8 +42,9 @@ def read_examples(
     split: which part of a saved DatasetDict, "train" or "validation"; files hold one part and ignore it.
     skip_bad: leave invalid records out, with a warning that counts them, instead of refusing the file.
     titles: give examples the `title` of their article too, where the file has it.
+    problems_shown: how many problems an error lists; None: all.
 
-    Raises UserError where the file can't be read, and one that lists the problems of all records (up to 20).
+    Raises UserError where the file can't be read, and one that lists the problems of all records.
     """
     path = require(path, FORMATS, "Check the path.")
     require_file(path, FORMATS)
@@ -57,8 +61,9 @@ def read_examples(
                 examples.append(example)
 
     if problems and not skip_bad:
-        shown = "\n  ".join(problems[:MAX_PROBLEMS_SHOWN])
-        more = f"\n  ... and {len(problems) - MAX_PROBLEMS_SHOWN} more" if len(problems) > MAX_PROBLEMS_SHOWN else ""
+        shown = "\n  ".join(problems[:problems_shown])
+        left = len(problems[problems_shown:]) if problems_shown else 0
+        more = f"\n  ... and {left} more, all of them: python tools/inspect_data.py {path}" if left else ""
         raise UserError(
             f"{path} has {len(problems)} problem(s):\n  {shown}{more}\n"
             "Mend the file, or go on without these records: --skip_bad_examples."
@@ -345,6 +350,10 @@ def explain_absence(text: str, context: str) -> str:
     for form in ("NFC", "NFKC"):
         if unicodedata.normalize(form, text) in unicodedata.normalize(form, context):
             return f"it stands in the context in another Unicode form: bring both to {form}, and the offset with them"
+    plain = context.translate(TYPOGRAPHY).lower()
+    place = plain.find(text.translate(TYPOGRAPHY).lower())
+    if place >= 0 and len(plain) == len(context):  # a few letters are longer in lower case
+        return f"it does not occur in the context, but {context[place : place + len(text)][:40]!r} does"
     return "it does not occur in the context"
 
 
