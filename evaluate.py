@@ -1,11 +1,12 @@
 """Scores a trained model by exact match (EM) and F1 as SQuAD v1.1 defines them, offline.
 
-    python evaluate.py                                # output/final_model on SQuAD's dev questions
+    python evaluate.py                                # output/final_model, SQuAD's questions
     python evaluate.py --max_samples 100 --show_examples
-    python evaluate.py --sample                       # the sample model on the bundled questions
-    python evaluate.py --predictions FILE             # score {id: text}; no model is loaded
-    python evaluate.py --report --compare OTHER_DIR   # where it fails, as a page; against another run's --output_dir
-    python evaluate.py --model_dir DIR --fit_temperature    # make the confidences of a model from elsewhere fit
+    python evaluate.py --sample                       # sample model, bundled questions
+    python evaluate.py --predictions FILE             # {id: text}; no model is loaded
+    python evaluate.py --report                       # a page that shows where it fails
+    python evaluate.py --compare DIR                  # beside the run of another --output_dir
+    python evaluate.py --fit_temperature              # confidences of a model from elsewhere
 
 Reads --model_dir and --eval_file. Writes predictions.json (the official format), nbest_predictions.json and
 metrics.json to --output_dir; --report adds report.html, and its pictures in report/. How well confidences fit is the
@@ -81,7 +82,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--mixed_precision", choices=PRECISIONS, default="auto", help="auto: int8 where exported, bf16 where fast")
     add(
         "--handle_impossible_answer", action="store_true",
-        help='SQuAD 2: questions may have no answer, and "" be given (default: as the model was trained)',
+        help='SQuAD 2: questions may have no answer, and "" be given; else as the model was trained',
     )  # fmt: skip
     add("--skip_bad_examples", action="store_true", help="leave invalid records out instead of refusing the file")
     add("--verify_files", action="store_true", help="compare the sha256 of what was downloaded first, not only sizes")

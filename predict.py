@@ -57,7 +57,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
     add = parser.add_argument_group("the model").add_argument
     add("--handle_impossible_answer", action="store_true",
-        help="a model trained on SQuAD 2 may find no answer (default: as it was trained)")  # fmt: skip
+        help="a model trained on SQuAD 2 may find no answer; else as it was trained")  # fmt: skip
     add("--model_dir", type=Path, default=None, help="default: output/final_model, else models/sample")
     add("--sample", action="store_true", help="the model of output/sample, or the bundled one")
 
