@@ -114,6 +114,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--weight_decay", type=float, default=0.01, help="not applied to norms and biases")
     add("--adam_epsilon", type=float, default=1e-6, help="AdamW's epsilon")
     add("--max_grad_norm", type=float, default=1.0, help="gradients are clipped to this norm; 0: not")
+    add(
+        "--ema_decay", type=float, default=0.0,
+        help="score and save the exponential moving average of the weights, with this decay per step; 0: the weights",
+    )  # fmt: skip
     add("--max_length", type=int, default=384, help="tokens in a window: question, context and special tokens")
     add("--doc_stride", type=int, default=128, help="overlap of neighbouring windows in tokens (not their distance)")
     add("--max_answer_length", type=int, default=30, help="tokens in an answer, at most")
@@ -188,6 +192,8 @@ def check_args(args: argparse.Namespace) -> None:
             problems.append(f"--{name} is {getattr(args, name)}, expected 0 or more")
     if args.max_gpu_memory is not None and not 0 < args.max_gpu_memory < math.inf:
         problems.append(f"--max_gpu_memory is {args.max_gpu_memory}, expected GiB, more than 0")
+    if not 0 <= args.ema_decay < 1:
+        problems.append(f"--ema_decay is {args.ema_decay}, expected 0 (off) or more, and less than 1")
     if not 0 <= args.warmup_ratio <= 1:
         problems.append(f"--warmup_ratio is {args.warmup_ratio}, expected 0 to 1")
     if not 0 <= args.seed < 2**63:
@@ -360,6 +366,8 @@ def train(run: Training, log: TrainingLog, bar: tqdm) -> None:
             optimizer.step()
         optimizer.zero_grad()
         run.step += 1
+        if run.average:
+            run.average.update(run.step)
 
         run.losses.append(loss)
         windows += len(batch_indices)

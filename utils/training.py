@@ -3,7 +3,9 @@
 import argparse
 import math
 import pickle
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -11,6 +13,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from tqdm.auto import tqdm
 
+from utils.averaging import WeightAverage
 from utils.backends import TorchBackend, require_finite
 from utils.checkpoints import (
     delete_to_go_back,
@@ -56,6 +59,7 @@ class Training:
     def __post_init__(self):
         # beside the model, which scores as it is and is saved under its plain names; one compilation for all lengths
         self.forward = torch.compile(self.model, dynamic=True) if self.args.compile else self.model
+        self.average = WeightAverage(self.model, self.args.ema_decay) if self.args.ema_decay else None
 
     @property
     def effective_batch(self) -> int:
@@ -78,8 +82,8 @@ class Training:
         weights = 4 * sum(parameter.numel() for parameter in self.model.parameters())  # bytes, in fp32
         saves = self.total_steps // self.args.save_steps + self.total_steps // self.steps_per_epoch + 1
         checkpoints = min(self.args.save_total_limit + 1, saves)
-        # a checkpoint: the weights and AdamW's two moments
-        require_disk_space(self.args.output_dir, weights * (3 * checkpoints + 2))
+        copies = 4 if self.average else 3  # in a checkpoint: the weights, AdamW's two moments, the average
+        require_disk_space(self.args.output_dir, weights * (copies * checkpoints + 2))
 
     def save(self) -> None:
         """Saves checkpoint-{step}: a model folder that evaluate.py reads, with optimizer.pt and state.json."""
@@ -96,6 +100,8 @@ class Training:
         def write(folder: Path) -> None:
             self.write_model(folder, scores=None)
             tensors = {"optimizer": self.optimizer.state_dict(), "scaler": scaler.state_dict() if scaler else {}}
+            if self.average:
+                tensors["average"] = self.average.tensors
             torch.save(tensors, folder / "optimizer.pt")
             write_state(folder, state)
 
@@ -134,6 +140,8 @@ class Training:
             self.optimizer.load_state_dict(saved["optimizer"])
             if self.accelerator.scaler and saved["scaler"]:
                 self.accelerator.scaler.load_state_dict(saved["scaler"])
+            if self.average:
+                self.average.load(saved["average"])
         except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, TypeError) as error:
             reason = "".join(str(error).splitlines()[:1])  # torch adds pages of advice
             raise UserError(
@@ -146,7 +154,9 @@ class Training:
             for parameter, state in self.optimizer.state.items()
             for kind, tensor in state.items()
         )
-        require_finite(moments, path, delete_to_go_back(path.parent))
+        averages = zip(names.values(), self.average.tensors, strict=True) if self.average else ()
+        averages = ((f"average of {name}", tensor) for name, tensor in averages)
+        require_finite(chain(moments, averages), path, delete_to_go_back(path.parent))
 
     def write_model(self, folder: Path, scores: dict | None) -> None:
         args = self.args
@@ -159,7 +169,15 @@ class Training:
         save_reader(folder, self.accelerator.unwrap_model(self.model), args.model_dir, settings)
 
     def evaluate(self, log: TrainingLog) -> None:
-        """Scores the model as it is; the best by F1 so far becomes final_model."""
+        """Scores the model as it is (with --ema_decay: with its averaged weights); the best by F1 so far becomes
+        final_model."""
+        with self.average.in_place() if self.average else nullcontext():
+            line = self.score(log)
+        (line,) = broadcast_object_list([line])  # every process knows the best epoch
+        log.write(line)
+
+    def score(self, log: TrainingLog) -> dict | None:
+        """The main process's part of `evaluate`: the line for the log. None in the other processes."""
         args, examples = self.args, self.eval_examples
         line = None
         if self.accelerator.is_main_process:
@@ -184,8 +202,7 @@ class Training:
             line = {"step": self.step, "epoch": self.step / self.steps_per_epoch, **scores}
             tqdm.write(f"epoch {line['epoch']:.2f}: EM {scores['exact_match']:.2f}, F1 {scores['f1']:.2f}")
             self.model.train()
-        (line,) = broadcast_object_list([line])  # every process knows the best epoch
-        log.write(line)
+        return line
 
     def how_to_go_on(self, what_happened: str) -> str:
         if not list_checkpoints(self.args.output_dir):
