@@ -3,6 +3,7 @@
 import argparse
 import math
 import pickle
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import chain
@@ -25,6 +26,7 @@ from utils.checkpoints import (
     write_state,
 )
 from utils.console import UserError
+from utils.distillation import Teachers
 from utils.metrics import compute_metrics
 from utils.offline import OUTPUT_DIR
 from utils.reader import Reader, save_reader
@@ -52,6 +54,7 @@ class Training:
     model: torch.nn.Module
     optimizer: torch.optim.Optimizer
     micro_batch_size: int
+    teachers: Teachers | None = None
     step: int = 0  # optimizer steps done
     losses: list[float] = field(default_factory=list)  # since the last line of the log
     stop_signals: list[float] = field(default_factory=list)  # when they came
@@ -93,6 +96,7 @@ class Training:
             "micro_batch_size": self.micro_batch_size,
             "effective_batch": self.effective_batch,
             "windows": len(self.features),
+            "teachers": self.teachers.identities if self.teachers else [],
             "settings": as_settings(self.args),
         }
         scaler = self.accelerator.scaler
@@ -122,6 +126,8 @@ class Training:
             found = self.effective_batch if name == "effective_batch" else len(self.features)
             if found != state[name]:
                 differing.append(f"{name} {found} (was {state[name]})")
+        if state.get("teachers", []) != (self.teachers.identities if self.teachers else []):
+            differing.append("the models in --teacher_dir (were others)")
         if differing:
             raise UserError(
                 f"--resume goes on with the training as it was, but these differ: {', '.join(differing)}. "
@@ -162,9 +168,7 @@ class Training:
         args = self.args
         settings = {name: vars(args)[name] for name in ("max_length", "doc_stride", "max_answer_length")}
         # files by name only: the folder may travel to where these paths mean nothing
-        training = {
-            name: value.name if isinstance(value, Path) else value for name, value in sorted(vars(args).items())
-        }
+        training = {name: plain(value, lambda path: path.name) for name, value in sorted(vars(args).items())}
         settings |= {"temperature": 1.0, "scores": scores, "training": training}
         save_reader(folder, self.accelerator.unwrap_model(self.model), args.model_dir, settings)
 
@@ -214,4 +218,11 @@ class Training:
 
 def as_settings(args: argparse.Namespace) -> dict:
     """The resolved flags as plain values, to be saved and shown."""
-    return {name: str(value) if isinstance(value, Path) else value for name, value in sorted(vars(args).items())}
+    return {name: plain(value, str) for name, value in sorted(vars(args).items())}
+
+
+def plain(value: object, as_text: Callable[[Path], str]) -> object:
+    """A flag's value for JSON: a path, or each path of a list, as text."""
+    if isinstance(value, list):
+        return [plain(part, as_text) for part in value]
+    return as_text(value) if isinstance(value, Path) else value
