@@ -315,7 +315,7 @@ def read_weights(part, path):
 
 
 def save_tokenizer(part, folder):
-    """Makes sure that tokenizer.json lower-cases, as these models' must; else, or without one, builds it from vocab.txt.
+    """Makes sure that tokenizer.json lower-cases, as it must here; else, or without one, builds it from vocab.txt.
 
     Writes tokenizer_config.json too: the repository has none, and what a library assumes without it changes.
     """

@@ -16,7 +16,7 @@ import sys
 import time
 from pathlib import Path
 
-import huggingface_hub
+import huggingface_hub.constants
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
