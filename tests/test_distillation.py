@@ -134,15 +134,15 @@ def test_several_teachers_are_averaged_as_probabilities():
 def test_teachers_that_can_not_teach_are_refused_by_name(
     cache, questions, features, tiny_encoder, tokenizer_dir, teacher, tmp_path
 ):
-    with pytest.raises(UserError, match="tiny_encoder .*was not trained to answer questions"):
+    with pytest.raises(UserError, match=r"tiny_encoder .*was not trained to answer questions"):
         ask(cache, questions, features, tiny_encoder)
     foreign = save_tiny_model(tmp_path / "foreign", tokenizer_dir, with_head=True)
-    with pytest.raises(UserError, match="--teacher_dir .*foreign .*Expected a model with the same vocabulary"):
+    with pytest.raises(UserError, match=r"--teacher_dir .*foreign .*Expected a model with the same vocabulary"):
         ask(cache, questions, features, foreign)
-    with pytest.raises(UserError, match="no_such_folder is missing.*download_data.py --teacher"):
+    with pytest.raises(UserError, match=r"no_such_folder is missing.*download_data.py --teacher"):
         ask(cache, questions, features, tmp_path / "no_such_folder")
     longer = SETTINGS | {"max_length": 1024}
-    with pytest.raises(UserError, match="config.json: .*1024"):
+    with pytest.raises(UserError, match=r"config.json: .*1024"):
         ask_teachers([teacher], questions, prepare_train_features(questions, load_tokenizer(teacher), **longer),
                      **longer, device="cpu", precision="no", folder=cache)  # fmt: skip
 
