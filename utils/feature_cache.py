@@ -90,7 +90,8 @@ def save_checked(path: Path, arrays: Sequence[np.ndarray], kept: int) -> None:
     an_hour_ago = time.time() - 3600
     left_by_a_crash = [old for old in path.parent.glob(".*.new") if old.stat().st_mtime < an_hour_ago]
     for old in by_age[:-kept] + left_by_a_crash:
-        old.unlink(missing_ok=True)
+        with suppress(PermissionError):  # Windows removes no file that a training has open
+            old.unlink(missing_ok=True)
 
 
 def open_checked(path: Path) -> BinaryIO | None:
