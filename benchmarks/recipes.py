@@ -177,7 +177,7 @@ def commit() -> str:
 
 def table(results: list[dict]) -> str:
     """The table in Markdown: a line a recipe, in the order of RECIPES."""
-    rows = [("recipe", "settings", "runs", "EM", "F1", "F1, spread", "against plain"), ["---"] * 7]
+    rows = [("recipe", "settings", "runs", "EM", "F1", "F1, spread", "against plain", "F1, not averaged"), ["---"] * 8]
     means = {}
     for recipe, settings in RECIPES.items():
         runs = [result for result in results if result["recipe"] == recipe]
@@ -189,19 +189,26 @@ def table(results: list[dict]) -> str:
         told += [f"teacher: {teacher}" for teacher in settings.get("teachers", [])]
         against = f"{means[recipe] - means['plain']:+.2f}" if "plain" in means else ""
         spread = f"{min(f1):.2f} to {max(f1):.2f}" if len(f1) > 1 else ""
+        last = [run["last_weights"]["f1"] for run in runs if "last_weights" in run]
         rows.append([recipe, ", ".join(told), str(len(runs)), f"{statistics.mean(exact_match):.2f}",
-                     f"{means[recipe]:.2f}", spread, against])  # fmt: skip
+                     f"{means[recipe]:.2f}", spread, against, f"{statistics.mean(last):.2f}" if last else ""])  # fmt: skip
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
-def write_table(results_dir: Path) -> None:
-    """Puts the table of the results at hand into docs/RESULTS.md, and prints it."""
-    results = [json.loads(path.read_text("utf-8")) for path in sorted(results_dir.glob("*.json"))]
-    made = table(results)
+def write_table(results_dir: Path) -> str:
+    """Puts the table of the results at hand into docs/RESULTS.md, and one of the final runs below it where there are
+    any. Returns both."""
+    held_out, final = (
+        [json.loads(path.read_text("utf-8")) for path in sorted(folder.glob("*.json"))]
+        for folder in (results_dir, results_dir / "final")
+    )
+    made = table(held_out)
+    if final:
+        made += f"\nTrained on all articles, scored on the dev questions:\n\n{table(final)}"
     path = PROJECT_ROOT / "docs" / "RESULTS.md"
     text = with_table(path.read_text(encoding="utf-8"), made, "docs/RESULTS.md", BEGIN, END)
     path.write_text(text, encoding="utf-8", newline="\n")
-    print(made, end="")
+    return made
 
 
 def known_run(text: str) -> str:
@@ -224,7 +231,7 @@ def main(argv: list[str] | None = None) -> None:
     add("--table", action="store_true", help="run nothing")
     args = parser.parse_args(argv)
     if args.table:
-        write_table(args.results_dir)
+        print(write_table(args.results_dir), end="")
         return
     if args.model_dir is None:
         raise UserError("--model_dir is missing. Expected the folder of an encoder. See --help")
@@ -236,8 +243,8 @@ def main(argv: list[str] | None = None) -> None:
     for run in args.runs:
         result = runs.do(run)
         print(f"{run}: EM {result['exact_match']:.2f}, F1 {result['f1']:.2f}", flush=True)
-    if not args.final:
-        write_table(args.results_dir)
+        made = write_table(args.results_dir)
+    print(made, end="")
 
 
 if __name__ == "__main__":
