@@ -190,8 +190,9 @@ def table(results: list[dict]) -> str:
         against = f"{means[recipe] - means['plain']:+.2f}" if "plain" in means else ""
         spread = f"{min(f1):.2f} to {max(f1):.2f}" if len(f1) > 1 else ""
         last = [run["last_weights"]["f1"] for run in runs if "last_weights" in run]
+        not_averaged = f"{statistics.mean(last):.2f}" if last else ""
         rows.append([recipe, ", ".join(told), str(len(runs)), f"{statistics.mean(exact_match):.2f}",
-                     f"{means[recipe]:.2f}", spread, against, f"{statistics.mean(last):.2f}" if last else ""])  # fmt: skip
+                     f"{means[recipe]:.2f}", spread, against, not_averaged])  # fmt: skip
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 

@@ -52,9 +52,10 @@ def test_every_run_that_is_named_is_a_recipe_and_its_flags_are_train_pys():
 
 def test_the_table_gives_means_and_spread_and_the_difference_from_plain():
     results = [
-        {"recipe": "plain", "exact_match": 50.0, "f1": 60.0}, {"recipe": "taught", "exact_match": 52.0, "f1": 62.0, "last_weights": {"f1": 61.75}},
+        {"recipe": "plain", "exact_match": 50.0, "f1": 60.0},
+        {"recipe": "taught", "exact_match": 52.0, "f1": 62.0, "last_weights": {"f1": 61.75}},
         {"recipe": "plain", "exact_match": 51.0, "f1": 61.0},
-    ]  # fmt: skip
+    ]
     _, _, plain, taught = table(results).splitlines()
     assert plain.endswith("| 2 | 50.50 | 60.50 | 60.00 to 61.00 | +0.00 |  |")
     assert taught.endswith("teacher: longer 3 | 1 | 52.00 | 62.00 |  | +1.50 | 61.75 |")
