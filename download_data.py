@@ -4,15 +4,18 @@
     python download_data.py --endpoint https://hf-mirror.com    # from a mirror of the Hub
     python download_data.py --proxy http://127.0.0.1:7890       # through a proxy
     python download_data.py --verify                            # is everything here, and undamaged?
+    python download_data.py --teacher                           # and a large reader to learn from: 1.3 GB more
 
 Writes data/squad (SQuAD 1.1: 87,599 questions to train on, 10,570 to be judged by; read it with
 datasets.load_from_disk) and models/mobilebert-uncased (config, safetensors, tokenizer), each with a manifest.json.
+With --teacher also models/bert-large-uncased-whole-word-masking-finetuned-squad, for train.py --teacher_dir.
 A folder appears only when it is complete and checked. Partial downloads lie beside it and are resumed by the next run;
 a run that finds everything only verifies.
 
 Files that were fetched in another way are used before any download, and checked like one. Put train-v1.1.json and
 dev-v1.1.json, or the two Parquet files of the Hub, into data/downloads/squad; config.json, vocab.txt, tokenizer.json,
-and pytorch_model.bin or model.safetensors into models/downloads/mobilebert-uncased.
+and pytorch_model.bin or model.safetensors into models/downloads/mobilebert-uncased (the teacher's into a folder of its
+own name).
 """
 
 import argparse
@@ -23,16 +26,21 @@ import os
 import pickle
 import shutil
 import urllib.request
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from utils.console import EXIT_CODES, HelpFormatter, UserError, be_quiet, note, run, say, warn
+from utils.console import EXIT_CODES, HelpFormatter, UserError, be_quiet, note, run, say, shown, warn
 from utils.fetch import FetchError, Patience, RemoteFile, fetch, find_on_hub, matches, without_password
 from utils.manifest import check_manifest, read_manifest, write_manifest
-from utils.offline import MODEL_DIR, SQUAD_DIR
+from utils.offline import MODEL_DIR, SQUAD_DIR, TEACHER_DIR
 
 HUB = "https://huggingface.co"
-DATA_REPO, MODEL_REPO = "rajpurkar/squad", "google/mobilebert-uncased"
+DATA_REPO = "rajpurkar/squad"
+MODEL_REPOS = {
+    "model": "google/mobilebert-uncased",
+    "teacher": "google-bert/bert-large-uncased-whole-word-masking-finetuned-squad",
+}
 ROWS = {"train": 87_599, "validation": 10_570}
 PARQUET_FILES = [f"plain_text/{split}-00000-of-00001.parquet" for split in ROWS]
 # the original files and what they must be: bytes, sha256
@@ -53,7 +61,8 @@ def parse_args(argv=None):
         epilog=EXIT_CODES,
     )  # fmt: skip
     group = parser.add_argument_group("what to do")
-    group.add_argument("--only", choices=["data", "model"], help="get one of the two (default: both)")
+    group.add_argument("--only", choices=["data", *MODEL_REPOS], help="get one alone (default: data and model)")
+    group.add_argument("--teacher", action="store_true", help="get the teacher too, for train.py --teacher_dir")
     what = group.add_mutually_exclusive_group()
     what.add_argument("--verify", action="store_true", help="compare what is here with its manifest, download nothing")
     what.add_argument("--force", action="store_true", help="get everything again and replace what is here")
@@ -78,11 +87,13 @@ def parse_args(argv=None):
         if not is_address(address := getattr(args, flag) or HUB):
             problems.append(f"--{flag} {address}: expected an address like http://host:port")
     if args.revision != "main" and args.only is None:
-        problems.append("--revision belongs to one repository: add --only data or --only model")
+        problems.append("--revision belongs to one repository: add --only data, --only model or --only teacher")
     if args.revision != "main" and args.source == "json":
         problems.append("--revision is about the Hub: leave it out with --source json")
-    if args.source and args.only == "model":
-        problems.append("--source is about the data: leave it out with --only model")
+    if args.source and args.only in MODEL_REPOS:
+        problems.append(f"--source is about the data: leave it out with --only {args.only}")
+    if args.teacher and args.only not in (None, "teacher"):
+        problems.append(f"--teacher and --only {args.only} exclude each other: leave one out")
     if not args.timeout > 0 or args.retries < 0:
         problems.append(f"--timeout {args.timeout:g} --retries {args.retries}: expected more than 0, and 0 or more")
     if problems:
@@ -250,8 +261,10 @@ def read_split(path):
 # ---- model --------------------------------------------------------------------------------------------------------
 
 
-def get_model(args, by_hand, staging, ready):
-    """Makes a model folder with safetensors in `ready`. Returns where it came from: (source, revision)."""
+def get_model(part, args, by_hand, staging, ready):
+    """Makes the folder of one of MODEL_REPOS in `ready`, with safetensors. Returns where it came from: (source,
+    revision)."""
+    repo = MODEL_REPOS[part]
     placed = {name for name in MODEL_FILES if (by_hand / name).is_file()}
     weights = placed & {"model.safetensors", "pytorch_model.bin"}
     if weights and {"config.json", "vocab.txt"} <= placed:
@@ -260,16 +273,16 @@ def get_model(args, by_hand, staging, ready):
     else:
         # weights put there by hand decide in which form they are looked for
         names = [name for name in MODEL_FILES if weights != {"pytorch_model.bin"} or name != "model.safetensors"]
-        find, source = find_in(MODEL_REPO, "model", args), without_password(f"{args.endpoint}/{MODEL_REPO}")
-    note(f"model: {source}")
+        find, source = find_in(repo, "model", args), without_password(f"{args.endpoint}/{repo}")
+    note(f"{part}: {source}")
     files, revision = get_files(names, find, by_hand, staging, args)
-    note("model: converting and checking")
-    save_model(files, ready)
-    check_model(ready, source)
+    note(f"{part}: converting and checking")
+    save_model(part, files, ready)
+    check_model(part, ready, source)
     return source, revision
 
 
-def save_model(files, ready):
+def save_model(part, files, ready):
     """Writes config, weights as float32 safetensors, and a tokenizer that says that it lower-cases, to `ready`."""
     from safetensors.torch import save_file
 
@@ -277,9 +290,9 @@ def save_model(files, ready):
     for name in ("config.json", "vocab.txt", "tokenizer.json"):
         if name in files:
             shutil.copyfile(files[name], ready / name)
-    save_tokenizer(ready)
+    save_tokenizer(part, ready)
     tensors, kept = {}, set()
-    state = read_weights(files.get("model.safetensors") or files["pytorch_model.bin"])
+    state = read_weights(part, files.get("model.safetensors") or files["pytorch_model.bin"])
     # the head of pretraining shares a matrix with the embeddings: kept once, under the encoder's name
     for name in sorted(state, key=lambda name: (name.startswith("cls."), name)):
         tensor = state[name]
@@ -291,7 +304,7 @@ def save_model(files, ready):
     shutil.copymode(ready / "config.json", ready / "model.safetensors")  # the library lets only the owner read it
 
 
-def read_weights(path):
+def read_weights(part, path):
     """{name: tensor} from a file of weights. A pickle is read for tensors alone and can't run anything."""
     import torch
     from safetensors import SafetensorError
@@ -305,12 +318,12 @@ def read_weights(path):
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, AttributeError) as error:
         raise UserError(
             f"{path} ({path.stat().st_size:,} bytes) can't be read as weights ({brief(error)}). Expected a whole file "
-            "of tensors. Delete it, then run: python download_data.py --only model"
+            f"of tensors. Delete it, then run: python download_data.py --only {part}"
         ) from error
 
 
-def save_tokenizer(folder):
-    """Makes sure that tokenizer.json lower-cases, as MobileBERT's must; else, or without one, builds it from vocab.txt.
+def save_tokenizer(part, folder):
+    """Makes sure that tokenizer.json lower-cases, as it must here; else, or without one, builds it from vocab.txt.
 
     Writes tokenizer_config.json too: the repository has none, and what a library assumes without it changes.
     """
@@ -331,29 +344,31 @@ def save_tokenizer(folder):
         problem = f"can't be read ({brief(error)})"
     if problem:
         raise UserError(
-            f"vocab.txt and tokenizer.json {problem}. Expected the files of {MODEL_REPO}. Files that were put there by "
-            "hand must be replaced (vocab.txt is enough). Then run: python download_data.py --only model"
+            f"vocab.txt and tokenizer.json {problem}. Expected the files of {MODEL_REPOS[part]}. Files that were put "
+            f"there by hand must be replaced (vocab.txt is enough). Then run: python download_data.py --only {part}"
         )
     if made:
         path.write_text(made.to_str(pretty=True), encoding="utf-8")
-    settings = {"tokenizer_class": "MobileBertTokenizer", "do_lower_case": True, "model_max_length": 512}
+    kind = "BertTokenizer" if part == "teacher" else "MobileBertTokenizer"
+    settings = {"tokenizer_class": kind, "do_lower_case": True, "model_max_length": 512}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
-def check_model(folder, source):
-    """Loads the folder as train.py will. Raises UserError where weights of the encoder or words are missing."""
+def check_model(part, folder, source):
+    """Loads the folder as train.py will. Raises UserError where weights of the encoder, or the output layer of a
+    teacher, or words are missing."""
     from transformers import AutoTokenizer
 
     from utils.backends import load_encoder
 
-    remedy = f"Expected the files of {MODEL_REPO}. Files that were put there by hand must be replaced. "
-    remedy += "Then run: python download_data.py --only model"
-    model, _ = load_encoder(folder, remedy)
-    problems = []
+    remedy = f"Expected the files of {MODEL_REPOS[part]}. Files that were put there by hand must be replaced. "
+    remedy += f"Then run: python download_data.py --only {part}"
+    model, missing = load_encoder(folder, remedy)
+    problems = ["was not trained to answer questions"] if part == "teacher" and missing else []
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        problems = [f"has a tokenizer that can't be loaded ({brief(error)})"]
+        problems.append(f"has a tokenizer that can't be loaded ({brief(error)})")
     else:
         if len(tokenizer) != model.config.vocab_size:
             problems.append(f"has {len(tokenizer):,} words for {model.config.vocab_size:,} embeddings")
@@ -434,8 +449,11 @@ def ways_out(missing):
     ]
     urls = {
         "data": [f"{JSON_URL}/{name}" for name in JSON_FILES],
-        "model": [f"{HUB}/{MODEL_REPO}/resolve/main/{name}" for name in MODEL_FILES if name != "model.safetensors"],
+        "model": [name for name in MODEL_FILES if name != "model.safetensors"],
+        "teacher": [name for name in MODEL_FILES if name != "pytorch_model.bin"],
     }
+    for part, repo in MODEL_REPOS.items():
+        urls[part] = [f"{HUB}/{repo}/resolve/main/{name}" for name in urls[part]]
     for part, folder in missing.items():
         lines += [f"     into {hand_folder(folder)}", *(f"       {url}" for url in urls[part])]
     return "\n".join([*lines, "Partial downloads are kept: the same command goes on from there."])
@@ -443,9 +461,11 @@ def ways_out(missing):
 
 def main(argv=None):
     args = parse_args(argv)
-    folders = {"data": SQUAD_DIR, "model": MODEL_DIR}
+    folders = {"data": SQUAD_DIR, "model": MODEL_DIR, "teacher": TEACHER_DIR}
     if args.only:
         folders = {args.only: folders[args.only]}
+    elif not args.teacher:
+        del folders["teacher"]
 
     for folder in folders.values():
         recover(folder)
@@ -465,13 +485,14 @@ def main(argv=None):
     prepare_network(args)
     for part, folder in list(missing.items()):
         try:
-            make(folder, get_data if part == "data" else get_model, args)
+            make(folder, get_data if part == "data" else partial(get_model, part), args)
         except FetchError as error:
             raise UserError(f"{error}\n{ways_out(missing)}") from error
         del missing[part]
         verify(folder, part)
     if SQUAD_DIR.exists() and MODEL_DIR.exists():
-        say("Next: python train.py")
+        teacher = f" --teacher_dir {shown(TEACHER_DIR)}" if "teacher" in folders else ""
+        say(f"Next: python train.py{teacher}")
 
 
 if __name__ == "__main__":

@@ -56,6 +56,7 @@ from utils.devices import (
     require_compiler,
     used_memory,
 )
+from utils.distillation import REMEDY, Teachers, ask_teachers, distillation_losses
 from utils.families import usable_positions
 from utils.feature_cache import cached_train_features
 from utils.guard import Guard
@@ -64,9 +65,9 @@ from utils.micro_batch import cap_memory, choose_micro_batch, require_memory, sm
 from utils.offline import require, require_model
 from utils.pictures import draw_training_curve
 from utils.squad import read_examples
-from utils.training import Training
+from utils.training import Training, plain
 from utils.training_log import TrainingLog
-from utils.windows import check_window_settings, load_tokenizer
+from utils.windows import Features, check_window_settings, load_tokenizer
 
 DOWNLOAD = "Run: python download_data.py (or try: python train.py --sample)"
 MICRO_BATCH = 4  # windows
@@ -92,6 +93,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--train_file", type=Path, default=SQUAD_DIR, help="questions: JSON, JSON Lines, CSV, Parquet, saved dataset")
     add("--eval_file", type=Path, default=SQUAD_DIR, help="questions to score after each epoch")
     add("--output_dir", type=Path, default=OUTPUT_DIR, help="where everything is written")
+    add(
+        "--teacher_dir", type=Path, nargs="+", default=None, metavar="PATH",
+        help="learn from these models' answers too (distillation); their mean where there are several (default: none)",
+    )  # fmt: skip
     add("--sample", action="store_true", help="the bundled model and questions, to output/sample")
     add("--resume", action="store_true", help="go on from the newest checkpoint in --output_dir, with its settings")
     add("--overwrite_output_dir", action="store_true", help="delete an earlier run in --output_dir first")
@@ -116,6 +121,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--weight_decay", type=float, default=0.01, help="not applied to norms and biases")
     add("--adam_epsilon", type=float, default=1e-6, help="AdamW's epsilon")
     add("--max_grad_norm", type=float, default=1.0, help="gradients are clipped to this norm; 0: not")
+    add("--distillation_weight", type=float, default=0.5, help="share of the teachers in the loss, 1: no labels")
+    add("--distillation_temperature", type=float, default=2.0, help="softens the teachers' answers and the student's")
+    add(
+        "--ema_decay", type=float, default=0.0,
+        help="score and save the exponential moving average of the weights, with this decay per step; 0: the weights",
+    )  # fmt: skip
     add("--max_length", type=int, default=384, help="tokens in a window: question, context and special tokens")
     add("--doc_stride", type=int, default=128, help="overlap of neighbouring windows in tokens (not their distance)")
     add("--max_answer_length", type=int, default=30, help="tokens in an answer, at most")
@@ -159,6 +170,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         args.resume = checkpoint  # the folder to go on from
         if args.per_device_train_batch_size == "auto":  # was found when the run began
             args.per_device_train_batch_size = saved["per_device_train_batch_size"]
+    args.teacher_dir = [Path(folder) for folder in args.teacher_dir or ()]
     check_args(args)
     return args
 
@@ -185,7 +197,7 @@ def check_args(args: argparse.Namespace) -> None:
             problems.append(f"--{name} is {getattr(args, name)}, expected at least 1")
     if args.max_steps == 0 or args.max_steps < -1:
         problems.append(f"--max_steps is {args.max_steps}, expected at least 1, or -1 for no limit")
-    for name in ("learning_rate", "adam_epsilon"):
+    for name in ("learning_rate", "adam_epsilon", "distillation_temperature"):
         if not 0 < getattr(args, name) < math.inf:
             problems.append(f"--{name} is {getattr(args, name)}, expected more than 0")
     for name in ("weight_decay", "max_grad_norm"):
@@ -193,8 +205,11 @@ def check_args(args: argparse.Namespace) -> None:
             problems.append(f"--{name} is {getattr(args, name)}, expected 0 or more")
     if args.max_gpu_memory is not None and not 0 < args.max_gpu_memory < math.inf:
         problems.append(f"--max_gpu_memory is {args.max_gpu_memory}, expected GiB, more than 0")
-    if not 0 <= args.warmup_ratio <= 1:
-        problems.append(f"--warmup_ratio is {args.warmup_ratio}, expected 0 to 1")
+    if not 0 <= args.ema_decay < 1:
+        problems.append(f"--ema_decay is {args.ema_decay}, expected 0 (off) or more, and less than 1")
+    for name in ("warmup_ratio", "distillation_weight"):
+        if not 0 <= getattr(args, name) <= 1:
+            problems.append(f"--{name} is {getattr(args, name)}, expected 0 to 1")
     if not 0 <= args.seed < 2**63:
         problems.append(f"--seed is {args.seed}, expected 0 or more")
     if args.resume and args.overwrite_output_dir:
@@ -257,6 +272,8 @@ def accumulate_gradients(run: Training, batch_indices: np.ndarray) -> torch.Tens
         with nullcontext() if number == len(parts) else accelerator.no_sync(model):
             output = run.forward(**{name: batch[name] for name in run.inputs})
             losses = window_losses(output.start_logits, output.end_logits, batch)  # (B,)
+            if run.teachers:
+                losses = join_teachers(run, losses, output, batch["attention_mask"], indices)
             # every window counts the same, however the batch was cut
             loss = (losses * weights).sum() / len(batch_indices)
             accelerator.backward(loss * processes)
@@ -264,10 +281,21 @@ def accumulate_gradients(run: Training, batch_indices: np.ndarray) -> torch.Tens
     return total
 
 
+def join_teachers(run: Training, losses: torch.Tensor, output, attention_mask: torch.Tensor, indices: np.ndarray):
+    """The labels' losses of the windows `indices`, (B,), joined with the teachers' in their shares."""
+    weight, temperature = run.args.distillation_weight, run.args.distillation_temperature
+    targets = run.teachers.probabilities(indices, attention_mask.shape[1], temperature)  # (2, B, L)
+    targets = to_device(targets, attention_mask.device)
+    taught = distillation_losses(output.start_logits, output.end_logits, targets, attention_mask, temperature)
+    return (1 - weight) * losses + weight * taught
+
+
 def load_questions(args: argparse.Namespace) -> tuple[list[dict], list[dict]]:
     """The examples to train on and the examples to score. Raises UserError for all that can be wrong with them."""
     require_model(args.model_dir, DOWNLOAD)
-    for path in dict.fromkeys((args.model_dir, args.train_file, args.eval_file)):
+    for folder in args.teacher_dir:
+        require_model(folder, REMEDY)
+    for path in dict.fromkeys((args.model_dir, *args.teacher_dir, args.train_file, args.eval_file)):
         if require(path, "a file or folder with questions", DOWNLOAD).is_dir():
             check_manifest(path, full=args.verify_files)
     console.note("reading questions ...")
@@ -293,6 +321,19 @@ def start_accelerator(args: argparse.Namespace) -> tuple[Accelerator, str]:
     if args.compile:
         require_compiler(accelerator.device)
     return accelerator, precision
+
+
+def start_teachers(
+    args: argparse.Namespace, examples: list[dict], features: Features, accelerator: Accelerator, precision: str
+) -> Teachers | None:
+    """What the models of --teacher_dir say of the windows, before the student needs the memory."""
+    if not args.teacher_dir:
+        return None
+    with accelerator.main_process_first():  # it keeps on disk what they say, the others read it
+        return ask_teachers(
+            args.teacher_dir, examples, features, args.max_length, args.doc_stride, str(accelerator.device),
+            precision="bf16" if precision == "bf16" else "no",  # MobileBERT overflows fp16
+        )  # fmt: skip
 
 
 def start_model(args: argparse.Namespace, model_dir: Path, accelerator: Accelerator, precision: str):
@@ -367,6 +408,8 @@ def train(run: Training, log: TrainingLog, bar) -> None:
             optimizer.step()
         optimizer.zero_grad()
         run.step += 1
+        if run.average:
+            run.average.update(run.step)
 
         run.losses.append(loss)
         windows += len(batch_indices)
@@ -406,6 +449,7 @@ def fine_tune(args: argparse.Namespace) -> None:
     examples, eval_examples = load_questions(args)
     features = cached_train_features(examples, load_tokenizer(args.model_dir), args.max_length, args.doc_stride)
     accelerator, precision = start_accelerator(args)
+    teachers = start_teachers(args, examples, features, accelerator, precision)
     model, optimizer = start_model(args, args.resume or args.model_dir, accelerator, precision)
     if args.per_device_train_batch_size == "auto":
         args.per_device_train_batch_size, args.gradient_accumulation_steps = choose_micro_batch(
@@ -415,7 +459,7 @@ def fine_tune(args: argparse.Namespace) -> None:
     require_memory(accelerator, model, args.per_device_train_batch_size, longest)
     run = Training(
         args, features, len(examples), eval_examples, accelerator, precision, model, optimizer,
-        micro_batch_size=args.per_device_train_batch_size,
+        micro_batch_size=args.per_device_train_batch_size, teachers=teachers,
     )  # fmt: skip
     if args.resume:
         run.resume(args.resume)
@@ -470,7 +514,7 @@ def heed_signals(run: Training) -> None:
 
 def describe_run(run: Training) -> str:
     """What is about to happen, in a few lines."""
-    values = {name: console.shown(v) if isinstance(v, Path) else v for name, v in sorted(vars(run.args).items())}
+    values = {name: plain(value, console.shown) for name, value in sorted(vars(run.args).items())}
     settings = " ".join(f"{name}={value}" for name, value in values.items())
     width = min(120, shutil.get_terminal_size((120, 24)).columns)
     parameters = sum(parameter.numel() for parameter in run.model.parameters())

@@ -62,12 +62,12 @@ def table(results: list[dict], language: int) -> str:
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
-def with_table(text: str, made: str, name: str) -> str:
+def with_table(text: str, made: str, name: str, begin: str = BEGIN, end: str = END) -> str:
     """`text` with `made` between its markers. Raises UserError where it has not one pair of them."""
-    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(END) < text.index(BEGIN):
-        raise UserError(f"{name} has no place for the table. Expected one line {BEGIN.strip()} and one {END} after it.")
-    before, rest = text.split(BEGIN)
-    return before + BEGIN + made + END + rest.split(END)[1]
+    if text.count(begin) != 1 or text.count(end) != 1 or text.index(end) < text.index(begin):
+        raise UserError(f"{name} has no place for the table. Expected one line {begin.strip()} and one {end} after it.")
+    before, rest = text.split(begin)
+    return before + begin + made + end + rest.split(end)[1]
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -68,9 +68,10 @@ def make_run(model_dir: Path, output_dir: Path, *flags: object) -> tuple:
     tokenizer = train_script.load_tokenizer(model_dir)
     features = train_script.cached_train_features(examples, tokenizer, args.max_length, args.doc_stride)
     accelerator, precision = train_script.start_accelerator(args)
+    teachers = train_script.start_teachers(args, examples, features, accelerator, precision)
     model, optimizer = train_script.start_model(args, model_dir, accelerator, precision)
     run = train_script.Training(
         args, features, len(examples), eval_examples, accelerator, precision, model, optimizer,
-        micro_batch_size=args.per_device_train_batch_size,
+        micro_batch_size=args.per_device_train_batch_size, teachers=teachers,
     )  # fmt: skip
     return run, train_script.TrainingLog(output_dir, 0)

@@ -16,7 +16,7 @@ import sys
 import time
 from pathlib import Path
 
-import huggingface_hub
+import huggingface_hub.constants
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
@@ -28,6 +28,7 @@ from utils.console import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 MODEL, DATA = "google/mobilebert-uncased", "datasets/rajpurkar/squad"
+TEACHER = "google-bert/bert-large-uncased-whole-word-masking-finetuned-squad"
 ROWS = {"train": 20, "validation": 3}
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "who", "won", "?", "cafe", "##s", "team"]
 
@@ -115,6 +116,7 @@ def project(tmp_path, monkeypatch, json_files):
         monkeypatch.setattr(download_data, name, value)
     monkeypatch.setattr(download_data, "SQUAD_DIR", tmp_path / "data" / "squad")
     monkeypatch.setattr(download_data, "MODEL_DIR", tmp_path / "models" / "mobilebert-uncased")
+    monkeypatch.setattr(download_data, "TEACHER_DIR", tmp_path / "models" / "teacher")
     monkeypatch.setattr(fetch, "BACKOFF", 0.01)
     for name in list(os.environ):
         if name.lower().endswith("_proxy") or name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_ENDPOINT"):
@@ -230,6 +232,46 @@ def test_safetensors_are_preferred_to_the_pickle(project, hub, download, model_f
     download("--only", "model")
     assert "pytorch_model.bin" not in {request.file for request in hub.requests}
     assert (project / "models" / "mobilebert-uncased" / "model.safetensors").is_file()
+
+
+@pytest.fixture
+def teacher_files(model_files, tmp_path):
+    """A reader with one small layer as the teacher is on the Hub: safetensors, and a pickle beside them."""
+    from transformers import BertConfig, BertForQuestionAnswering
+
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    BertForQuestionAnswering(BertConfig(vocab_size=len(WORDS), **sizes)).save_pretrained(tmp_path / "made")
+    files = {path.name: path.read_bytes() for path in (tmp_path / "made").iterdir()}
+    words = {name: model_files[name] for name in ("vocab.txt", "tokenizer.json")}
+    return files | words | {"pytorch_model.bin": b"not needed", "flax_model.msgpack": b"not needed"}
+
+
+def test_the_teacher_comes_when_asked_for_and_answers(project, hub, download, teacher_files, capsys):
+    from utils.reader import Reader
+
+    hub.add(TEACHER, teacher_files)
+    download()
+    assert not (project / "models" / "teacher").exists()
+    download("--teacher")
+    assert "pytorch_model.bin" not in {request.file for request in hub.requests if TEACHER in request.path}
+    assert Reader(project / "models" / "teacher", "cpu", "no").answer("Who won?", "The team.")["text"]
+    out = capsys.readouterr().out
+    assert out.count("all as they should be") == 5  # two, and then all three
+    assert "Next: python train.py --teacher_dir" in out.splitlines()[-1]
+    asked = len(hub.requests)
+    download("--only", "teacher", "--verify")
+    assert len(hub.requests) == asked
+
+
+@pytest.mark.fault("download fault")
+def test_an_encoder_in_the_teachers_place_is_refused(project, hub, download, model_files, teacher_files):
+    hub.add(TEACHER, {name: model_files[name] for name in ("config.json", "pytorch_model.bin", "vocab.txt")})
+    with pytest.raises(UserError, match=r"was not trained to answer questions.*--only teacher"):
+        download("--only", "teacher")
+    hub.add(TEACHER, {name: teacher_files[name] for name in ("config.json", "model.safetensors")})
+    hub.fail("model.safetensors", {"cut": 1000})
+    download("--only", "teacher")
+    assert (project / "models" / "teacher" / "manifest.json").is_file()
 
 
 def test_manifest_names_source_and_commit(project, hub, download):
@@ -1121,6 +1163,7 @@ def test_socks_proxy_of_the_environment_is_explained(script):
         (["--proxy", "socks5://127.0.0.1:1"], "expected an address like http://host:port"),
         (["--revision", "v1"], "add --only"),
         (["--only", "model", "--source", "json"], "leave it out"),
+        (["--teacher", "--only", "data"], "exclude each other"),
         (["--timeout", "0", "--retries", "-1"], "expected more than 0"),
         (["--verify", "--force"], "not allowed with"),
     ],

@@ -521,7 +521,8 @@ def test_a_preset_sets_defaults_and_flags_win():
         ("--seed", ["-1", str(2**63)]), ("--save_steps", ["0"]), ("--save_total_limit", ["0"]),
         ("--logging_steps", ["0"]), ("--max_train_samples", ["0"]), ("--max_eval_samples", ["0"]),
         ("--max_answer_length", ["0"]), ("--gradient_accumulation_steps", ["0"]), ("--max_length", ["15"]),
-        ("--doc_stride", ["-1"]), ("--per_device_eval_batch_size", ["0"]),
+        ("--doc_stride", ["-1"]), ("--per_device_eval_batch_size", ["0"]), ("--ema_decay", ["-0.1", "1", "nan"]),
+        ("--distillation_weight", ["-0.1", "1.1", "nan"]), ("--distillation_temperature", ["0", "inf", "nan"]),
     ],
 )  # fmt: skip
 def test_every_bound_of_a_setting_is_checked_by_name(flag, values):

@@ -1,7 +1,8 @@
 """Prepared training features on disk, so that a second training with the same questions starts at once.
 
 A file is named after everything its content depends on, so it can't be out of date; anyone may delete it. It holds a
-sha256 and then the arrays one after another, so a torn or damaged file is known, and made anew.
+sha256 and then the arrays one after another, so a torn or damaged file is known, and made anew. Teachers' answers are
+kept in such files too (utils/distillation.py).
 """
 
 import hashlib
@@ -11,6 +12,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import tokenizers
@@ -65,15 +67,15 @@ def features_key(examples: Sequence[dict], tokenizer: Tokenizer, max_length: int
     return digest.hexdigest()[:40]
 
 
-def save_features(path: Path, features: Features) -> None:
-    """Writes training features to `path`, which holds the old file or the whole new one at any time, and removes the
-    oldest beyond KEPT. Raises OSError where that can't be done."""
+def save_checked(path: Path, arrays: Sequence[np.ndarray], kept: int) -> None:
+    """Writes a sha256 and `arrays` to `path`, which holds the old file or the whole new one at any time, and removes
+    the oldest files of its kind (suffix) beyond `kept`. Raises OSError where that can't be done."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", suffix=".new", delete=False) as file:
         new = Path(file.name)
         try:
             file.write(bytes(DIGEST_SIZE))
-            for array in as_arrays(features):
+            for array in arrays:
                 np.save(file, array, allow_pickle=False)
             file.seek(DIGEST_SIZE)
             digest = hashlib.file_digest(file, "sha256").digest()
@@ -85,28 +87,54 @@ def save_features(path: Path, features: Features) -> None:
             file.close()
             new.unlink(missing_ok=True)
             raise
-    by_age = sorted(path.parent.glob("*.features"), key=lambda old: old.stat().st_mtime)
+    by_age = sorted(path.parent.glob(f"*{path.suffix}"), key=lambda old: old.stat().st_mtime)
     an_hour_ago = time.time() - 3600
     left_by_a_crash = [old for old in path.parent.glob(".*.new") if old.stat().st_mtime < an_hour_ago]
-    for old in by_age[:-KEPT] + left_by_a_crash:
-        old.unlink(missing_ok=True)
+    for old in by_age[:-kept] + left_by_a_crash:
+        with suppress(PermissionError):  # Windows removes no file that a training has open
+            old.unlink(missing_ok=True)
 
 
-def load_features(path: Path) -> Features | None:
-    """What save_features wrote to `path`; None where there is no such file, or it can't be read or is damaged."""
+def open_checked(path: Path) -> BinaryIO | None:
+    """The file that save_checked wrote, at its first array; None where there is none, or it can't be read or is
+    damaged."""
     try:
-        with path.open("rb") as file:
-            digest = file.read(DIGEST_SIZE)
-            if hashlib.file_digest(file, "sha256").digest() != digest:
-                return None
-            file.seek(DIGEST_SIZE)
-            arrays = {name: np.load(file, allow_pickle=False) for name in ARRAYS}
+        file = path.open("rb")
+        digest = file.read(DIGEST_SIZE)
+        if hashlib.file_digest(file, "sha256").digest() != digest:
+            file.close()
+            return None
+        file.seek(DIGEST_SIZE)
     except OSError:
         return None
     with suppress(OSError):
         path.touch()  # the files used last are the ones kept
+    return file
+
+
+def save_features(path: Path, features: Features) -> None:
+    """Writes training features to `path`, as save_checked does."""
+    save_checked(path, as_arrays(features), KEPT)
+
+
+def load_features(path: Path) -> Features | None:
+    """What save_features wrote to `path`; None where there is no such file, or it can't be read or is damaged."""
+    if (file := open_checked(path)) is None:
+        return None
+    with file:
+        arrays = {name: np.load(file, allow_pickle=False) for name in ARRAYS}
     template = PairTemplate(**{name: arrays.pop(name).tolist() for name in TEMPLATE})
     return Features(template, **arrays)
+
+
+def map_checked(path: Path) -> np.ndarray | None:
+    """The one array of a file that save_checked wrote, as a memory map: read when it is used. None as load_features."""
+    if (file := open_checked(path)) is None:
+        return None
+    with file:
+        np.lib.format.read_magic(file)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        return np.memmap(path, dtype, "r", file.tell(), shape)
 
 
 TEMPLATE = tuple(field.name for field in fields(PairTemplate))

@@ -16,6 +16,7 @@ from utils.manifest import stays_inside
 
 SQUAD_DIR = PROJECT_ROOT / "data" / "squad"
 MODEL_DIR = PROJECT_ROOT / "models" / "mobilebert-uncased"
+TEACHER_DIR = PROJECT_ROOT / "models" / "bert-large-uncased-whole-word-masking-finetuned-squad"
 OUTPUT_DIR = PROJECT_ROOT / "output"
 SAMPLE_DATA_DIR = PROJECT_ROOT / "data" / "sample"
 SAMPLE_MODEL_DIR = PROJECT_ROOT / "models" / "sample"

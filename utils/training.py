@@ -4,7 +4,10 @@ import argparse
 import math
 import pickle
 import sys
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +15,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
+from utils.averaging import WeightAverage
 from utils.backends import TorchBackend, require_finite
 from utils.calibration import TEMPERATURES, describe_calibration, fit_and_report
 from utils.checkpoints import (
@@ -24,6 +28,7 @@ from utils.checkpoints import (
     write_state,
 )
 from utils.console import UserError, progress, write
+from utils.distillation import Teachers
 from utils.families import input_names
 from utils.metrics import compute_metrics, exact_matches
 from utils.model_card import model_card
@@ -55,6 +60,7 @@ class Training:
     model: torch.nn.Module
     optimizer: torch.optim.Optimizer
     micro_batch_size: int
+    teachers: Teachers | None = None
     step: int = 0  # optimizer steps done
     losses: list[float] = field(default_factory=list)  # since the last line of the log
     stop_signals: list[float] = field(default_factory=list)  # when they came
@@ -63,6 +69,7 @@ class Training:
         # beside the model, which scores as it is and is saved under its plain names; one compilation for all lengths
         self.forward = torch.compile(self.model, dynamic=True) if self.args.compile else self.model
         self.inputs = input_names(self.accelerator.unwrap_model(self.model))
+        self.average = WeightAverage(self.model, self.args.ema_decay) if self.args.ema_decay else None
 
     @property
     def effective_batch(self) -> int:
@@ -85,8 +92,8 @@ class Training:
         weights = 4 * sum(parameter.numel() for parameter in self.model.parameters())  # bytes, in fp32
         saves = self.total_steps // self.args.save_steps + self.total_steps // self.steps_per_epoch + 1
         checkpoints = min(self.args.save_total_limit + 1, saves)
-        # a checkpoint: the weights and AdamW's two moments
-        require_disk_space(self.args.output_dir, weights * (3 * checkpoints + 2))
+        copies = 4 if self.average else 3  # in a checkpoint: the weights, AdamW's two moments, the average
+        require_disk_space(self.args.output_dir, weights * (copies * checkpoints + 2))
 
     def save(self) -> None:
         """Saves checkpoint-{step}: a model folder that evaluate.py reads, with optimizer.pt and state.json."""
@@ -96,6 +103,7 @@ class Training:
             "micro_batch_size": self.micro_batch_size,
             "effective_batch": self.effective_batch,
             "windows": len(self.features),
+            "teachers": self.teachers.identities if self.teachers else [],
             "settings": as_settings(self.args),
         }
         scaler = self.accelerator.scaler
@@ -103,6 +111,8 @@ class Training:
         def write(folder: Path) -> None:
             self.write_model(folder, scores=None)
             tensors = {"optimizer": self.optimizer.state_dict(), "scaler": scaler.state_dict() if scaler else {}}
+            if self.average:
+                tensors["average"] = self.average.tensors
             torch.save(tensors, folder / "optimizer.pt")
             write_state(folder, state)
 
@@ -123,6 +133,8 @@ class Training:
             found = self.effective_batch if name == "effective_batch" else len(self.features)
             if found != state[name]:
                 differing.append(f"{name} {found} (was {state[name]})")
+        if state.get("teachers", []) != (self.teachers.identities if self.teachers else []):
+            differing.append("the models in --teacher_dir (were others)")
         if differing:
             raise UserError(
                 f"--resume goes on with the training as it was, but these differ: {', '.join(differing)}. "
@@ -141,6 +153,8 @@ class Training:
             self.optimizer.load_state_dict(saved["optimizer"])
             if self.accelerator.scaler and saved["scaler"]:
                 self.accelerator.scaler.load_state_dict(saved["scaler"])
+            if self.average:
+                self.average.load(saved["average"])
         except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, TypeError) as error:
             reason = "".join(str(error).splitlines()[:1])  # torch adds pages of advice
             raise UserError(
@@ -153,15 +167,15 @@ class Training:
             for parameter, state in self.optimizer.state.items()
             for kind, tensor in state.items()
         )
-        require_finite(moments, path, delete_to_go_back(path.parent))
+        averages = zip(names.values(), self.average.tensors, strict=True) if self.average else ()
+        averages = ((f"average of {name}", tensor) for name, tensor in averages)
+        require_finite(chain(moments, averages), path, delete_to_go_back(path.parent))
 
     def write_model(self, folder: Path, scores: dict | None, temperature: float = 1.0, references: float = 1.0) -> None:
         args = self.args
         settings = {name: vars(args)[name] for name in READER_SETTINGS}
         # files by name only: the folder may travel to where these paths mean nothing
-        training = {
-            name: value.name if isinstance(value, Path) else value for name, value in sorted(vars(args).items())
-        }
+        training = {name: plain(value, lambda path: path.name) for name, value in sorted(vars(args).items())}
         settings |= {"temperature": temperature, "references": references, "scores": scores, "training": training}
         save_reader(folder, self.accelerator.unwrap_model(self.model), args.model_dir, settings)
         if scores:
@@ -169,8 +183,15 @@ class Training:
             (folder / "README.md").write_text(card, encoding="utf-8")
 
     def evaluate(self, log: TrainingLog) -> None:
-        """Scores the model as it is; the best by F1 so far becomes final_model, its confidences
-        fitted to the scored questions."""
+        """Scores the model as it is (with --ema_decay: with its averaged weights); the best by F1 so far becomes
+        final_model, its confidences fitted to the scored questions."""
+        with self.average.in_place() if self.average else nullcontext():
+            line = self.score(log)
+        (line,) = broadcast_object_list([line])  # every process knows the best epoch
+        log.write(line)
+
+    def score(self, log: TrainingLog) -> dict | None:
+        """The main process's part of `evaluate`: the line for the log. None in the other processes."""
         args, examples = self.args, self.eval_examples
         line = None
         if self.accelerator.is_main_process:
@@ -197,8 +218,7 @@ class Training:
             if scores["f1"] >= best or not (args.output_dir / "final_model").exists():
                 self.save_final_model(scores, probabilities, np.array(exact_matches(predictions, examples)))
             self.model.train()
-        (line,) = broadcast_object_list([line])  # every process knows the best epoch
-        log.write(line)
+        return line
 
     def save_final_model(self, scores: dict, probabilities: np.ndarray, correct: np.ndarray) -> None:
         """The model as it is becomes final_model, with its scores, and with the temperature and references that fit
@@ -219,4 +239,11 @@ class Training:
 
 def as_settings(args: argparse.Namespace) -> dict:
     """The resolved flags as plain values, to be saved and shown."""
-    return {name: str(value) if isinstance(value, Path) else value for name, value in sorted(vars(args).items())}
+    return {name: plain(value, str) for name, value in sorted(vars(args).items())}
+
+
+def plain(value: object, as_text: Callable[[Path], str]) -> object:
+    """A flag's value for JSON: a path, or each path of a list, as text."""
+    if isinstance(value, list):
+        return [plain(part, as_text) for part in value]
+    return as_text(value) if isinstance(value, Path) else value

@@ -1,0 +1,252 @@
+"""Which way of training gives the best answers? Recipes compared on articles that none of them was trained on.
+
+    python benchmarks/recipes.py --model_dir <MiniLM folder>                    # what of the queue is not done yet
+    python benchmarks/recipes.py --model_dir <MiniLM folder> --runs "plain 2"   # one recipe with one seed
+    python benchmarks/recipes.py --model_dir <MiniLM folder> --final --runs "taught 4" "taught 5" "taught 6"
+    python benchmarks/recipes.py --table                                        # only the table in docs/RESULTS.md
+
+A run is a recipe with a seed: train.py as a user runs it, on the articles of --train_file but 6, drawn with a fixed
+seed, and scored on those 6. What counts is the state after the last step: no epoch is chosen by its score. A recipe's
+teachers are other runs, made first where they are missing, each in the state after its last step. --final trains on all
+of --train_file and scores --eval_file, by which nothing was chosen; its teachers are trained so too.
+
+Runs are done one after another, in output/recipes. What was stopped (Ctrl-C) goes on where it was, and what has a
+result in benchmarks/results/recipes is not done again. On one CPU core a run takes from half an hour to hours. Writes
+the table in docs/RESULTS.md, between <!-- recipes --> and <!-- /recipes -->.
+"""
+
+import argparse
+import json
+import random
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from utils.offline import OUTPUT_DIR, PROJECT_ROOT, go_offline
+
+go_offline()
+
+from pairs import DEV_FILE, RESULTS_DIR, TRAIN_FILE, cpu, own_versions
+from table import with_table
+
+from utils import console
+from utils.checkpoints import list_checkpoints, read_state
+from utils.console import UserError
+from utils.files import read_json
+
+HELD_OUT, SPLIT_SEED = 6, 0  # articles, and what draws them
+BEGIN, END = "<!-- recipes -->\n", "<!-- /recipes -->"
+COMMON = {
+    "per_device_train_batch_size": 16, "gradient_accumulation_steps": 1, "per_device_eval_batch_size": 16,
+    "save_total_limit": 1,
+}  # fmt: skip
+LONGER = {"num_train_epochs": 3, "learning_rate": 2e-4, "ema_decay": 0.995}
+TEACHERS = ["longer 1", "longer 2", "longer 3"]
+# train.py's flags, and under "teachers" the runs to learn from
+RECIPES = {
+    "plain": {"num_train_epochs": 2, "learning_rate": 1e-4},
+    "higher rate": {"num_train_epochs": 2, "learning_rate": 2e-4},
+    "longer": LONGER,
+    "still longer": LONGER | {"num_train_epochs": 5},
+    "longer, higher rate": LONGER | {"learning_rate": 4e-4},
+    "taught": LONGER | {"teachers": TEACHERS},
+    "taught more": LONGER | {"teachers": TEACHERS, "distillation_weight": 0.9},
+    "taught by itself": LONGER | {"teachers": ["longer 1"]},
+    "taught, still longer": LONGER | {"num_train_epochs": 5, "teachers": TEACHERS},
+}
+# in the order in which most is learned for the time
+QUEUE = [
+    "plain 1", "longer 1", "longer 2", "longer 3", "taught 4", "higher rate 1", "still longer 1", "taught more 4",
+    "longer, higher rate 1", "taught, still longer 4", "plain 2", "plain 3", "taught 5", "taught 6",
+    "taught by itself 4",
+]  # fmt: skip
+
+
+def split(train_file: Path, folder: Path) -> tuple[Path, Path]:
+    """Writes the articles to train on and those held out as two files to `folder`. Returns their paths."""
+    articles = read_json(train_file, "SQuAD's nesting: data > paragraphs")["data"]
+    held_out = random.Random(SPLIT_SEED).sample(sorted(article["title"] for article in articles), HELD_OUT)
+    paths = folder / "train.json", folder / "held_out.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    for path, wanted in zip(paths, (False, True), strict=True):
+        part = [article for article in articles if (article["title"] in held_out) == wanted]
+        path.write_text(json.dumps({"version": "1.1", "data": part}), encoding="utf-8")
+    return paths
+
+
+class Runs:
+    """The runs of one model on one pair of files: `files` to train on and to score."""
+
+    def __init__(self, model_dir: Path, files: tuple[Path, Path], results_dir: Path, output_dir: Path):
+        self.model_dir, self.files, self.results_dir, self.output_dir = model_dir, files, results_dir, output_dir
+
+    def result(self, run: str) -> Path:
+        return self.results_dir / f"{file_name(run)}.json"
+
+    def folder(self, run: str) -> Path:
+        return self.output_dir / file_name(run)
+
+    def do(self, run: str) -> dict:
+        """The result of a run, which is trained and scored where that was not done yet."""
+        if not self.result(run).exists():
+            recipe, _, seed = run.rpartition(" ")
+            flags = COMMON | {"seed": int(seed)} | RECIPES[recipe]
+            teachers = flags.pop("teachers", [])
+            folders = [self.last_state(teacher) for teacher in teachers]
+            console.note(f"run: {run}")
+            self.train(self.folder(run), flags, folders)
+            result = self.collect(self.folder(run), recipe, flags, teachers)
+            self.result(run).parent.mkdir(parents=True, exist_ok=True)
+            self.result(run).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        return read_json(self.result(run), "the result of a run")
+
+    def last_state(self, run: str) -> Path:
+        """The folder of a run's last state. Made anew where there is only its result, from another machine maybe."""
+        if not list_checkpoints(self.folder(run)):
+            self.result(run).unlink(missing_ok=True)
+        self.do(run)
+        return list_checkpoints(self.folder(run))[-1]
+
+    def train(self, folder: Path, flags: dict, teachers: list[Path]) -> None:
+        """Runs train.py in `folder`, from the beginning or from where it was stopped."""
+        if list_checkpoints(folder):
+            call("train.py", {"output_dir": folder}, "--resume")
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "commit.txt").write_text(commit(), encoding="utf-8")
+        files = {"model_dir": self.model_dir, "output_dir": folder} | dict(
+            zip(("train_file", "eval_file"), self.files, strict=True)
+        )
+        words = ["--teacher_dir", *map(str, teachers)] if teachers else []
+        call("train.py", files | flags, "--overwrite_output_dir", *words)
+
+    def collect(self, folder: Path, recipe: str, flags: dict, teachers: list[str]) -> dict:
+        """What a finished run showed, from its log. Where weights were averaged, the last ones are scored as well."""
+        lines = [json.loads(line) for line in (folder / "training_log.jsonl").read_text("utf-8").splitlines()]
+        epochs = [
+            {name: line[name] for name in ("epoch", "exact_match", "f1", "total")} for line in lines if "f1" in line
+        ]
+        last = list_checkpoints(folder)[-1]
+        state = read_state(last)
+        questions = sum(
+            len(paragraph["qas"])
+            for article in read_json(self.files[0], "SQuAD's nesting")["data"]
+            for paragraph in article["paragraphs"]
+        )
+        rates = [line["questions_per_second"] for line in lines if "questions_per_second" in line]
+        result = {
+            "recipe": recipe, "seed": flags["seed"], "flags": flags, "teachers": teachers,
+            "exact_match": epochs[-1]["exact_match"], "f1": epochs[-1]["f1"], "epochs": epochs,
+            "questions": questions, "windows": state["windows"],
+            "windows_per_second": statistics.median(rates) * state["windows"] / questions,
+            "mixed_precision": state["settings"]["mixed_precision"],
+            "commit": (folder / "commit.txt").read_text("utf-8"), "device": cpu(), "versions": own_versions(),
+        }  # fmt: skip
+        if flags.get("ema_decay"):
+            call("evaluate.py", {"model_dir": last, "eval_file": self.files[1], "output_dir": folder / "last_weights"})
+            scores = read_json(folder / "last_weights" / "metrics.json", "scores")
+            result["last_weights"] = {name: scores[name] for name in ("exact_match", "f1")}
+        return result
+
+
+def call(script: str, flags: dict, *more: str) -> None:
+    """Runs a script of this project as a user does. Raises UserError where it fails, KeyboardInterrupt where it was
+    interrupted."""
+    command = [sys.executable, str(PROJECT_ROOT / script)]
+    command += [str(word) for name, value in flags.items() for word in (f"--{name}", value)]
+    code = subprocess.run([*command, *more], check=False).returncode
+    if code == 130:
+        raise KeyboardInterrupt("stopped: the same command goes on from there")
+    if code:
+        raise UserError(f"{script} ended with exit code {code}: see above")
+
+
+def file_name(run: str) -> str:
+    return run.replace(",", "").replace(" ", "_")
+
+
+def commit() -> str:
+    """The revision of the sources, with a + where they differ from it."""
+    git = ["git", "-C", str(PROJECT_ROOT)]
+    revision = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], check=True, capture_output=True, text=True)
+    changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", "*.py"], check=False).returncode
+    return revision.stdout.strip() + ("+" if changed else "")
+
+
+def table(results: list[dict]) -> str:
+    """The table in Markdown: a line a recipe, in the order of RECIPES."""
+    rows = [("recipe", "settings", "runs", "EM", "F1", "F1, spread", "against plain", "F1, not averaged"), ["---"] * 8]
+    means = {}
+    for recipe, settings in RECIPES.items():
+        runs = [result for result in results if result["recipe"] == recipe]
+        if not runs:
+            continue
+        exact_match, f1 = ([run[name] for run in runs] for name in ("exact_match", "f1"))
+        means[recipe] = statistics.mean(f1)
+        told = [f"`--{name} {value:g}`" for name, value in settings.items() if name != "teachers"]
+        told += [f"teacher: {teacher}" for teacher in settings.get("teachers", [])]
+        against = f"{means[recipe] - means['plain']:+.2f}" if "plain" in means else ""
+        spread = f"{min(f1):.2f} to {max(f1):.2f}" if len(f1) > 1 else ""
+        last = [run["last_weights"]["f1"] for run in runs if "last_weights" in run]
+        not_averaged = f"{statistics.mean(last):.2f}" if last else ""
+        rows.append([recipe, ", ".join(told), str(len(runs)), f"{statistics.mean(exact_match):.2f}",
+                     f"{means[recipe]:.2f}", spread, against, not_averaged])  # fmt: skip
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def write_table(results_dir: Path) -> str:
+    """Puts the table of the results at hand into docs/RESULTS.md, and one of the final runs below it where there are
+    any. Returns both."""
+    held_out, final = (
+        [json.loads(path.read_text("utf-8")) for path in sorted(folder.glob("*.json"))]
+        for folder in (results_dir, results_dir / "final")
+    )
+    made = table(held_out)
+    if final:
+        made += f"\nTrained on all articles, scored on the dev questions:\n\n{table(final)}"
+    path = PROJECT_ROOT / "docs" / "RESULTS.md"
+    text = with_table(path.read_text(encoding="utf-8"), made, "docs/RESULTS.md", BEGIN, END)
+    path.write_text(text, encoding="utf-8", newline="\n")
+    return made
+
+
+def known_run(text: str) -> str:
+    recipe, _, seed = text.rpartition(" ")
+    if recipe not in RECIPES or not seed.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no recipe and seed. Recipes: {'; '.join(RECIPES)}")
+    return text
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=console.HelpFormatter)
+    add = parser.add_argument
+    add("--model_dir", type=Path, help="the encoder to start from")
+    add("--train_file", type=Path, default=TRAIN_FILE, help="SQuAD JSON whose articles are split")
+    add("--eval_file", type=Path, default=DEV_FILE, help="what --final scores")
+    add("--runs", type=known_run, nargs="+", default=QUEUE, metavar="RUN", help="recipes, each with a seed")
+    add("--final", action="store_true", help="train on all articles and score --eval_file")
+    add("--results_dir", type=Path, default=RESULTS_DIR / "recipes", help="a JSON file a run")
+    add("--output_dir", type=Path, default=OUTPUT_DIR / "recipes", help="trainings, and the two files of the split")
+    add("--table", action="store_true", help="run nothing")
+    args = parser.parse_args(argv)
+    if args.table:
+        print(write_table(args.results_dir), end="")
+        return
+    if args.model_dir is None:
+        raise UserError("--model_dir is missing. Expected the folder of an encoder. See --help")
+    if args.final:
+        places = args.results_dir / "final", args.output_dir / "final"
+        runs = Runs(args.model_dir, (args.train_file, args.eval_file), *places)
+    else:
+        runs = Runs(args.model_dir, split(args.train_file, args.output_dir), args.results_dir, args.output_dir)
+    for run in args.runs:
+        result = runs.do(run)
+        print(f"{run}: EM {result['exact_match']:.2f}, F1 {result['f1']:.2f}", flush=True)
+        made = write_table(args.results_dir)
+    print(made, end="")
+
+
+if __name__ == "__main__":
+    console.run(main)
