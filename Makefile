@@ -17,7 +17,7 @@ RUN := $(VENV)/bin/python
 quickstart: $(VENV)/.user
 	$(RUN) train.py --sample --overwrite_output_dir
 	$(RUN) tools/export_onnx.py --sample
-	$(RUN) evaluate.py --sample --show_examples 3
+	$(RUN) evaluate.py --sample --show_examples 3 --report
 	$(RUN) predict.py demo --sample
 
 test: $(VENV)/.dev

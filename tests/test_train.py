@@ -27,6 +27,7 @@ from small_training import (
     weights,
 )
 from torch.utils._python_dispatch import TorchDispatchMode
+from tqdm import tqdm
 from transformers import AutoModelForQuestionAnswering, AutoTokenizer, MobileBertModel
 
 from utils import training
@@ -288,7 +289,7 @@ def test_running_out_of_memory_halves_the_micro_batch_and_learns_the_same(tiny_m
         return forward(input_ids=input_ids, **inputs)
 
     monkeypatch.setattr(run.model, "forward", forward_with_room_for_two)
-    train_script.train(run, log, train_script.progress_bar(run))
+    train_script.train(run, log, tqdm(disable=True))
     assert run.micro_batch_size == 2
     state = json.loads((tmp_path / "checkpoint-10" / "state.json").read_text(encoding="utf-8"))
     assert state["micro_batch_size"] == 2
@@ -303,7 +304,7 @@ def test_running_out_of_memory_with_one_window_says_what_to_do(tiny_model, tmp_p
 
     monkeypatch.setattr(run.model, "forward", no_room)
     with pytest.raises(UserError, match="--gradient_checkpointing"):
-        train_script.train(run, log, train_script.progress_bar(run))
+        train_script.train(run, log, tqdm(disable=True))
 
 
 def test_gradient_checkpointing_learns_the_same_and_warns_of_nothing(tiny_model, trained, tmp_path):
@@ -349,7 +350,7 @@ def test_a_step_waits_for_the_device_once(tiny_model, tmp_path, monkeypatch):
     train_script.never_wait_for_masks()
     try:
         with CountWaits() as waits:
-            train_script.train(run, log, train_script.progress_bar(run))
+            train_script.train(run, log, tqdm(disable=True))
     finally:
         AttentionMaskInterface.register("sdpa", sdpa_mask)
     assert run.step == 10
@@ -413,7 +414,7 @@ def test_a_step_that_is_not_finite_never_reaches_the_weights(tiny_model, tmp_pat
         return output
 
     monkeypatch.setattr(run.model, "forward", infinite_at_the_fourth_step)
-    train_script.train(run, log, train_script.progress_bar(run))
+    train_script.train(run, log, tqdm(disable=True))
     assert_equal_weights(tmp_path / "checkpoint-4", tmp_path / "checkpoint-3")
     with pytest.raises(AssertionError):
         assert_equal_weights(tmp_path / "checkpoint-5", tmp_path / "checkpoint-4")
@@ -437,7 +438,7 @@ def test_a_training_that_keeps_failing_stops_and_says_why(tiny_model, tmp_path, 
         train_script.Training, "evaluate", lambda self, log: log.write({"step": self.step, "epoch": 0, "f1": 0})
     )
     with pytest.raises(UserError, match="20 steps in a row without a finite loss"):
-        train_script.train(run, log, train_script.progress_bar(run))
+        train_script.train(run, log, tqdm(disable=True))
     assert all(torch.equal(before[name], tensor) for name, tensor in run.model.state_dict().items())
 
 
@@ -445,7 +446,7 @@ def test_a_loss_of_exactly_zero_stops_the_training(tiny_model, tmp_path, monkeyp
     run, log = make_run(tiny_model, tmp_path)
     monkeypatch.setattr(train_script, "window_losses", lambda start, end, batch: (start + end).sum(1) * 0)
     with pytest.raises(UserError, match="3 steps in a row with a loss of exactly 0"):
-        train_script.train(run, log, train_script.progress_bar(run))
+        train_script.train(run, log, tqdm(disable=True))
 
 
 @pytest.mark.fault("NaN or infinity")
@@ -467,7 +468,7 @@ def test_mobilebert_that_overflows_fp16_is_caught(tiny_model, tmp_path, monkeypa
         train_script.Training, "evaluate", lambda self, log: log.write({"step": self.step, "epoch": 0, "f1": 0})
     )
     with pytest.raises(UserError, match="without a finite loss"):
-        train_script.train(run, log, train_script.progress_bar(run))
+        train_script.train(run, log, tqdm(disable=True))
 
 
 def test_fp16_faults_are_explained_as_such():
@@ -674,7 +675,7 @@ def test_quiet_prints_only_the_scores_and_where_the_model_is(tiny_model, tmp_pat
     flags = ("--model_dir", tiny_model, "--output_dir", tmp_path / "out", *SMALL, "--max_steps", 1)
     done = run_script("train.py", *flags, "--quiet")
     lines = done.stdout.splitlines()
-    assert [line.split()[0] for line in lines] == ["epoch", "best", "saved"]
+    assert [line.split()[0] for line in lines] == ["epoch", "calibration", "best", "saved"]
     assert done.stderr == ""
     # a run that goes on may talk again
     done = run_script("train.py", *flags[:-1], 2, "--resume", code=2)
