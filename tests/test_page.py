@@ -176,7 +176,7 @@ def test_the_examples_are_ours_and_there():
 def test_without_gradio_it_says_what_to_run(monkeypatch):
     monkeypatch.setattr(page.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install -r requirements-web\.txt"):
-        page.serve(None, "127.0.0.1", 0)
+        page.require_gradio()
 
 
 @pytest.mark.parametrize(("host", "port"), [("127.0.0.1", "taken"), ("127.0.0.1", 70_000), ("192.0.2.1", 0)])

@@ -152,8 +152,8 @@ def fit_and_report(
 
 def describe_calibration(report: dict) -> str:
     """A line for people out of what report_calibration gives."""
-    line = f"calibration error of the confidences: {report['error_uncalibrated']:.3f} as the model has them"
+    line = f"calibration error of the confidences: {report['error']:.3f}"
     if (report["temperature"], report["references"]) == (1, 1):
         return line
-    fitted = f"temperature {report['temperature']:.3g}, references {report['references']:.3g}"
-    return f"{line}, {report['error']:.3f} with {fitted}"
+    fitted = f"temperature {report['temperature']:.3g} and references {report['references']:.3g}"
+    return f"{line} ({report['error_uncalibrated']:.3f} before {fitted})"

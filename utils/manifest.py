@@ -16,10 +16,10 @@ from datetime import date
 from operator import itemgetter
 from pathlib import Path, PureWindowsPath
 
-from utils.console import UserError, note
+from utils.console import UserError, note, shown
 
 NAME = "manifest.json"
-WORTH_A_LINE = 200e6  # bytes: fewer are read in no time
+WORTH_A_LINE = 1e9  # bytes: fewer are read in seconds
 DOWNLOAD = "Run: python download_data.py --force"
 
 
@@ -62,7 +62,7 @@ def check_manifest(folder: str | Path, *, full: bool, remedy: str = DOWNLOAD, na
     problems = []
     files = read_manifest(folder, name, remedy)["files"]
     if full and (size := sum(entry["size"] for entry in files)) > WORTH_A_LINE:
-        note(f"verifying {size / 1e6:,.0f} MB in {folder} ...")
+        note(f"verifying {size / 1e6:,.0f} MB in {shown(folder)} ...")
     for entry in files:
         path = folder / entry["file"]
         try:

@@ -254,13 +254,13 @@ class Choice:
     def trim(self, contexts: Sequence[str]) -> None:
         """Takes white space off both ends of every span: to byte-level and Unigram tokenizers the space before a word
         may belong to it."""
-        for window, question in enumerate(self.features.example_index.tolist()):
-            context = contexts[question]
-            for n, (start, end) in enumerate(zip(self.start[window].tolist(), self.end[window].tolist(), strict=True)):
-                if start < end and (context[start].isspace() or context[end - 1].isspace()):
-                    text = context[start:end]
-                    self.start[window, n] = end - len(text.lstrip())
-                    self.end[window, n] = max(self.start[window, n], start + len(text.rstrip()))
+        for window, n in zip(*np.nonzero(self.score > -np.inf), strict=True):
+            context = contexts[self.features.example_index[window]]
+            start, end = self.start[window, n], self.end[window, n]
+            if start < end and (context[start].isspace() or context[end - 1].isspace()):
+                text = context[start:end]
+                self.start[window, n] = end - len(text.lstrip())
+                self.end[window, n] = max(self.start[window, n], start + len(text.rstrip()))
 
     def add_probabilities(
         self, answers: list[list[dict]], start: np.ndarray, end: np.ndarray, score: np.ndarray, normalisers: np.ndarray
