@@ -145,11 +145,12 @@ def ask(reader, question: str, context: str, top_k: int, min_confidence: float) 
     return withhold_unsure(next(reader.answer_all([{"question": question, "context": context}], top_k)), min_confidence)
 
 
-def show(answers: list[dict]) -> str:
+def show(answers: list[dict], min_confidence: float) -> str:
     """Prediction and confidence; further answers below."""
     if not answers[0]["text"]:
-        found = paint("no answer found", "yellow")
-        return f"prediction: {found}\nconfidence: {answers[0]['probability']:.2%} for the best candidate"
+        sure = answers[0]["probability"]
+        of_what = "for the best candidate" if sure < min_confidence else "that the text holds none"
+        return f"prediction: {paint('no answer found', 'yellow')}\nconfidence: {sure:.2%} {of_what}"
     texts = [printable(answer["text"]) or "no answer" for answer in answers]
     lines = [f"prediction: {paint(texts[0], 'green')}", f"confidence: {answers[0]['probability']:.2%}"]
     lines += [f"       or:  {text} ({a['probability']:.2%})" for text, a in zip(texts[1:], answers[1:], strict=True)]
@@ -165,7 +166,8 @@ def demo(reader, top_k: int, min_confidence: float) -> None:
             shown.add(example["context"])
             print(f"\nquestion:   {paint(example['question'], 'bold')}")
             print(console.fit(f"context:    {example['context']}"))
-            print(show(ask(reader, example["question"], example["context"], top_k, min_confidence)))
+            answers = ask(reader, example["question"], example["context"], top_k, min_confidence)
+            print(show(answers, min_confidence))
 
 
 def interactive(reader, top_k: int, min_confidence: float) -> None:
@@ -187,7 +189,8 @@ def interactive(reader, top_k: int, min_confidence: float) -> None:
                 elif question.startswith(":file"):
                     context = read_text_file(Path(question.removeprefix(":file").strip()))
                 elif question:
-                    print(show(ask(reader, replace_surrogates(question), context, top_k, min_confidence)))
+                    answers = ask(reader, replace_surrogates(question), context, top_k, min_confidence)
+                    print(show(answers, min_confidence))
             except UserError as error:
                 console.warn(str(error))
     print()
@@ -243,7 +246,7 @@ def main(argv: list[str] | None = None) -> None:
             found = {"question": question, "answered": answers[0]["text"] != "", "answers": answers}
             print(json.dumps(found, ensure_ascii=not utf8))
         else:
-            print(show(answers))
+            print(show(answers, args.min_confidence))
 
 
 if __name__ == "__main__":

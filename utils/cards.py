@@ -30,7 +30,7 @@ def question_card(outcomes: Outcomes, q: int, other: Outcomes | None = None) -> 
     facts = [f"predicted {answer(text)}"]
     if other:
         facts.append(f"the other run {answer(other.texts[q])}")
-    facts.append("gold " + " | ".join(answer(gold) for gold in golds[:5]))
+    facts.append("gold " + (" | ".join(answer(gold) for gold in golds[:5]) or answer("")))
     if outcomes.probability is not None:
         facts.append(f"confidence {100 * outcomes.probability[q]:.0f} %")
     if not outcomes.exact_match[q]:
@@ -51,8 +51,8 @@ def answer(text: str) -> str:
 def marked_context(example: dict, span: tuple[int, int] | None) -> str:
     """The context around the predicted span and the gold one it is nearest to, both marked, the rest left out."""
     context, golds = example["context"], gold_spans(example)
-    gold = max(golds, key=lambda gold: overlap(gold, span)) if span else golds[0]
-    marks = [gold] + ([span] if span else [])
+    gold = max(golds, key=lambda gold: overlap(gold, span), default=None) if span else next(iter(golds), None)
+    marks = [mark for mark in (gold, span) if mark] or [(0, 0)]  # the beginning, where there is nothing to mark
     pieces: list[list[int]] = []  # of the context, from left to right, none touching another
     for start, end in sorted(marks):
         left, right = max(0, start - AROUND), min(len(context), min(end, start + LONGEST["answer"]) + AROUND)
@@ -78,9 +78,9 @@ def at_spaces(context: str, left: int, right: int, start: int, end: int) -> tupl
     return left, right
 
 
-def marked(context: str, start: int, end: int, gold: tuple[int, int], span: tuple[int, int] | None) -> str:
+def marked(context: str, start: int, end: int, gold: tuple[int, int] | None, span: tuple[int, int] | None) -> str:
     """A piece of the context that lies wholly inside or outside of either span."""
-    in_gold, in_span = gold[0] <= start < gold[1], span is not None and span[0] <= start < span[1]
+    in_gold, in_span = (mark is not None and mark[0] <= start < mark[1] for mark in (gold, span))
     text = escape(context[start:end])
     if not (in_gold or in_span):
         return text

@@ -29,6 +29,7 @@ def causes(mistakes: list[dict]) -> dict[str, int]:
         "answers in the wrong place": sum(counts.get(kind, 0) for kind in WRONG_PLACE),
         "right place, wrong boundaries": sum(counts.get(kind, 0) for kind in BOUNDARY),
         "no answer": counts.get("no answer", 0),
+        "answers where the text holds none": counts.get("no gold answer", 0),
     }
     return {cause: count for cause, count in sorted(found.items(), key=lambda item: -item[1]) if count}
 

@@ -17,6 +17,7 @@ SENTENCE_END = re.compile(r"[.!?][\"'”’)\]]*\s|[。！？\n]")
 # every mistake is of the first kind that fits
 MISTAKES = {
     "no answer": "nothing was predicted, or no word",
+    "no gold answer": "something was predicted where the text holds no answer (SQuAD 2)",
     "too long": "holds the whole gold answer, and more",
     "too short": "a piece of the gold answer",
     "overlapping": "has a part of the gold answer, and something else beside it",
@@ -119,11 +120,11 @@ def overlap(one: tuple[int, int], other: tuple[int, int]) -> int:
 
 
 def find_span(text: str, example: dict) -> tuple[int, int] | None:
-    """Where `text` stands in the context: of several places the one nearest to a gold answer."""
+    """Where `text` stands in the context: of several places the one nearest to a gold answer, or to the beginning."""
     if not text:
         return None
     context, found = example["context"], []
-    for gold in gold_spans(example):
+    for gold in gold_spans(example) or [(0, 0)]:
         places = (
             context.find(text, max(0, gold[0] - len(text) + 1)),  # the first that ends after the gold answer's start
             context.rfind(text, 0, gold[1] - 1 + len(text)),  # the last that starts before its end
@@ -137,6 +138,8 @@ def kind_of_mistake(text: str, span: tuple[int, int] | None, example: dict) -> s
     words = normalize_answer(text).split()
     if not words:
         return "no answer"
+    if not example["answers"]["text"]:
+        return "no gold answer"
     golds = list(zip(gold_spans(example), example["answers"]["text"], strict=True))
     gold_span, gold = max(
         golds, key=lambda gold: (bool(span) and overlap(span, gold[0]) > 0, f1_score(text, [gold[1]]))
@@ -181,10 +184,17 @@ def groups_of(outcomes: Outcomes) -> list[tuple[str, str, np.ndarray]]:
     """(what by, name, members bool (Q,)): for each way to divide the questions, groups that sum to all of them."""
     examples = outcomes.examples
     words = np.array([question_word(example["question"]) for example in examples])
-    answer_words = np.array([len(example["answers"]["text"][0].split()) for example in examples])
+    firsts = [next(iter(gold_spans(example)), None) for example in examples]  # the first gold answers
+    none = np.array([first is None for first in firsts])
+    answer_words = np.array([
+        len(example["context"][slice(*first)].split()) if first else -1
+        for example, first in zip(examples, firsts, strict=True)
+    ])  # fmt: skip
     context_words = np.array([len(example["context"].split()) for example in examples])
-    place = np.array([example["answers"]["answer_start"][0] / len(example["context"]) for example in examples])
-    fifth = np.minimum((5 * place).astype(int), 4)
+    fifth = np.array([
+        min(5 * first[0] // len(example["context"]), 4) if first else -1
+        for example, first in zip(examples, firsts, strict=True)
+    ])  # fmt: skip
     quarters = np.unique(np.quantile(context_words, [0, 0.25, 0.5, 0.75]).astype(int)).tolist()
     ways = {
         "question word": [(word, words == word) for word in QUESTION_WORDS],
@@ -193,6 +203,8 @@ def groups_of(outcomes: Outcomes) -> list[tuple[str, str, np.ndarray]]:
         "position of the answer in the context": [(f"{20 * i} to {20 * i + 20} %", fifth == i) for i in range(5)],
     }
     ways["answer length"][0] = ("1 word", ways["answer length"][0][1])  # text without spaces counts as one
+    for way in ("answer length", "position of the answer in the context"):
+        ways[way].append(("no answer", none))
     if outcomes.windows is not None:
         ways["windows"] = binned(outcomes.windows, [1, 2, 3, 5], "windows")
         ways["windows"][0] = ("1 window", ways["windows"][0][1])
