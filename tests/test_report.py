@@ -15,7 +15,7 @@ from scripts import PROJECT_ROOT, assert_refused, run_script
 
 from utils.analysis import analyse, compare
 from utils.cards import AROUND, LONGEST, escape, question_card
-from utils.outcomes import judge
+from utils.outcomes import groups_of, judge
 from utils.report import report_page, write_report
 from utils.squad import read_examples
 
@@ -156,6 +156,20 @@ def test_a_perfect_run_and_one_without_any_answer_have_reports(tmp_path):
         assert "There is no mistake" in page.text
         _, page = pages_of(tmp_path, examples, {})
     assert "no answer, 100 % of all 1 mistakes" in page.text
+
+
+def test_questions_without_an_answer_have_a_group_and_a_kind_of_mistake_of_their_own(tmp_path):
+    none = {"text": [], "answer_start": []}
+    examples = [example | ({"answers": none} if q % 3 == 0 else {}) for q, example in enumerate(read_examples(DEV))]
+    given = [(example["context"][:9] if q % 2 else "") for q, example in enumerate(examples)]
+    outcomes = judge(examples, {example["id"]: text for example, text in zip(examples, given, strict=True)})
+    unanswered = {(by, name): members for by, name, members in groups_of(outcomes) if name == "no answer"}
+    assert {by for by, _ in unanswered} == {"answer length", "position of the answer in the context"}
+    for members in unanswered.values():
+        assert members.tolist() == [q % 3 == 0 for q in range(len(examples))]
+    assert outcomes.exact_match[::6].all() and not outcomes.exact_match[3::6].any()
+    _, page = pages_of(tmp_path, examples, dict(zip([e["id"] for e in examples], given, strict=True)))
+    assert "no gold answer" in page.text and "gold nothing" in page.text
 
 
 @pytest.mark.fault("hostile text in the report")
