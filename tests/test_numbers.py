@@ -118,8 +118,9 @@ OTHERS = {
 def test_an_optimizer_file_that_is_something_else_is_a_user_error_and_runs_nothing(tiny_model, trained, tmp_path, kind):
     shutil.copytree(trained / "checkpoint-3", tmp_path / "checkpoint-3")
     OTHERS[kind](tmp_path / "checkpoint-3" / "optimizer.pt", tmp_path / "trace")
-    with pytest.raises(UserError, match=r"optimizer\.pt can't be read"):
+    with pytest.raises(UserError, match=r"optimizer\.pt can't be read \(\w+: (?!None)") as refused:
         resume(tiny_model, tmp_path / "checkpoint-3", tmp_path / "out")
+    assert "\n" not in str(refused.value)  # torch's advice of many lines stays out
     assert not (tmp_path / "trace").exists()
 
 

@@ -43,10 +43,6 @@ class Outcomes:
     f1: np.ndarray  # float (Q,), 0 to 1
     context: np.ndarray  # int (Q,): the number of the question's context, from 0
 
-    @property
-    def contexts(self) -> int:
-        return int(self.context.max()) + 1
-
 
 def judge(
     examples: Sequence[dict],
