@@ -274,9 +274,10 @@ def visit(browser, served):
         tab.on("console", lambda message: reported.append(message.text) if message.type == "error" else None)
         tab.on("dialog", lambda dialog: (ran.append(dialog.message), dialog.dismiss()))
         tab.goto(served[0])
-        tab.wait_for_function("document.querySelector('#heading') && document.documentElement.lang && "
+        tab.wait_for_function("document.querySelector('#heading[data-spoken]') && document.documentElement.lang && "
                               "document.querySelector('#answer[aria-live]')")  # fmt: skip
         tab.wait_for_load_state("load")
+        tab.wait_for_function("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(1))))")
         return tab
 
     yield open_page

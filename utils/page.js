@@ -6,26 +6,25 @@
   // A file is read here, in the browser: it is never stored on the server, and its name never leaves.
   async function open(input) {
     const file = input.files[0];
-    const status = document.querySelector("#file-status");
     const words = input.dataset;
     if (!file) return;
-    const say = (text, failed) => {
-      status.textContent = text;
-      status.classList.toggle("failed", failed);
-    };
+    let text = "", reason = "";
     try {
       if (file.size > Number(words.limit)) throw new RangeError();
-      const text = new TextDecoder("utf-8", { fatal: true }).decode(await file.arrayBuffer());
+      text = new TextDecoder("utf-8", { fatal: true }).decode(await file.arrayBuffer());
       if (text.includes("\0")) throw new TypeError();
-      const area = document.querySelector("#context textarea");
-      area.value = text;
-      area.dispatchEvent(new Event("input", { bubbles: true }));
-      say(file.name, false);
     } catch (error) {
-      const reason = error instanceof RangeError ? words.tooLarge : error instanceof TypeError ? words.notUtf8 : words.unreadable;
-      say(`${file.name}: ${reason}`, true);
+      reason = error instanceof RangeError ? words.tooLarge : error instanceof TypeError ? words.notUtf8 : words.unreadable;
     }
     input.value = ""; // so that the same file can be chosen again
+    const area = document.querySelector("#context textarea");
+    if (!reason) {
+      area.value = text;
+      area.dispatchEvent(new Event("input", { bubbles: true }));
+    }
+    const status = document.querySelector("#file-status"); // looked for now: the page may have been drawn anew
+    status.textContent = reason ? `${file.name}: ${reason}` : file.name;
+    status.classList.toggle("failed", reason !== "");
   }
 
   // The chosen answer is brought into the middle of its text, without moving the page.

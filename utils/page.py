@@ -126,9 +126,11 @@ def ask(reader, question: str, context: str) -> dict:
 # ---- HTML: whatever came from a person, a file or a model goes through `escape`
 
 
-def heading(language: str) -> str:
+def heading(language: str, spoken: bool = False) -> str:
+    """spoken: the server has chosen the language, so the page is not drawn anew any more."""
     words = WORDS[language]
-    return f'<header id="heading" lang="{language}"><h1>{words["title"]}</h1><p>{words["about"]}</p></header>'
+    state = " data-spoken" if spoken else ""
+    return f'<header id="heading" lang="{language}"{state}><h1>{words["title"]}</h1><p>{words["about"]}</p></header>'
 
 
 def file_button(language: str) -> str:
@@ -220,7 +222,7 @@ def build(reader, min_confidence: float = 0.0):
     def speak(language: str, result: dict | None):
         words = WORDS[language]
         return (
-            heading(language),
+            heading(language, spoken=True),
             gr.update(label=words["language"]),
             gr.update(label=words["context"], placeholder=words["context_hint"]),
             file_button(language),
