@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -37,6 +38,7 @@ from utils.guard import MAX_BAD_STEPS, Guard
 from utils.metrics import exact_matches
 from utils.reader import Reader
 from utils.squad import read_examples
+from utils.training import Training
 from utils.windows import prepare_validation_features
 
 # what is left behind
@@ -64,6 +66,19 @@ def test_final_model_is_the_best_epoch(trained):
     scores = {line["step"]: line["f1"] for line in log_without_times(trained) if "f1" in line}
     best = max(scores, key=lambda step: (scores[step], step))
     assert_equal_weights(trained / "final_model", trained / f"checkpoint-{best}")
+
+
+def test_confidences_stay_as_trained_where_fitting_makes_their_error_larger(tmp_path):
+    """As may happen with few questions: what fits best by log loss need not by the error of its bins."""
+    saved = []
+    run = SimpleNamespace(args=SimpleNamespace(output_dir=tmp_path), write_model=lambda *given: saved.append(given))
+    probabilities = np.full((len(TEMPERATURES), 4), 0.5)
+    correct = np.array([True, False, True, False])
+    probabilities[0] = [0.6, 0.4, 0.6, 0.4]  # never quite wrong: the least loss, and a larger error
+    probabilities[np.searchsorted(TEMPERATURES, 1.0)] = [1.0, 1e-9, 1.0, 0.9999999]
+    Training.save_final_model(run, {"f1": 1.0}, probabilities, correct)
+    ((_, scores, temperature, references),) = saved
+    assert (scores, temperature, references) == ({"f1": 1.0}, 1.0, 1.0)
 
 
 def test_final_model_has_the_confidences_that_fit_the_scored_questions(trained):

@@ -17,7 +17,7 @@ from accelerate.utils import broadcast_object_list
 
 from utils.averaging import WeightAverage
 from utils.backends import TorchBackend, require_finite
-from utils.calibration import TEMPERATURES, describe_calibration, fit_and_report
+from utils.calibration import TEMPERATURES, describe_calibration, fit_and_report, report_calibration
 from utils.checkpoints import (
     delete_to_go_back,
     list_checkpoints,
@@ -222,9 +222,13 @@ class Training:
 
     def save_final_model(self, scores: dict, probabilities: np.ndarray, correct: np.ndarray) -> None:
         """The model as it is becomes final_model, with its scores, and with the temperature and references that fit
-        its confidences to them. probabilities: float (TEMPERATURES, Q), of the best answers. correct: bool (Q,)."""
+        its confidences to them, unless that makes their error larger. probabilities: float (TEMPERATURES, Q), of the
+        best answers. correct: bool (Q,)."""
         every = np.ones(len(correct), dtype=bool)
         found = fit_and_report(probabilities, correct, every, every)
+        if found["error"] > found["error_uncalibrated"]:  # as with a hundred questions or less: nothing to go by
+            as_trained = probabilities[np.searchsorted(TEMPERATURES, 1.0)]
+            found = report_calibration(as_trained, as_trained, correct, {"temperature": 1.0, "references": 1.0})
         fitted = found["temperature"], found["references"]
         write_folder(self.args.output_dir / "final_model", lambda folder: self.write_model(folder, scores, *fitted))
         write(describe_calibration(found), sys.stdout)
