@@ -80,7 +80,7 @@ def meaning_of_confidence(confidence: dict | None, scores: dict) -> str:
         sentence = f"Confidences are about right on the whole, as far as so many questions can tell: {measured}."
     else:
         way = "too high" if mean > right else "too low"
-        sentence = f"Confidences are {way}: {measured}. A temperature mends that: evaluate.py --fit_temperature."
+        sentence = f"Confidences are {way}: {measured}. Fitting them mends that: evaluate.py --fit_temperature."
     better = [row for row in confidence["thresholds"] if row["answered"] <= 0.5]
     if better:
         row = better[0]
