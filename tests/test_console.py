@@ -139,6 +139,16 @@ def test_quiet_leaves_results_warnings_and_errors(quiet, rank):
     assert others == ([] if silent else ["noted"]) + ["warning: warned", "error: wrong"]
 
 
+@pytest.mark.parametrize(("error", "code"), [("None", 0), ("UserError('wrong')", 2), ("KeyboardInterrupt()", 130)])
+def test_one_of_several_processes_ends_without_finalizing_and_says_all(error, code):
+    body = "import atexit, sys; from utils import console; atexit.register(print, 'at exit'); print('result')\n    "
+    body += f"console.last = type('Last', (), {{'__del__': lambda self: print('finalized')}})(); error = {error}\n    "
+    body += "if error: raise error"
+    done = run_main(body, WORLD_SIZE="2")
+    assert (done.returncode, done.stdout.split(b"\n")) == (code, [b"result", b"at exit", b""])
+    assert b"finalized" in run_main(body).stdout
+
+
 def test_a_warning_stands_above_the_bar():
     body = "from utils import console\nfor i in console.progress(range(3), desc='reading'):\n    console.warn(str(i))"
     said, _ = terminal("-c", body)

@@ -5,6 +5,7 @@ and errors are left.
 """
 
 import argparse
+import atexit
 import os
 import re
 import shutil
@@ -93,19 +94,34 @@ def run(main: Callable[[], None]) -> None:
         stream.reconfigure(errors="backslashreplace")
     if sys.stdin:  # None where the shell has closed it
         sys.stdin.reconfigure(errors="replace")  # what is typed or piped in need not be in its encoding
+    code = 0
     try:
         main()
         sys.stdout.flush()
     except UserError as error:
         write(paint(f"error: {error}", "red", sys.stderr), sys.stderr)
-        sys.exit(2)
+        code = 2
     except KeyboardInterrupt as interrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # once more, while the process ends, would show a traceback
         print(f"\n{str(interrupt) or 'interrupted'}", file=sys.stderr)
-        sys.exit(130)
+        code = 130
     except BrokenPipeError:
         # the reader of our pipe has gone (predict ... | head): nothing is wrong, nothing more can be said
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        leave_at_once(code)
+    if code:
+        sys.exit(code)
+
+
+def leave_at_once(code: int) -> None:
+    """Ends one of several processes that trained together, without taking the interpreter down: PyTorch's threads of
+    communication are still there after destroy_process_group and now and then abort a process that finalizes
+    (https://github.com/pytorch/pytorch/issues/190489)."""
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(code)
 
 
 def shown(path: Path) -> str:
