@@ -36,6 +36,7 @@ from accelerate.utils import InitProcessGroupKwargs
 from torch.nn.functional import cross_entropy
 
 from utils import console
+from utils.attention import attend_window_by_window
 from utils.backends import load_encoder
 from utils.batches import epoch_batches, micro_batches, pad_batch
 from utils.checkpoints import (
@@ -349,6 +350,8 @@ def start_model(args: argparse.Namespace, model_dir: Path, accelerator: Accelera
         )
     if accelerator.device.type == "cuda":
         never_wait_for_masks()
+    elif accelerator.device.type == "cpu" and not args.compile:
+        attend_window_by_window(model)
     if args.gradient_checkpointing:
         if not model.supports_gradient_checkpointing:  # MobileBERT before transformers 5
             raise UserError(

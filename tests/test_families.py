@@ -30,6 +30,7 @@ sys.path.insert(0, str(PROJECT_ROOT / "tools"))
 
 import export_onnx
 
+from utils.attention import NAME, attend_window_by_window
 from utils.backends import OnnxBackend
 from utils.console import UserError
 from utils.families import FAMILIES, KNOWN_REASONS, usable_positions
@@ -190,6 +191,33 @@ def test_logits_equal_plain_transformers(family, sample_examples):
         size = len(row["input_ids"])
         for logits, wanted in zip(found, (expected.start_logits, expected.end_logits), strict=True):
             np.testing.assert_allclose(logits[i, :size], wanted[i, :size], atol=1e-4)
+
+
+def test_training_window_by_window_learns_what_plain_attention_does(family):
+    """Forward and backward with padding, without dropout."""
+    torch.manual_seed(0)
+    ids = torch.randint(5, 100, (3, 40))
+    mask = (torch.arange(40) < torch.tensor([[40], [33], [12]])).long()
+    ids[mask == 0] = 0
+    learned = []
+    for prepare in (lambda model: model.set_attn_implementation("eager"), attend_window_by_window):
+        model = AutoModelForQuestionAnswering.from_pretrained(family, local_files_only=True, dtype=torch.float32)
+        prepare(model)
+        for module in model.modules():
+            for name, value in vars(module).items():
+                if name == "dropout_prob" or (name == "p" and isinstance(value, float)):
+                    setattr(module, name, 0.0)
+        model.train()
+        where = torch.tensor([1, 5, 8])
+        model(input_ids=ids, attention_mask=mask, start_positions=where, end_positions=where + 2).loss.backward()
+        learned.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
+    taken = model.config._attn_implementation
+    assert (taken == NAME) == (family.name not in ("mpnet", "deberta-v2") and transformers.__version__ > "5")
+    plain, fast = learned
+    assert plain.keys() == fast.keys()
+    for name, gradient in plain.items():
+        torch.testing.assert_close(fast[name], gradient, atol=1e-6, rtol=1e-4, msg=lambda m, name=name: f"{name}: {m}")
+    assert "attn_implementation" not in json.dumps(model.config.to_dict())
 
 
 def test_answers_are_spans_without_white_space_around(family):
