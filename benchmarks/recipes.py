@@ -43,14 +43,21 @@ COMMON = {
     "save_total_limit": 1,
 }  # fmt: skip
 LONGER = {"num_train_epochs": 3, "learning_rate": 2e-4, "ema_decay": 0.995}
+SPANS = {"num_train_epochs": 2, "learning_rate": 1e-4}  # of tools/pretrain_spans.py, before the questions
 TEACHERS = ["longer 1", "longer 2", "longer 3"]
-# train.py's flags, and under "teachers" the runs to learn from
+# train.py's flags; under "teachers" the runs to learn from, under "spans" the flags of a stage on raw text before it
 RECIPES = {
     "plain": {"num_train_epochs": 2, "learning_rate": 1e-4},
     "higher rate": {"num_train_epochs": 2, "learning_rate": 2e-4},
     "longer": LONGER,
     "still longer": LONGER | {"num_train_epochs": 5},
     "longer, higher rate": LONGER | {"learning_rate": 4e-4},
+    "longer, layer by layer": LONGER | {"layerwise_lr_decay": 0.85},
+    "longer, after spans": LONGER | {"spans": SPANS},
+    # of --larger_model_dir, a larger encoder than all the others start from
+    "larger": {"num_train_epochs": 1, "learning_rate": 5e-5, "larger": True},
+    "taught by larger": LONGER | {"teachers": ["larger 1"]},
+    "taught more by larger": LONGER | {"teachers": ["larger 1"], "distillation_weight": 0.9},
     "taught": LONGER | {"teachers": TEACHERS},
     "taught more": LONGER | {"teachers": TEACHERS, "distillation_weight": 0.9},
     "taught by itself": LONGER | {"teachers": ["longer 1"]},
@@ -79,7 +86,11 @@ def split(train_file: Path, folder: Path) -> tuple[Path, Path]:
 class Runs:
     """The runs of one model on one pair of files: `files` to train on and to score."""
 
-    def __init__(self, model_dir: Path, files: tuple[Path, Path], results_dir: Path, output_dir: Path):
+    def __init__(
+        self, model_dir: Path, larger_model_dir: Path | None, files: tuple[Path, Path], results_dir: Path,
+        output_dir: Path,
+    ):  # fmt: skip
+        self.larger_model_dir = larger_model_dir
         self.model_dir, self.files, self.results_dir, self.output_dir = model_dir, files, results_dir, output_dir
 
     def result(self, run: str) -> Path:
@@ -93,11 +104,14 @@ class Runs:
         if not self.result(run).exists():
             recipe, _, seed = run.rpartition(" ")
             flags = COMMON | {"seed": int(seed)} | RECIPES[recipe]
-            teachers = flags.pop("teachers", [])
+            teachers, spans = flags.pop("teachers", []), flags.pop("spans", None)
+            encoder = self.larger_model_dir if flags.pop("larger", False) else self.model_dir
+            if spans:
+                encoder = self.after_spans(COMMON | {"seed": int(seed)} | spans)
             folders = [self.last_state(teacher) for teacher in teachers]
             console.note(f"run: {run}")
-            self.train(self.folder(run), flags, folders)
-            result = self.collect(self.folder(run), recipe, flags, teachers)
+            self.train(self.folder(run), encoder, self.files, flags, folders)
+            result = self.collect(self.folder(run), recipe, flags, teachers) | ({"spans": spans} if spans else {})
             self.result(run).parent.mkdir(parents=True, exist_ok=True)
             self.result(run).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
         return read_json(self.result(run), "the result of a run")
@@ -109,16 +123,30 @@ class Runs:
         self.do(run)
         return list_checkpoints(self.folder(run))[-1]
 
-    def train(self, folder: Path, flags: dict, teachers: list[Path]) -> None:
+    def after_spans(self, flags: dict) -> Path:
+        """The encoder after its stage on the contexts of the articles to train on, as tools/pretrain_spans.py asks."""
+        folder = self.output_dir / f"spans_{flags['seed']}"
+        texts, questions = folder / "texts", folder / "spans.jsonl"
+        if not questions.exists():
+            texts.mkdir(parents=True, exist_ok=True)
+            for number, article in enumerate(read_json(self.files[0], "SQuAD's nesting")["data"]):
+                text = "\n\n".join(paragraph["context"] for paragraph in article["paragraphs"])
+                (texts / f"{number:03}.txt").write_text(text, encoding="utf-8")
+            call("tools/pretrain_spans.py", {}, texts, questions)
+        stage = folder / "stage"
+        last = list_checkpoints(stage)
+        if not last or not (stage / "final_model").exists():
+            self.train(stage, self.model_dir, (questions, self.files[1]), flags, [])
+        return list_checkpoints(stage)[-1]
+
+    def train(self, folder: Path, encoder: Path, questions: tuple[Path, Path], flags: dict, teachers: list[Path]):
         """Runs train.py in `folder`, from the beginning or from where it was stopped."""
         if list_checkpoints(folder):
             call("train.py", {"output_dir": folder}, "--resume")
             return
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "commit.txt").write_text(commit(), encoding="utf-8")
-        files = {"model_dir": self.model_dir, "output_dir": folder} | dict(
-            zip(("train_file", "eval_file"), self.files, strict=True)
-        )
+        files = {"model_dir": encoder, "output_dir": folder, "train_file": questions[0], "eval_file": questions[1]}
         words = ["--teacher_dir", *map(str, teachers)] if teachers else []
         call("train.py", files | flags, "--overwrite_output_dir", *words)
 
@@ -151,12 +179,12 @@ class Runs:
         return result
 
 
-def call(script: str, flags: dict, *more: str) -> None:
+def call(script: str, flags: dict, *more: str | Path) -> None:
     """Runs a script of this project as a user does. Raises UserError where it fails, KeyboardInterrupt where it was
     interrupted."""
     command = [sys.executable, str(PROJECT_ROOT / script)]
     command += [str(word) for name, value in flags.items() for word in (f"--{name}", value)]
-    code = subprocess.run([*command, *more], check=False).returncode
+    code = subprocess.run([*command, *map(str, more)], check=False).returncode
     if code == 130:
         raise KeyboardInterrupt("stopped: the same command goes on from there")
     if code:
@@ -185,7 +213,11 @@ def table(results: list[dict]) -> str:
             continue
         exact_match, f1 = ([run[name] for run in runs] for name in ("exact_match", "f1"))
         means[recipe] = statistics.mean(f1)
-        told = [f"`--{name} {value:g}`" for name, value in settings.items() if name != "teachers"]
+        told = [
+            f"`--{name} {value:g}`" for name, value in settings.items() if name not in ("teachers", "spans", "larger")
+        ]
+        if spans := settings.get("spans"):
+            told += [f"{spans['num_train_epochs']} epochs of recurring spans before"]
         told += [f"teacher: {teacher}" for teacher in settings.get("teachers", [])]
         against = f"{means[recipe] - means['plain']:+.2f}" if "plain" in means else ""
         spread = f"{min(f1):.2f} to {max(f1):.2f}" if len(f1) > 1 else ""
@@ -223,6 +255,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=console.HelpFormatter)
     add = parser.add_argument
     add("--model_dir", type=Path, help="the encoder to start from")
+    add("--larger_model_dir", type=Path, help="the encoder of the recipe `larger`, a teacher")
     add("--train_file", type=Path, default=TRAIN_FILE, help="SQuAD JSON whose articles are split")
     add("--eval_file", type=Path, default=DEV_FILE, help="what --final scores")
     add("--runs", type=known_run, nargs="+", default=QUEUE, metavar="RUN", help="recipes, each with a seed")
@@ -236,11 +269,12 @@ def main(argv: list[str] | None = None) -> None:
         return
     if args.model_dir is None:
         raise UserError("--model_dir is missing. Expected the folder of an encoder. See --help")
+    encoders = args.model_dir, args.larger_model_dir
     if args.final:
         places = args.results_dir / "final", args.output_dir / "final"
-        runs = Runs(args.model_dir, (args.train_file, args.eval_file), *places)
+        runs = Runs(*encoders, (args.train_file, args.eval_file), *places)
     else:
-        runs = Runs(args.model_dir, split(args.train_file, args.output_dir), args.results_dir, args.output_dir)
+        runs = Runs(*encoders, split(args.train_file, args.output_dir), args.results_dir, args.output_dir)
     for run in args.runs:
         result = runs.do(run)
         print(f"{run}: EM {result['exact_match']:.2f}, F1 {result['f1']:.2f}", flush=True)

@@ -14,9 +14,16 @@ from small_training import SMALL, assert_equal_weights, log_without_times, make_
 from utils import feature_cache
 from utils.averaging import WeightAverage
 from utils.console import UserError
-from utils.distillation import Teachers, ask_teachers, distillation_losses, token_splits
+from utils.distillation import (
+    Teachers,
+    ask_teachers,
+    carried_over,
+    distillation_losses,
+    log_probabilities,
+    token_splits,
+)
 from utils.reader import Reader
-from utils.windows import load_tokenizer, prepare_train_features
+from utils.windows import load_tokenizer, prepare_train_features, prepare_validation_features
 
 SETTINGS = {"max_length": 96, "doc_stride": 32}
 
@@ -131,20 +138,55 @@ def test_several_teachers_are_averaged_as_probabilities():
     np.testing.assert_allclose(softer, np.sqrt([0.7, 0.2, 0.1]) / np.sqrt([0.7, 0.2, 0.1]).sum(), atol=1e-3)
 
 
-def test_teachers_that_can_not_teach_are_refused_by_name(
-    cache, questions, features, tiny_encoder, tokenizer_dir, teacher, tmp_path
-):
+def test_teachers_that_can_not_teach_are_refused_by_name(cache, questions, features, tiny_encoder, teacher, tmp_path):
     with pytest.raises(UserError, match=r"tiny_encoder .*was not trained to answer questions"):
         ask(cache, questions, features, tiny_encoder)
-    foreign = save_tiny_model(tmp_path / "foreign", tokenizer_dir, with_head=True)
-    with pytest.raises(UserError, match=r"--teacher_dir .*foreign .*Expected a model with the same vocabulary"):
-        ask(cache, questions, features, foreign)
     with pytest.raises(UserError, match=r"no_such_folder is missing.*download_data.py --teacher"):
         ask(cache, questions, features, tmp_path / "no_such_folder")
     longer = SETTINGS | {"max_length": 1024}
     with pytest.raises(UserError, match=r"config.json: .*1024"):
         ask_teachers([teacher], questions, prepare_train_features(questions, load_tokenizer(teacher), **longer),
                      **longer, device="cpu", precision="no", folder=cache)  # fmt: skip
+
+
+def test_what_is_carried_over_by_characters_is_what_was_said_of_them(questions, features, teacher):
+    """A reader of the same tokens, asked about the text of each window, says of it what it says of the window."""
+    reader = Reader(teacher, "cpu", "no", settings=SETTINGS)
+    expected, found = log_probabilities(reader, features), carried_over(reader, questions, features)
+    splits = token_splits(features)
+    compared = 0
+    for i, row in enumerate(features):
+        begin, end = row["offsets"][[row["context_start"], row["context_end"] - 1]].ravel()[[0, -1]]
+        context = questions[row["example_index"]]["context"]
+        if (begin and context[begin - 1].isalnum()) or context[end : end + 1].isalnum():
+            continue  # a word is cut in two there, and reads otherwise alone
+        own = slice(splits[i], splits[i + 1])
+        answers = [0, *range(row["context_start"], row["context_end"])]
+        wanted = np.exp(expected[own][answers].astype(float))
+        np.testing.assert_allclose(np.exp(found[own][answers].astype(float)), wanted / wanted.sum(0), atol=2e-3)
+        assert (np.delete(found[own], answers, axis=0) < -5e4).all()
+        compared += 1
+    assert compared > 10
+
+
+def test_a_teacher_with_other_tokens_teaches_the_places_it_means(cache, questions, features, tokenizer_dir, tmp_path):
+    foreign = save_tiny_model(tmp_path / "foreign", tokenizer_dir, with_head=True)
+    (said,) = ask(cache, questions, features, foreign).log_probabilities
+    splits, longest = token_splits(features), {"max_length": 512, "doc_stride": 32}
+    reader = Reader(foreign, "cpu", "no", settings=longest)
+    for i, row in enumerate(features):
+        context = row["offsets"][row["context_start"] : row["context_end"]]
+        question = questions[row["example_index"]]
+        begin, end = context[0, 0], context[-1, 1]
+        piece = {"question": question["question"], "context": question["context"][begin:end]}
+        ((theirs,), *logits) = reader.logits(prepare_validation_features([piece], reader.tokenizer, **longest), [0])
+        for side in range(2):
+            by_place = dict(zip((theirs["offsets"][:, side] + begin).tolist(), logits[side][0].tolist(), strict=False))
+            tokens = {n: by_place[at] for n, at in enumerate(row["offsets"][:, side]) if at >= 0 and at in by_place}
+            assert len(tokens) > len(context) / 4
+            scores = torch.tensor([logits[side][0][0], *tokens.values()]).log_softmax(0)
+            np.testing.assert_allclose(said[splits[i] : splits[i + 1]][[0, *tokens], side], scores, atol=0.02)
+    assert np.isfinite(said).all()
 
 
 def gradients_of_one_step(model_dir, output_dir, *flags):

@@ -559,6 +559,17 @@ def test_resuming_and_overwriting_exclude_each_other(trained):
         train_script.parse_args(["--output_dir", str(trained), "--resume", "--overwrite_output_dir"])
 
 
+def test_a_run_that_began_by_overwriting_is_resumed_as_any_other(trained, tmp_path):
+    shutil.copytree(trained / "checkpoint-3", tmp_path / "checkpoint-3")
+    state = tmp_path / "checkpoint-3" / "state.json"
+    settings = json.loads(state.read_text("utf-8"))
+    settings["settings"]["overwrite_output_dir"] = True
+    state.write_text(json.dumps(settings), encoding="utf-8")
+    mark_complete(tmp_path / "checkpoint-3")
+    args = train_script.parse_args(["--output_dir", str(tmp_path), "--resume"])
+    assert (args.resume, args.overwrite_output_dir) == (tmp_path / "checkpoint-3", False)
+
+
 def test_the_sample_sets_its_files_and_flags_win(tmp_path):
     args = train_script.parse_args(["--sample"])
     assert (args.train_file, args.eval_file) == (TRAIN, DEV)
