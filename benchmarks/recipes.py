@@ -1,14 +1,15 @@
 """Which way of training gives the best answers? Recipes compared on articles that none of them was trained on.
 
-    python benchmarks/recipes.py --model_dir <MiniLM folder>                    # what of the queue is not done yet
-    python benchmarks/recipes.py --model_dir <MiniLM folder> --runs "plain 2"   # one recipe with one seed
-    python benchmarks/recipes.py --model_dir <MiniLM folder> --final --runs "taught 4" "taught 5" "taught 6"
-    python benchmarks/recipes.py --table                                        # only the table in docs/RESULTS.md
+    python benchmarks/recipes.py --model_dir <MiniLM folder> --larger_model_dir <MPNet folder>   # what is not done yet
+    python benchmarks/recipes.py --model_dir <MiniLM folder> --runs "plain 2"                    # a recipe with a seed
+    python benchmarks/recipes.py --model_dir <MiniLM folder> --final --runs "plain 1" "plain 2"
+    python benchmarks/recipes.py --table                                             # only the table in docs/RESULTS.md
 
 A run is a recipe with a seed: train.py as a user runs it, on the articles of --train_file but 6, drawn with a fixed
 seed, and scored on those 6. What counts is the state after the last step: no epoch is chosen by its score. A recipe's
 teachers are other runs, made first where they are missing, each in the state after its last step. --final trains on all
-of --train_file and scores --eval_file, by which nothing was chosen; its teachers are trained so too.
+of --train_file and scores --eval_file, by which nothing was chosen; its teachers are trained so too, but for the larger
+one, which learned from the articles of the split.
 
 Runs are done one after another, in output/recipes. What was stopped (Ctrl-C) goes on where it was, and what has a
 result in benchmarks/results/recipes is not done again. On one CPU core a run takes from half an hour to hours. Writes
@@ -43,14 +44,12 @@ COMMON = {
     "save_total_limit": 1,
 }  # fmt: skip
 LONGER = {"num_train_epochs": 3, "learning_rate": 2e-4, "ema_decay": 0.995}
-SPANS = {"num_train_epochs": 2, "learning_rate": 1e-4}  # of tools/pretrain_spans.py, before the questions
+SPANS = {"num_train_epochs": 1, "learning_rate": 1e-4}  # of tools/pretrain_spans.py, before the questions
 TEACHERS = ["longer 1", "longer 2", "longer 3"]
 # train.py's flags; under "teachers" the runs to learn from, under "spans" the flags of a stage on raw text before it
 RECIPES = {
     "plain": {"num_train_epochs": 2, "learning_rate": 1e-4},
-    "higher rate": {"num_train_epochs": 2, "learning_rate": 2e-4},
     "longer": LONGER,
-    "still longer": LONGER | {"num_train_epochs": 5},
     "longer, higher rate": LONGER | {"learning_rate": 4e-4},
     "longer, layer by layer": LONGER | {"layerwise_lr_decay": 0.85},
     "longer, after spans": LONGER | {"spans": SPANS},
@@ -58,16 +57,16 @@ RECIPES = {
     "larger": {"num_train_epochs": 1, "learning_rate": 5e-5, "larger": True},
     "taught by larger": LONGER | {"teachers": ["larger 1"]},
     "taught more by larger": LONGER | {"teachers": ["larger 1"], "distillation_weight": 0.9},
+    "taught by larger, after spans": LONGER | {"teachers": ["larger 1"], "spans": SPANS},
+    "taught by larger, still longer": LONGER | {"num_train_epochs": 5, "teachers": ["larger 1"]},
     "taught": LONGER | {"teachers": TEACHERS},
-    "taught more": LONGER | {"teachers": TEACHERS, "distillation_weight": 0.9},
-    "taught by itself": LONGER | {"teachers": ["longer 1"]},
-    "taught, still longer": LONGER | {"num_train_epochs": 5, "teachers": TEACHERS},
 }
 # in the order in which most is learned for the time
 QUEUE = [
-    "plain 1", "longer 1", "longer 2", "longer 3", "taught 4", "higher rate 1", "still longer 1", "taught more 4",
-    "longer, higher rate 1", "taught, still longer 4", "plain 2", "plain 3", "taught 5", "taught 6",
-    "taught by itself 4",
+    "plain 1", "longer 1", "larger 1", "taught by larger 1", "taught more by larger 1",
+    "taught by larger, after spans 1", "taught by larger 2", "taught by larger 3", "longer, after spans 1",
+    "longer, layer by layer 1", "plain 2", "plain 3", "longer 2", "longer 3", "taught 4", "longer, higher rate 1",
+    "taught by larger, still longer 1",
 ]  # fmt: skip
 
 
@@ -84,13 +83,14 @@ def split(train_file: Path, folder: Path) -> tuple[Path, Path]:
 
 
 class Runs:
-    """The runs of one model on one pair of files: `files` to train on and to score."""
+    """The runs of one model on one pair of files: `files` to train on and to score. larger: where the runs of the
+    larger model are done, if not here."""
 
     def __init__(
         self, model_dir: Path, larger_model_dir: Path | None, files: tuple[Path, Path], results_dir: Path,
-        output_dir: Path,
+        output_dir: Path, larger: "Runs | None" = None,
     ):  # fmt: skip
-        self.larger_model_dir = larger_model_dir
+        self.larger_model_dir, self.larger = larger_model_dir, larger
         self.model_dir, self.files, self.results_dir, self.output_dir = model_dir, files, results_dir, output_dir
 
     def result(self, run: str) -> Path:
@@ -106,9 +106,9 @@ class Runs:
             flags = COMMON | {"seed": int(seed)} | RECIPES[recipe]
             teachers, spans = flags.pop("teachers", []), flags.pop("spans", None)
             encoder = self.larger_model_dir if flags.pop("larger", False) else self.model_dir
-            if spans:
-                encoder = self.after_spans(COMMON | {"seed": int(seed)} | spans)
             folders = [self.last_state(teacher) for teacher in teachers]
+            if spans:
+                encoder = self.after_spans(COMMON | {"seed": int(seed)} | spans, folders)
             console.note(f"run: {run}")
             self.train(self.folder(run), encoder, self.files, flags, folders)
             result = self.collect(self.folder(run), recipe, flags, teachers) | ({"spans": spans} if spans else {})
@@ -118,14 +118,17 @@ class Runs:
 
     def last_state(self, run: str) -> Path:
         """The folder of a run's last state. Made anew where there is only its result, from another machine maybe."""
+        if self.larger is not None and RECIPES[run.rpartition(" ")[0]].get("larger"):
+            return self.larger.last_state(run)
         if not list_checkpoints(self.folder(run)):
             self.result(run).unlink(missing_ok=True)
         self.do(run)
         return list_checkpoints(self.folder(run))[-1]
 
-    def after_spans(self, flags: dict) -> Path:
-        """The encoder after its stage on the contexts of the articles to train on, as tools/pretrain_spans.py asks."""
-        folder = self.output_dir / f"spans_{flags['seed']}"
+    def after_spans(self, flags: dict, teachers: list[Path]) -> Path:
+        """The encoder after its stage on the contexts of the articles to train on, as tools/pretrain_spans.py asks and,
+        where there are any, the teachers answer."""
+        folder = self.output_dir / f"spans_{flags['seed']}{'_taught' if teachers else ''}"
         texts, questions = folder / "texts", folder / "spans.jsonl"
         if not questions.exists():
             texts.mkdir(parents=True, exist_ok=True)
@@ -136,7 +139,7 @@ class Runs:
         stage = folder / "stage"
         last = list_checkpoints(stage)
         if not last or not (stage / "final_model").exists():
-            self.train(stage, self.model_dir, (questions, self.files[1]), flags, [])
+            self.train(stage, self.model_dir, (questions, self.files[1]), flags, teachers)
         return list_checkpoints(stage)[-1]
 
     def train(self, folder: Path, encoder: Path, questions: tuple[Path, Path], flags: dict, teachers: list[Path]):
@@ -217,7 +220,7 @@ def table(results: list[dict]) -> str:
             f"`--{name} {value:g}`" for name, value in settings.items() if name not in ("teachers", "spans", "larger")
         ]
         if spans := settings.get("spans"):
-            told += [f"{spans['num_train_epochs']} epochs of recurring spans before"]
+            told += [f"{spans['num_train_epochs']} epoch of recurring spans before"]
         told += [f"teacher: {teacher}" for teacher in settings.get("teachers", [])]
         against = f"{means[recipe] - means['plain']:+.2f}" if "plain" in means else ""
         spread = f"{min(f1):.2f} to {max(f1):.2f}" if len(f1) > 1 else ""
@@ -270,11 +273,10 @@ def main(argv: list[str] | None = None) -> None:
     if args.model_dir is None:
         raise UserError("--model_dir is missing. Expected the folder of an encoder. See --help")
     encoders = args.model_dir, args.larger_model_dir
+    runs = Runs(*encoders, split(args.train_file, args.output_dir), args.results_dir, args.output_dir)
     if args.final:
         places = args.results_dir / "final", args.output_dir / "final"
-        runs = Runs(*encoders, (args.train_file, args.eval_file), *places)
-    else:
-        runs = Runs(*encoders, split(args.train_file, args.output_dir), args.results_dir, args.output_dir)
+        runs = Runs(*encoders, (args.train_file, args.eval_file), *places, larger=runs)
     for run in args.runs:
         result = runs.do(run)
         print(f"{run}: EM {result['exact_match']:.2f}, F1 {result['f1']:.2f}", flush=True)

@@ -111,8 +111,8 @@ def main(argv: list[str] | None = None) -> None:
     add = parser.add_argument
     add("folder", type=Path, help="every .txt file below it is read, in UTF-8")
     add("output", type=Path, help="JSON Lines for train.py --train_file")
-    add("--words", type=int, default=200, help="words of a passage, at least, where the text has as many")
-    add("--max_questions", type=int, default=8, help="of one passage")
+    add("--words", type=int, default=100, help="words of a passage, at least, where the text has as many")
+    add("--max_questions", type=int, default=12, help="of one passage")
     add("--seed", type=int, default=42, help="of what is asked")
     args = parser.parse_args(argv)
     paths = sorted(args.folder.rglob("*.txt"))
