@@ -423,7 +423,7 @@ def train(run: Training, log: TrainingLog, bar) -> None:
         loss, stop, grad_norm = torch.stack([loss, stop, grad_norm]).tolist()  # the step's only synchronisation
         rate = learning_rate_at(run.step, total_steps, args)
         for group in optimizer.param_groups:
-            group["lr"] = rate * group["rate"]
+            group["lr"] = rate * group.get("rate", 1)  # a checkpoint of an earlier version has none
         if guard.check(run.step + 1, loss, grad_norm) or accelerator.scaler:  # fp16's scaler skips by itself
             optimizer.step()
         optimizer.zero_grad()
