@@ -355,6 +355,7 @@ def test_a_step_waits_for_the_device_once(tiny_model, tmp_path, monkeypatch):
     from transformers import AttentionMaskInterface
     from transformers.masking_utils import sdpa_mask
 
+    monkeypatch.setattr(train_script, "attend_window_by_window", lambda model: None)  # not on a GPU
     run, log = make_run(tiny_model, tmp_path)
     monkeypatch.setattr(train_script.Training, "save", lambda self: None)
     monkeypatch.setattr(
