@@ -20,7 +20,6 @@ hush_interrupts()
 import argparse
 import math
 import os
-import re
 import shutil
 import signal
 import textwrap
@@ -118,10 +117,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )  # fmt: skip
     add("--gradient_accumulation_steps", type=int, default=4, help="micro-batches per optimizer step")
     add("--learning_rate", type=float, default=3e-5, help="peak learning rate")
-    add(
-        "--layerwise_lr_decay", type=float, default=1.0,
-        help="each layer's learning rate is that of the layer above it times this; 1: all learn at the same rate",
-    )  # fmt: skip
     add("--lr_scheduler_type", choices=["linear", "cosine"], default="linear", help="decay after the warm-up, to 0")
     add("--warmup_ratio", type=float, default=0.1, help="share of all steps in which the learning rate rises")
     add("--weight_decay", type=float, default=0.01, help="not applied to norms and biases")
@@ -213,8 +208,6 @@ def check_args(args: argparse.Namespace) -> None:
         problems.append(f"--max_gpu_memory is {args.max_gpu_memory}, expected GiB, more than 0")
     if not 0 <= args.ema_decay < 1:
         problems.append(f"--ema_decay is {args.ema_decay}, expected 0 (off) or more, and less than 1")
-    if not 0 < args.layerwise_lr_decay <= 1:
-        problems.append(f"--layerwise_lr_decay is {args.layerwise_lr_decay}, expected more than 0, at most 1")
     for name in ("warmup_ratio", "distillation_weight"):
         if not 0 <= getattr(args, name) <= 1:
             problems.append(f"--{name} is {getattr(args, name)}, expected 0 to 1")
@@ -368,24 +361,14 @@ def start_model(args: argparse.Namespace, model_dir: Path, accelerator: Accelera
         # its name in transformers 5, and before
         enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
         enable({"use_reentrant": False})
-    groups = parameter_groups(model, args.weight_decay, args.layerwise_lr_decay)
+    # norms and biases are vectors; all else is decayed
+    groups = [
+        {"params": [p for p in model.parameters() if p.ndim >= 2], "weight_decay": args.weight_decay},
+        {"params": [p for p in model.parameters() if p.ndim < 2], "weight_decay": 0.0},
+    ]
     fused = accelerator.device.type in ("cuda", "cpu")
     optimizer = torch.optim.AdamW(groups, lr=args.learning_rate, eps=args.adam_epsilon, fused=fused)
     return accelerator.prepare(model, optimizer)
-
-
-def parameter_groups(model: torch.nn.Module, weight_decay: float, layer_decay: float) -> list[dict]:
-    """AdamW's groups: norms and biases, which are vectors, are not decayed; a group's "rate" is its share of the
-    learning rate: 1 for the output layer and layer_decay times less for each layer below it, the embeddings lowest."""
-    layers = {name: re.search(r"\.layer\.(\d+)\.", name) for name, _ in model.named_parameters()}
-    layers = {name: int(found[1]) + 1 if found else 0 for name, found in layers.items()}
-    top = max(layers.values()) + 1
-    groups = {}
-    for name, parameter in model.named_parameters():
-        layer = top if name.startswith("qa_outputs.") else layers[name]
-        settings = weight_decay if parameter.ndim >= 2 else 0.0, layer_decay ** (top - layer)
-        groups.setdefault(settings, []).append(parameter)
-    return [{"params": group, "weight_decay": decay, "rate": rate} for (decay, rate), group in groups.items()]
 
 
 def train(run: Training, log: TrainingLog, bar) -> None:
@@ -423,7 +406,7 @@ def train(run: Training, log: TrainingLog, bar) -> None:
         loss, stop, grad_norm = torch.stack([loss, stop, grad_norm]).tolist()  # the step's only synchronisation
         rate = learning_rate_at(run.step, total_steps, args)
         for group in optimizer.param_groups:
-            group["lr"] = rate * group.get("rate", 1)  # a checkpoint of an earlier version has none
+            group["lr"] = rate
         if guard.check(run.step + 1, loss, grad_norm) or accelerator.scaler:  # fp16's scaler skips by itself
             optimizer.step()
         optimizer.zero_grad()

@@ -51,7 +51,6 @@ RECIPES = {
     "plain": {"num_train_epochs": 2, "learning_rate": 1e-4},
     "longer": LONGER,
     "longer, higher rate": LONGER | {"learning_rate": 4e-4},
-    "longer, layer by layer": LONGER | {"layerwise_lr_decay": 0.85},
     "longer, after spans": LONGER | {"spans": SPANS},
     # of --larger_model_dir, a larger encoder than all the others start from
     "larger": {"num_train_epochs": 1, "learning_rate": 5e-5, "larger": True},
@@ -65,7 +64,7 @@ RECIPES = {
 QUEUE = [
     "plain 1", "longer 1", "larger 1", "taught by larger 1", "taught more by larger 1",
     "taught by larger, after spans 1", "taught by larger 2", "taught by larger 3", "longer, after spans 1",
-    "longer, layer by layer 1", "plain 2", "plain 3", "longer 2", "longer 3", "taught 4", "longer, higher rate 1",
+    "plain 2", "plain 3", "longer 2", "longer 3", "taught 4", "longer, higher rate 1",
     "taught by larger, still longer 1",
 ]  # fmt: skip
 
@@ -106,6 +105,8 @@ class Runs:
             flags = COMMON | {"seed": int(seed)} | RECIPES[recipe]
             teachers, spans = flags.pop("teachers", []), flags.pop("spans", None)
             encoder = self.larger_model_dir if flags.pop("larger", False) else self.model_dir
+            if encoder is None:
+                raise UserError(f"{run} needs --larger_model_dir, the folder of a larger encoder. See --help")
             folders = [self.last_state(teacher) for teacher in teachers]
             if spans:
                 encoder = self.after_spans(COMMON | {"seed": int(seed)} | spans, folders)
@@ -142,7 +143,9 @@ class Runs:
             self.train(stage, self.model_dir, (questions, self.files[1]), flags, teachers)
         return list_checkpoints(stage)[-1]
 
-    def train(self, folder: Path, encoder: Path, questions: tuple[Path, Path], flags: dict, teachers: list[Path]):
+    def train(
+        self, folder: Path, encoder: Path, questions: tuple[Path, Path], flags: dict, teachers: list[Path]
+    ) -> None:
         """Runs train.py in `folder`, from the beginning or from where it was stopped."""
         if list_checkpoints(folder):
             call("train.py", {"output_dir": folder}, "--resume")

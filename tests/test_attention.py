@@ -43,9 +43,8 @@ def test_values_and_gradients_are_those_of_plain_attention(mask, dropout):
     expected = plain(query, key, value, mask, kept, dropout)
     torch.testing.assert_close(weights, expected)
     direction = torch.randn_like(expected)
-    for found, wanted in zip(
-        *(torch.autograd.grad(out, (query, key, value), direction) for out in (weights, expected)), strict=False
-    ):
+    gradients = [torch.autograd.grad(out, (query, key, value), direction) for out in (weights, expected)]
+    for found, wanted in zip(*gradients, strict=True):
         torch.testing.assert_close(found, wanted)
 
 

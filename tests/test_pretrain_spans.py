@@ -80,7 +80,7 @@ def test_the_file_is_one_that_trains(tmp_path):
     (tmp_path / "texts" / "deeper").mkdir(parents=True)
     (tmp_path / "texts" / "one.txt").write_text(TEXT, encoding="utf-8")
     (tmp_path / "texts" / "deeper" / "two.txt").write_text(f"\ufeff{TEXT}\r\n\r\n{TEXT[:48]}", encoding="utf-8")
-    output = tmp_path / "spans.jsonl"
+    output = tmp_path / "new" / "spans.jsonl"
     done = run_script("tools/pretrain_spans.py", tmp_path / "texts", output)
     examples = read_examples(output, "train")
     assert f"{len(examples)} questions from 2 texts" in done.stdout
@@ -102,3 +102,10 @@ def test_texts_that_give_nothing_are_refused(tmp_path, content, said):
     done = run_script("tools/pretrain_spans.py", tmp_path, tmp_path / "spans.jsonl", code=2)
     assert_refused(done, said)
     assert not (tmp_path / "spans.jsonl").exists()
+
+
+def test_no_words_or_no_questions_are_refused(tmp_path):
+    (tmp_path / "one.txt").write_text(TEXT, encoding="utf-8")
+    for flag in ("--words", "--max_questions"):
+        done = run_script("tools/pretrain_spans.py", tmp_path, tmp_path / "spans.jsonl", flag, 0, code=2)
+        assert_refused(done, f"{flag} 0")

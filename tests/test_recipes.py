@@ -11,6 +11,8 @@ sys.path.insert(0, str(PROJECT_ROOT / "benchmarks"))
 import recipes
 from recipes import HELD_OUT, QUEUE, RECIPES, Runs, known_run, split, table
 
+from utils.console import UserError
+
 
 @pytest.fixture
 def articles(tmp_path, sample_examples):
@@ -61,22 +63,30 @@ def test_the_table_gives_means_and_spread_and_the_difference_from_plain():
     assert taught.endswith("teacher: longer 3 | 1 | 52.00 | 62.00 |  | +1.50 | 61.75 |")
 
 
-@pytest.mark.torture
-def test_teachers_come_first_and_nothing_is_done_twice(articles, tiny_model, tmp_path, monkeypatch):
-    small = {"max_steps": 4, "save_steps": 2, "logging_steps": 2, "per_device_train_batch_size": 2}
-    monkeypatch.setattr(recipes, "COMMON", small | {"device": "cpu", "save_total_limit": 1})
-    monkeypatch.setattr(recipes, "RECIPES", {"one": {"ema_decay": 0.5}, "two": {"teachers": ["one 1", "one 2"]}})
+SMALL = {
+    "max_steps": 4, "save_steps": 2, "logging_steps": 2, "per_device_train_batch_size": 2, "device": "cpu",
+    "save_total_limit": 1,
+}  # fmt: skip
+
+
+def listed_calls(monkeypatch) -> list[tuple]:
+    """The scripts that recipes.py calls from now on, each with what stands behind its flags."""
     called = []
 
-    def counted(script, flags, *more):
+    def listed(script, flags, *more):
         called.append((script, *more))
-        done.append(
-            run_script(script, *(word for name, value in flags.items() for word in (f"--{name}", value)), *more)
-        )
+        run_script(script, *(word for name, value in flags.items() for word in (f"--{name}", value)), *more)
 
-    done = []
-    monkeypatch.setattr(recipes, "call", counted)
-    runs = Runs(tiny_model, split(articles, tmp_path / "files"), tmp_path / "results", tmp_path / "output")
+    monkeypatch.setattr(recipes, "call", listed)
+    return called
+
+
+@pytest.mark.torture
+def test_teachers_come_first_and_nothing_is_done_twice(articles, tiny_model, tmp_path, monkeypatch):
+    monkeypatch.setattr(recipes, "COMMON", SMALL)
+    monkeypatch.setattr(recipes, "RECIPES", {"one": {"ema_decay": 0.5}, "two": {"teachers": ["one 1", "one 2"]}})
+    called = listed_calls(monkeypatch)
+    runs = Runs(tiny_model, None, split(articles, tmp_path / "files"), tmp_path / "results", tmp_path / "output")
     result = runs.do("two 7")
     assert [script for script, *_ in called] == ["train.py", "evaluate.py", "train.py", "evaluate.py", "train.py"]
     states = [str(tmp_path / "output" / name / "checkpoint-4") for name in ("one_1", "one_2")]
@@ -86,3 +96,27 @@ def test_teachers_come_first_and_nothing_is_done_twice(articles, tiny_model, tmp
     assert runs.do("one 1")["last_weights"].keys() == {"exact_match", "f1"}
     assert runs.do("two 7") == result
     assert len(called) == 5
+
+
+@pytest.mark.torture
+def test_a_stage_on_raw_text_and_a_larger_teacher_from_the_split(
+    articles, tiny_model, tiny_encoder, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(recipes, "COMMON", SMALL)
+    recipe = {"teachers": ["large 1"], "spans": {"learning_rate": 1e-4}}
+    monkeypatch.setattr(recipes, "RECIPES", {"large": {"larger": True}, "after": recipe})
+    called = listed_calls(monkeypatch)
+    files = split(articles, tmp_path / "files")
+    held_out = Runs(tiny_encoder, tiny_model, files, tmp_path / "results", tmp_path / "output")
+    final = Runs(tiny_encoder, tiny_model, (articles, articles), tmp_path / "final", tmp_path / "last", larger=held_out)
+    result = final.do("after 3")
+    scripts = [script for script, *_ in called]
+    assert scripts == ["train.py", "tools/pretrain_spans.py", "train.py", "train.py"]  # the teacher, the stage, the run
+    teacher = str(tmp_path / "output" / "large_1" / "checkpoint-4")
+    assert called[2][-2:] == called[3][-2:] == ("--teacher_dir", teacher)
+    assert (result["spans"], result["teachers"], result["questions"]) == ({"learning_rate": 1e-4}, ["large 1"], 20)
+    settings = recipes.read_state(tmp_path / "last" / "after_3" / "checkpoint-4")["settings"]
+    assert settings["model_dir"] == str(tmp_path / "last" / "spans_3_taught" / "stage" / "checkpoint-4")
+    lacking = Runs(tiny_encoder, None, files, tmp_path / "no_results", tmp_path / "no_output")
+    with pytest.raises(UserError, match="large 1 needs --larger_model_dir"):
+        lacking.do("after 3")

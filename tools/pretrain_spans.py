@@ -23,7 +23,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from utils import console
 from utils.console import UserError
-from utils.files import read_text
+from utils.files import read_text, write_whole
 
 LONGEST = 8  # words of a span
 WORD = re.compile(r"\w+(?:[-'’.,]\w+)*")
@@ -107,7 +107,10 @@ def questions(text: str, words: int, most: int, draw: random.Random) -> Iterator
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=console.HelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=console.HelpFormatter,
+        usage="python tools/pretrain_spans.py FOLDER OUTPUT [options]",
+    )  # fmt: skip
     add = parser.add_argument
     add("folder", type=Path, help="every .txt file below it is read, in UTF-8")
     add("output", type=Path, help="JSON Lines for train.py --train_file")
@@ -115,6 +118,8 @@ def main(argv: list[str] | None = None) -> None:
     add("--max_questions", type=int, default=12, help="of one passage")
     add("--seed", type=int, default=42, help="of what is asked")
     args = parser.parse_args(argv)
+    if args.words < 1 or args.max_questions < 1:
+        raise UserError(f"--words {args.words} and --max_questions {args.max_questions}: expected at least 1 of each.")
     paths = sorted(args.folder.rglob("*.txt"))
     if not paths:
         raise UserError(f"no .txt file below {args.folder}. Expected a folder of raw texts.")
@@ -127,7 +132,8 @@ def main(argv: list[str] | None = None) -> None:
             lines.append(json.dumps({"id": f"{path.stem}-{len(lines)}"} | question, ensure_ascii=False) + "\n")
     if not lines:
         raise UserError(f"nothing stands twice in a passage of the {len(paths)} texts of {args.folder}.")
-    args.output.write_text("".join(lines), encoding="utf-8", newline="\n")
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(args.output, "".join(lines).encode("utf-8"))
     print(f"{len(lines):,} questions from {len(paths):,} texts: {console.shown(args.output)}")
 
 

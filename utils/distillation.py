@@ -91,11 +91,8 @@ def ask_teachers(
     precision: "no" or "bf16". Raises UserError for a folder that can't answer.
     """
     settings = {"max_length": max_length, "doc_stride": doc_stride}
-    windows, identities, said = (
-        windows_key(examples, features, max_length),
-        [identity(path) for path in teacher_dirs],
-        [],
-    )
+    windows, said = windows_key(examples, features, max_length), []
+    identities = [identity(path) for path in teacher_dirs]
     for teacher_dir, teacher in zip(teacher_dirs, identities, strict=True):
         name = hashlib.sha256(f"{windows} {teacher} {precision}".encode()).hexdigest()[:40]
         path = folder / f"train-{name}.teacher"
@@ -152,13 +149,10 @@ def carried_over(reader: Reader, examples: Sequence[dict], features: Features) -
         row, i = theirs[window], theirs.example_index[window]
         no_answer[i] = np.minimum(no_answer[i], logits[:, 0])  # it is elsewhere only if no piece of the text has it
         own = scores[splits[i] : splits[i + 1]]
-        context = slice(row["context_start"], row["context_end"])
         for side in range(2):
-            shared, mine, other = np.intersect1d(
-                offsets[i][:, side], row["offsets"][context, side], return_indices=True
-            )
-            mine, other = mine[shared >= 0], other[shared >= 0]
-            own[mine, side] = np.maximum(own[mine, side], logits[side, context][other])
+            places, mine, other = np.intersect1d(offsets[i][:, side], row["offsets"][:, side], return_indices=True)
+            mine, other = mine[places >= 0], other[places >= 0]  # -1: no place in the context
+            own[mine, side] = np.maximum(own[mine, side], logits[side, other])
     scores[splits[:-1]] = no_answer
     kept = np.empty(scores.shape, dtype=np.float16)
     for begin, end in pairwise(splits):

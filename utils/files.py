@@ -87,3 +87,13 @@ def object_of_distinct_names(pairs: list[tuple[str, object]]) -> dict:
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"the field {twice[:40]!r} stands twice in the object {str(fields)[:60]}")
     return fields
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Writes a file that is there whole or as it was before."""
+    partial = path.with_name(path.name + ".partial")
+    try:
+        partial.write_bytes(content)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from utils.analysis import analyse
 from utils.cards import LEGEND, escape, question_card
+from utils.files import write_whole
 from utils.findings import causes, findings
 from utils.outcomes import MISTAKES, Outcomes
 from utils.pictures import (
@@ -49,19 +50,10 @@ def write_report(
     folder.mkdir(parents=True, exist_ok=True)
     for name in DRAWN:
         if name in pictures:
-            replace(folder / f"{name}.png", pictures[name][0])
+            write_whole(folder / f"{name}.png", pictures[name][0])
         else:
             (folder / f"{name}.png").unlink(missing_ok=True)  # of an earlier report
-    replace(output_dir / "report.html", page.encode("utf-8"))
-
-
-def replace(path: Path, content: bytes) -> None:
-    partial = path.with_name(path.name + ".partial")
-    try:
-        partial.write_bytes(content)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_whole(output_dir / "report.html", page.encode("utf-8"))
 
 
 def draw_pictures(figures: dict, log: list[dict]) -> dict[str, tuple[bytes, bytes]]:
