@@ -4,8 +4,8 @@
     python benchmarks/attention.py --model_dir <MiniLM folder> --output benchmarks/results/attention_minilm.json
 
 Forward and backward of 4 windows of 176 and of 384 tokens with the model's dropout, all in turn, medians. train.py and
-utils.devices.choose_attention follow what this shows on a CPU. Writes benchmarks/results/attention.json. Takes ten
-minutes on one CPU core.
+utils.devices.choose_attention follow what this shows on a CPU. Writes benchmarks/results/attention.json. Takes a
+minute on one CPU core.
 """
 
 import argparse
