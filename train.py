@@ -96,7 +96,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--output_dir", type=Path, default=OUTPUT_DIR, help="where everything is written")
     add(
         "--teacher_dir", type=Path, nargs="+", default=None, metavar="PATH",
-        help="learn from these models' answers too (distillation); their mean where there are several (default: none)",
+        help="learn from these models' answers too (distillation); from their mean where there are several. A file of "
+        "answers, data/cache/*.teacher, serves as the model that gave them (default: none)",
     )  # fmt: skip
     add("--sample", action="store_true", help="the bundled model and questions, to output/sample")
     add("--resume", action="store_true", help="go on from the newest checkpoint in --output_dir, with its settings")
@@ -294,8 +295,9 @@ def join_teachers(run: Training, losses: torch.Tensor, output, attention_mask: t
 def load_questions(args: argparse.Namespace) -> tuple[list[dict], list[dict]]:
     """The examples to train on and the examples to score. Raises UserError for all that can be wrong with them."""
     require_model(args.model_dir, DOWNLOAD)
-    for folder in args.teacher_dir:
-        require_model(folder, REMEDY)
+    for teacher in args.teacher_dir:
+        if not teacher.is_file():  # of answers
+            require_model(teacher, REMEDY)
     for path in dict.fromkeys((args.model_dir, *args.teacher_dir, args.train_file, args.eval_file)):
         if require(path, "a file or folder with questions", DOWNLOAD).is_dir():
             check_manifest(path, full=args.verify_files)
@@ -332,7 +334,7 @@ def start_teachers(
         return None
     with accelerator.main_process_first():  # it keeps on disk what they say, the others read it
         return ask_teachers(
-            args.teacher_dir, examples, features, args.max_length, args.doc_stride, str(accelerator.device),
+            args.teacher_dir, examples, features, str(accelerator.device),
             precision="bf16" if precision == "bf16" else "no",  # MobileBERT overflows fp16
         )  # fmt: skip
 

@@ -9,7 +9,8 @@ A run is a recipe with a seed: train.py as a user runs it, on the articles of --
 seed, and scored on those 6. What counts is the state after the last step: no epoch is chosen by its score. A recipe's
 teachers are other runs, made first where they are missing, each in the state after its last step. --final trains on all
 of --train_file and scores --eval_file, by which nothing was chosen; its teachers are trained so too, but for the larger
-one, which learned from the articles of the split.
+one, which learned from the articles of the split. Without --larger_model_dir the larger one's answers that lie beside
+its result serve in its place: a copy of the file that its asking left in data/cache.
 
 Runs are done one after another, in output/recipes. What was stopped (Ctrl-C) goes on where it was, and what has a
 result in benchmarks/results/recipes is not done again. On one CPU core a run takes from half an hour to hours. Writes
@@ -118,10 +119,15 @@ class Runs:
         return read_json(self.result(run), "the result of a run")
 
     def last_state(self, run: str) -> Path:
-        """The folder of a run's last state. Made anew where there is only its result, from another machine maybe."""
-        if self.larger is not None and RECIPES[run.rpartition(" ")[0]].get("larger"):
+        """The folder of a run's last state. Made anew where there is only its result, from another machine maybe; but
+        of the larger model's a file of its answers does."""
+        larger = RECIPES[run.rpartition(" ")[0]].get("larger")
+        if self.larger is not None and larger:
             return self.larger.last_state(run)
         if not list_checkpoints(self.folder(run)):
+            answers = self.result(run).with_suffix(".teacher")
+            if larger and self.larger_model_dir is None and answers.is_file():
+                return answers
             self.result(run).unlink(missing_ok=True)
         self.do(run)
         return list_checkpoints(self.folder(run))[-1]

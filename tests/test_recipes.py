@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 
 import pytest
 from scripts import PROJECT_ROOT, run_script
@@ -12,6 +13,8 @@ import recipes
 from recipes import HELD_OUT, QUEUE, RECIPES, Runs, known_run, split, table
 
 from utils.console import UserError
+from utils.distillation import from_model, question_keys
+from utils.squad import read_examples
 
 
 @pytest.fixture
@@ -104,7 +107,9 @@ def test_a_stage_on_raw_text_and_a_larger_teacher_from_the_split(
 ):
     monkeypatch.setattr(recipes, "COMMON", SMALL)
     recipe = {"teachers": ["large 1"], "spans": {"learning_rate": 1e-4}}
-    monkeypatch.setattr(recipes, "RECIPES", {"large": {"larger": True}, "after": recipe})
+    monkeypatch.setattr(
+        recipes, "RECIPES", {"large": {"larger": True}, "after": recipe, "taught": {"teachers": ["large 1"]}}
+    )
     called = listed_calls(monkeypatch)
     files = split(articles, tmp_path / "files")
     held_out = Runs(tiny_encoder, tiny_model, files, tmp_path / "results", tmp_path / "output")
@@ -120,3 +125,8 @@ def test_a_stage_on_raw_text_and_a_larger_teacher_from_the_split(
     lacking = Runs(tiny_encoder, None, files, tmp_path / "no_results", tmp_path / "no_output")
     with pytest.raises(UserError, match="large 1 needs --larger_model_dir"):
         lacking.do("after 3")
+    examples = read_examples(articles, "train")
+    answers, _ = from_model(Path(teacher), examples, question_keys(examples), "cpu", "no", tmp_path)
+    answers.save(lacking.result("large 1").with_suffix(".teacher"))
+    assert lacking.do("taught 3")["teachers"] == ["large 1"]
+    assert called[-1][-2:] == ("--teacher_dir", str(tmp_path / "no_results" / "large_1.teacher"))

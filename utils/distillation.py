@@ -1,15 +1,16 @@
-"""What teachers say of the training windows, computed once and kept, and the loss that has a student learn it.
+"""What teachers say of the training questions, asked once and kept, and the loss that has a student learn it.
 
-A teacher is any model folder that answers questions: `train.py --teacher_dir`. Where its tokenizer is another one than
-the student's, it reads the text of each of the student's windows in its own tokens, and what it says of a place in the
-text holds for the student's token that begins (or ends) there. Its start and end scores of every token are kept as
-log-probabilities in half precision, 4 bytes a token (about 60 MB for all of SQuAD), beside the prepared windows, named
-after everything they depend on. Training then needs no teacher in memory.
+A teacher is any model folder that answers questions: `train.py --teacher_dir`. It reads each question in its own tokens
+and windows. What is kept of it are the characters of the context where it would most likely begin an answer, and end
+one, with their log-probabilities in half precision: about 50 bytes a question, so that a student with other tokens or
+other windows learns from the same file, a subset of the questions needs no asking, and more questions only that of the
+new ones. Training then needs no teacher in memory, nor on the computer: the file may be copied to another one.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -18,31 +19,69 @@ import torch
 
 from utils import feature_cache
 from utils.batches import length_sorted_batches
-from utils.console import progress, warn
-from utils.families import usable_positions
-from utils.feature_cache import CACHE_DIR, as_arrays, map_checked, save_checked
-from utils.files import read_json_object
+from utils.console import UserError, progress, warn
+from utils.feature_cache import CACHE_DIR, open_checked, save_checked
 from utils.offline import require_model
-from utils.reader import Reader
-from utils.windows import Features, load_tokenizer, prepare_train_features, prepare_validation_features
+from utils.reader import SETTINGS_FILE, Reader
+from utils.windows import Features, prepare_validation_features
 
-FORMAT = 2  # of what is kept: raise it with every change of it, of windows.py's windows or of the padding rule
+FORMAT = 3  # of what is kept: raise it with every change of it, of windows.py's windows or of the padding rule
 KEPT = 8  # files: one a teacher
+PLACES = 8  # a question's starts that are kept, and its ends: "no answer", and the likeliest
 BATCH = 8  # windows at once: BERT-large stays under 4 GB with them
+SAVED_EVERY = 2000  # questions: no more are asked again where the asking was interrupted
+LEAST = -6e4  # a log-probability that half precision can hold: nothing so improbable can be learned from
 REMEDY = "Run: python download_data.py --teacher, or give a folder that train.py has written (output/final_model)"
 
 
-class Teachers:
-    """What T teachers say of N training windows, each window's log-probabilities in the T arrays."""
+@dataclass(frozen=True)
+class Answers:
+    """What a teacher says of N questions: the `PLACES` likeliest of each, start and end, in the order of probability
+    but for the first, "no answer"."""
 
-    def __init__(self, features: Features, log_probabilities: Sequence[np.ndarray], identities: list[str]):
-        self.identities = identities  # of their folders
-        self.splits = token_splits(features)  # window i has the tokens splits[i] to splits[i + 1]
-        self.log_probabilities = log_probabilities  # T of float16 (tokens of all windows, 2): start, end
+    keys: np.ndarray  # uint64 (N,), rising: of the questions
+    places: np.ndarray  # int32 (N, 2, PLACES): characters into the context, the end exclusive; -1: no answer, or none
+    scores: np.ndarray  # float16 (N, 2, PLACES): log-probabilities
+
+    @classmethod
+    def none(cls) -> "Answers":
+        shape = 0, 2, PLACES
+        return cls(np.zeros(0, dtype=np.uint64), np.zeros(shape, dtype=np.int32), np.zeros(shape, dtype=np.float16))
+
+    def joined(self, keys: np.ndarray, places: np.ndarray, scores: np.ndarray) -> "Answers":
+        """These and those of more questions."""
+        keys, first = np.unique(np.concatenate([self.keys, keys]), return_index=True)
+        return Answers(keys, np.concatenate([self.places, places])[first], np.concatenate([self.scores, scores])[first])
+
+    def of(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """places and scores of questions that are all here."""
+        rows = np.searchsorted(self.keys, keys)
+        return self.places[rows], self.scores[rows]
+
+    def save(self, path: Path) -> None:
+        """Raises OSError where that can't be done."""
+        content = io.BytesIO()
+        np.savez_compressed(content, keys=self.keys, places=self.places, scores=self.scores)
+        save_checked(path, lambda file: file.write(content.getbuffer()), KEPT)
+
+    @classmethod
+    def load(cls, path: Path) -> "Answers | None":
+        """What `save` wrote; None where there is no such file, or it can't be read or is damaged."""
+        if (file := open_checked(path)) is None:
+            return None
+        with file, np.load(io.BytesIO(file.read()), allow_pickle=False) as arrays:
+            return cls(**arrays)
+
+
+class Teachers:
+    """What T teachers say of the questions of `features`: each one's places and scores, as Answers has them."""
+
+    def __init__(self, features: Features, said: Sequence[tuple[np.ndarray, np.ndarray]], identities: list[str]):
+        self.features, self.said, self.identities = features, said, identities  # identities: of their files
 
     def probabilities(self, indices: Sequence[int], length: int, temperature: float) -> np.ndarray:
-        """The mean of the teachers' probabilities of windows `indices`, float32 (2, B, length), start and end. Each
-        sums to 1 over its window's tokens and is 0 behind them.
+        """The mean of the teachers' probabilities of windows `indices`, float32 (2, B, length), start and end, each of
+        which sums to 1: what lies outside a window is its [CLS]'s, as in the labels, and so is the token of a place.
 
         Probabilities are averaged, not their logarithms: to be taught by the mean is to be taught by each teacher in
         equal parts (the mean of the cross-entropies is that against the mean), and where they disagree every answer
@@ -50,11 +89,25 @@ class Teachers:
         """
         targets = np.zeros((2, len(indices), length), dtype=np.float32)
         for row, i in enumerate(indices):
-            tokens = slice(self.splits[i], self.splits[i + 1])
-            for kept in self.log_probabilities:
-                scores = log_softmax(kept[tokens].T.astype(np.float32) / temperature)
-                targets[:, row, : scores.shape[1]] += np.exp(scores) / len(self.log_probabilities)
+            window = self.features[i]
+            context = window["offsets"][window["context_start"] : window["context_end"]]
+            question = window["example_index"]
+            for places, scores in self.said:
+                share = np.exp(log_softmax(scores[question].astype(np.float32) / temperature)) / len(self.said)
+                for side, (tokens, inside) in enumerate(tokens_at(places[question], context)):
+                    np.add.at(targets[side, row], window["context_start"] + tokens[inside], share[side, inside])
+                    targets[side, row, 0] += share[side, ~inside].sum()
         return targets
+
+
+def tokens_at(places: np.ndarray, context: np.ndarray) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
+    """For the starts and for the ends of `places`, (2, P): the tokens of a window's context, given its offsets (C, 2),
+    where an answer from the start, or to the end, would be labelled, and which of them lie in the window."""
+    if not len(context):
+        return ((places[0], np.zeros(places.shape[1], dtype=bool)),) * 2
+    begins, ends = context.T
+    starts = np.searchsorted(ends, places[0], side="right"), (begins[0] <= places[0]) & (places[0] < ends[-1])
+    return starts, (np.searchsorted(begins, places[1]) - 1, (begins[0] < places[1]) & (places[1] <= ends[-1]))
 
 
 def distillation_losses(
@@ -77,128 +130,111 @@ def log_softmax(scores: np.ndarray) -> np.ndarray:
     return scores - np.log(np.exp(scores).sum(-1, keepdims=True))
 
 
-def token_splits(features: Features) -> np.ndarray:
-    return np.concatenate([[0], np.cumsum(features.lengths)])
-
-
 def ask_teachers(
-    teacher_dirs: Sequence[Path], examples: Sequence[dict], features: Features, max_length: int, doc_stride: int,
-    device: str, precision: str, folder: Path = CACHE_DIR,
+    teachers: Sequence[Path], examples: Sequence[dict], features: Features, device: str, precision: str,
+    folder: Path = CACHE_DIR,
 ) -> Teachers:  # fmt: skip
-    """What the models of `teacher_dirs` say of the windows `features` that were made of `examples`: read from `folder`
-    where it was kept there, else computed, one teacher in memory at a time, and kept.
+    """What `teachers`, model folders or files of answers, say of the windows `features` that were made of `examples`.
 
-    precision: "no" or "bf16". Raises UserError for a folder that can't answer.
+    A folder's answers are kept in `folder`, and read where they were kept; the models of all others are asked, one in
+    memory at a time. precision: "no" or "bf16". Raises UserError for a folder that can't answer, and for a file that is
+    none or lacks a question.
     """
-    settings = {"max_length": max_length, "doc_stride": doc_stride}
-    windows, said = windows_key(examples, features, max_length), []
-    identities = [identity(path) for path in teacher_dirs]
-    for teacher_dir, teacher in zip(teacher_dirs, identities, strict=True):
-        name = hashlib.sha256(f"{windows} {teacher} {precision}".encode()).hexdigest()[:40]
-        path = folder / f"train-{name}.teacher"
-        kept = map_checked(path)
-        if kept is None:
-            if cuts_the_same(teacher_dir, examples, features, settings):
-                # a teacher of this project has window settings of its own: it is asked about the student's windows
-                reader = Reader(teacher_dir, device, precision, backend="torch", settings=settings)
-                kept = log_probabilities(reader, features)
-            else:
-                config = read_json_object(teacher_dir / "config.json", "a model's settings")
-                longest = {"max_length": min(usable_positions(config) or 512, 512)}  # a window's text in other tokens
-                reader = Reader(teacher_dir, device, precision, backend="torch", settings=settings | longest)
-                kept = carried_over(reader, examples, features)
-            del reader  # the next one, or the student, needs the memory
-            if len(features) >= feature_cache.WORTH_A_FILE:
+    keys = question_keys(examples)
+    read = [
+        from_file(t, keys) if t.is_file() else from_model(t, examples, keys, device, precision, folder)
+        for t in teachers
+    ]
+    if device.startswith("cuda"):
+        torch.cuda.empty_cache()
+    return Teachers(features, [answers.of(keys) for answers, _ in read], [identity for _, identity in read])
+
+
+def from_file(path: Path, keys: np.ndarray) -> tuple[Answers, str]:
+    """The answers in a file that was kept, maybe on another computer, and their identity."""
+    expected = "Expected a file that train.py --teacher_dir has written into data/cache. Copy it anew"
+    if (answers := Answers.load(path)) is None:
+        raise UserError(f"{path} is no file of a teacher's answers, or damaged. {expected}.")
+    if lacking := int((~np.isin(keys, answers.keys)).sum()):
+        raise UserError(
+            f"{path} has no answers to {lacking:,} of {len(keys):,} training questions. {expected}, or give the "
+            "teacher's folder."
+        )
+    with path.open("rb") as file:
+        return answers, hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def from_model(
+    teacher_dir: Path, examples: Sequence[dict], keys: np.ndarray, device: str, precision: str, folder: Path
+) -> tuple[Answers, str]:
+    """The answers of a model, which is asked where none are kept, and its identity."""
+    who = identity(teacher_dir)
+    path = folder / f"{hashlib.sha256(f'{FORMAT} {who} {precision}'.encode()).hexdigest()[:40]}.teacher"
+    answers = Answers.load(path) or Answers.none()
+    _, new = np.unique(keys, return_index=True)
+    new = new[~np.isin(keys[new], answers.keys)]
+    if not len(new):
+        return answers, who
+    reader = Reader(teacher_dir, device, precision, backend="torch")
+    settings = reader.settings["max_length"], reader.settings["doc_stride"]
+    features = prepare_validation_features([examples[i] for i in new], reader.tokenizer, *settings)
+    worth_a_file = len(examples) >= feature_cache.WORTH_A_FILE
+    with progress(total=len(features), desc=f"asking {teacher_dir.name}", unit=" windows", leave=False) as bar:
+        for begin in range(0, len(new), SAVED_EVERY):
+            end = min(begin + SAVED_EVERY, len(new))
+            answers = answers.joined(keys[new[begin:end]], *likeliest(reader, features, begin, end, bar))
+            if worth_a_file:
                 try:
-                    save_checked(path, [kept], KEPT)
+                    answers.save(path)
                 except OSError as error:
                     reason = error.strerror or error
                     warn(f"the teacher's answers can't be kept in {folder}: {reason}. Going on without.")
-        said.append(kept)
-    if device.startswith("cuda"):
-        torch.cuda.empty_cache()
-    return Teachers(features, said, identities)
+                    worth_a_file = False
+    return answers, who
 
 
-def log_probabilities(reader: Reader, features: Features) -> np.ndarray:
-    """float16 (tokens of all windows, 2): the logarithms of the probabilities that `reader` gives each token of a
-    window to be start and end. Raises UserError where they are not finite."""
-    splits = token_splits(features)
-    kept = np.empty((splits[-1], 2), dtype=np.float16)
-    for i, logits in asked(reader, features):
-        kept[splits[i] : splits[i + 1]] = in_half(log_softmax(logits)).T
-    return kept
-
-
-def carried_over(reader: Reader, examples: Sequence[dict], features: Features) -> np.ndarray:
-    """As log_probabilities, from a reader that cuts other tokens: [CLS] has what it gives its own, a token of the
-    context what it gives its token that begins (for the start) or ends (for the end) at the same character, all else
-    nothing. Where a window's text is more than one window to the reader, each place counts where it scores best."""
-    splits, offsets, pieces = token_splits(features), [], []
-    for row in features:
-        context = row["offsets"][row["context_start"] : row["context_end"]]
-        begin, end = (context[0, 0], context[-1, 1]) if len(context) else (0, 0)
-        example = examples[row["example_index"]]
-        pieces.append({"question": example["question"], "context": example["context"][begin:end]})
-        offsets.append(row["offsets"] - begin * (row["offsets"] >= 0))
-    settings = reader.settings["max_length"], reader.settings["doc_stride"]
-    theirs = prepare_validation_features(pieces, reader.tokenizer, *settings)
-    scores = np.full((splits[-1], 2), -np.inf, dtype=np.float32)
-    no_answer = np.full((len(features), 2), np.inf, dtype=np.float32)
-    for window, logits in asked(reader, theirs):
-        row, i = theirs[window], theirs.example_index[window]
-        no_answer[i] = np.minimum(no_answer[i], logits[:, 0])  # it is elsewhere only if no piece of the text has it
-        own = scores[splits[i] : splits[i + 1]]
+def likeliest(reader: Reader, features: Features, begin: int, end: int, bar) -> tuple[np.ndarray, np.ndarray]:
+    """places and scores, as Answers has them, of the questions `begin` to `end` (exclusive) of the reader's own
+    windows. Where a question has several windows, each place counts where it scores best, and "no answer" where it
+    scores worst: the answer is elsewhere only if no window has it."""
+    splits = np.searchsorted(features.example_index, np.arange(begin, end + 1))
+    logits = {}
+    for batch in length_sorted_batches(features.lengths[splits[0] : splits[-1]], BATCH):
+        windows = splits[0] + np.asarray(batch)
+        rows, *scores = reader.logits(features, windows)
+        for window, row, *both in zip(windows, rows, *scores, strict=True):
+            context = slice(row["context_start"], row["context_end"])
+            logits[window] = row["offsets"][context], [side[context] for side in both], [side[0] for side in both]
+        bar.update(len(windows))
+    places = np.full((end - begin, 2, PLACES), -1, dtype=np.int32)
+    kept = np.full(places.shape, LEAST, dtype=np.float16)
+    for question, (first, last) in enumerate(pairwise(splits)):
+        offsets, scores, no_answer = zip(*(logits[window] for window in range(first, last)), strict=True)
         for side in range(2):
-            places, mine, other = np.intersect1d(offsets[i][:, side], row["offsets"][:, side], return_indices=True)
-            mine, other = mine[places >= 0], other[places >= 0]  # -1: no place in the context
-            own[mine, side] = np.maximum(own[mine, side], logits[side, other])
-    scores[splits[:-1]] = no_answer
-    kept = np.empty(scores.shape, dtype=np.float16)
-    for begin, end in pairwise(splits):
-        kept[begin:end] = in_half(log_softmax(scores[begin:end].T)).T
-    return kept
+            at = np.concatenate(offsets)[:, side]
+            score = np.concatenate([both[side] for both in scores])
+            best_first = np.argsort(-score, kind="stable")
+            at, unique = np.unique(at[best_first], return_index=True)
+            score = log_softmax(np.append(min(both[side] for both in no_answer), score[best_first][unique]))
+            best = np.argsort(-score[1:], kind="stable")[: PLACES - 1]
+            places[question, side, 1 : 1 + len(best)] = at[best]
+            kept[question, side, : 1 + len(best)] = np.maximum(score[[0, *(1 + best)]], LEAST)
+    return places, kept
 
 
-def asked(reader: Reader, features: Features) -> Iterator[tuple[int, np.ndarray]]:
-    """Every window's number and the reader's logits of it, (2, tokens), start and end. Windows of like length together,
-    so not in their order."""
-    questions = replace(features, start_position=None, end_position=None)
-    batches = length_sorted_batches(features.lengths, BATCH)
-    for windows in progress(batches, desc=f"asking {reader.model_dir.name}", unit=" batches", leave=False):
-        rows, *logits = reader.logits(questions, windows)
-        for i, row, *scores in zip(windows, rows, *logits, strict=True):
-            yield i, np.stack(scores)[:, : len(row["input_ids"])]
-
-
-def in_half(log_probabilities: np.ndarray) -> np.ndarray:
-    """What half precision can hold, from -65,504 on: nothing so improbable can be learned from."""
-    return np.maximum(log_probabilities, -6e4).astype(np.float16)
+def question_keys(examples: Sequence[dict]) -> np.ndarray:
+    """uint64 (Q,): a number for a question and its context."""
+    texts = (f"{len(example['question'])} {example['question']}{example['context']}" for example in examples)
+    digests = (hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:8] for text in texts)
+    return np.frombuffer(b"".join(digests), dtype="<u8")
 
 
 def identity(teacher_dir: Path) -> str:
     """A name, 64 hexadecimal digits, for a model folder whose files decide what it says."""
     folder = require_model(teacher_dir, REMEDY)
     digest = hashlib.sha256()
-    for path in (folder / "config.json", folder / "tokenizer.json", *sorted(folder.glob("*.safetensors"))):
+    settings = [path for path in (folder / SETTINGS_FILE,) if path.is_file()]
+    for path in (folder / "config.json", folder / "tokenizer.json", *settings, *sorted(folder.glob("*.safetensors"))):
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
-
-
-def windows_key(examples: Sequence[dict], features: Features, max_length: int) -> str:
-    """A name, 64 hexadecimal digits, for what a teacher is asked."""
-    digest = hashlib.sha256(f"{FORMAT} {max_length}\n".encode())
-    for example in examples:  # another tokenizer may see what the student's does not: case, accents
-        digest.update(repr((example["question"], example["context"])).encode("utf-8", "surrogatepass"))
-    for array in as_arrays(features)[:-2]:  # where the answers are is nothing to a teacher
-        digest.update(f"{array.dtype} {array.shape}\n".encode())
-        digest.update(np.ascontiguousarray(array))
-    return digest.hexdigest()
-
-
-def cuts_the_same(teacher_dir: Path, examples: Sequence[dict], features: Features, settings: dict) -> bool:
-    """Whether the teacher's tokenizer makes of the `examples` the windows `features`."""
-    theirs = prepare_train_features(examples, load_tokenizer(teacher_dir), **settings)
-    pairs = zip(as_arrays(theirs), as_arrays(features), strict=True)
-    return all(np.array_equal(one, other) for one, other in pairs)

@@ -8,7 +8,7 @@ kept in such files too (utils/distillation.py).
 import hashlib
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
@@ -67,16 +67,15 @@ def features_key(examples: Sequence[dict], tokenizer: Tokenizer, max_length: int
     return digest.hexdigest()[:40]
 
 
-def save_checked(path: Path, arrays: Sequence[np.ndarray], kept: int) -> None:
-    """Writes a sha256 and `arrays` to `path`, which holds the old file or the whole new one at any time, and removes
-    the oldest files of its kind (suffix) beyond `kept`. Raises OSError where that can't be done."""
+def save_checked(path: Path, write: Callable[[BinaryIO], object], kept: int) -> None:
+    """Writes a sha256, and what `write` writes, to `path`, which holds the old file or the whole new one at any time.
+    Removes the oldest files of its kind (suffix) beyond `kept`. Raises OSError where that can't be done."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", suffix=".new", delete=False) as file:
         new = Path(file.name)
         try:
             file.write(bytes(DIGEST_SIZE))
-            for array in arrays:
-                np.save(file, array, allow_pickle=False)
+            write(file)
             file.seek(DIGEST_SIZE)
             digest = hashlib.file_digest(file, "sha256").digest()
             file.seek(0)
@@ -96,7 +95,7 @@ def save_checked(path: Path, arrays: Sequence[np.ndarray], kept: int) -> None:
 
 
 def open_checked(path: Path) -> BinaryIO | None:
-    """The file that save_checked wrote, at its first array; None where there is none, or it can't be read or is
+    """The file that save_checked wrote, behind the sha256; None where there is none, or it can't be read or is
     damaged."""
     try:
         file = path.open("rb")
@@ -114,7 +113,12 @@ def open_checked(path: Path) -> BinaryIO | None:
 
 def save_features(path: Path, features: Features) -> None:
     """Writes training features to `path`, as save_checked does."""
-    save_checked(path, as_arrays(features), KEPT)
+
+    def write(file: BinaryIO) -> None:
+        for array in as_arrays(features):
+            np.save(file, array, allow_pickle=False)
+
+    save_checked(path, write, KEPT)
 
 
 def load_features(path: Path) -> Features | None:
@@ -125,16 +129,6 @@ def load_features(path: Path) -> Features | None:
         arrays = {name: np.load(file, allow_pickle=False) for name in ARRAYS}
     template = PairTemplate(**{name: arrays.pop(name).tolist() for name in TEMPLATE})
     return Features(template, **arrays)
-
-
-def map_checked(path: Path) -> np.ndarray | None:
-    """The one array of a file that save_checked wrote, as a memory map: read when it is used. None as load_features."""
-    if (file := open_checked(path)) is None:
-        return None
-    with file:
-        np.lib.format.read_magic(file)
-        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-        return np.memmap(path, dtype, "r", file.tell(), shape)
 
 
 TEMPLATE = tuple(field.name for field in fields(PairTemplate))
