@@ -16,7 +16,7 @@ from small_training import SMALL, assert_equal_weights, log_without_times, make_
 from utils import distillation, feature_cache
 from utils.averaging import WeightAverage
 from utils.console import UserError
-from utils.distillation import PLACES, Teachers, ask_teachers, distillation_losses, likeliest, tokens_at
+from utils.distillation import PLACES, Answers, Teachers, ask_teachers, distillation_losses, likeliest, tokens_at
 from utils.reader import Reader
 from utils.windows import first_answer, load_tokenizer, prepare_train_features, prepare_validation_features
 
@@ -234,7 +234,9 @@ def test_other_teachers_precisions_and_windows_have_files_of_their_own(
     assert len(list(cache.iterdir())) == 4
 
 
-def test_a_file_of_answers_teaches_as_the_model_does(cache, questions, features, teacher, tiny_model, asked, tmp_path):
+def test_a_file_of_answers_teaches_as_the_model_does(
+    cache, questions, features, teacher, tiny_model, asked, tmp_path, monkeypatch
+):
     expected = ask(cache, questions, features, teacher).said
     (path,) = cache.iterdir()
     copied = shutil.copyfile(path, tmp_path / "elsewhere.teacher")
@@ -245,8 +247,14 @@ def test_a_file_of_answers_teaches_as_the_model_does(cache, questions, features,
     with pytest.raises(UserError, match=r"elsewhere.teacher has no answers to 1 of 13 training questions.*folder"):
         ask(cache, more, prepare_train_features(more, load_tokenizer(tiny_model), **SETTINGS), copied)
     copied.write_bytes(copied.read_bytes()[:-1])
-    with pytest.raises(UserError, match=r"elsewhere.teacher is no file of a teacher's answers, or damaged"):
-        ask(cache, questions, features, copied)
+    feature_cache.save_features(tmp_path / "windows", features)
+    kept = Answers.load(path)
+    with monkeypatch.context() as later:
+        later.setattr(distillation, "FORMAT", distillation.FORMAT + 1)
+        kept.save(tmp_path / "later")
+    for file in (copied, tmp_path / "windows", tmp_path / "later"):
+        with pytest.raises(UserError, match=f"{file.name} is no file of a teacher's answers, or damaged"):
+            ask(cache, questions, features, file)
 
 
 def test_teachers_that_can_not_teach_are_refused_by_name(cache, questions, features, tiny_encoder, tmp_path):

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -61,16 +62,20 @@ class Answers:
     def save(self, path: Path) -> None:
         """Raises OSError where that can't be done."""
         content = io.BytesIO()
-        np.savez_compressed(content, keys=self.keys, places=self.places, scores=self.scores)
+        np.savez_compressed(content, format=FORMAT, **vars(self))
         save_checked(path, lambda file: file.write(content.getbuffer()), KEPT)
 
     @classmethod
     def load(cls, path: Path) -> "Answers | None":
-        """What `save` wrote; None where there is no such file, or it can't be read or is damaged."""
+        """What `save` wrote; None where there is no such file, or it can't be read, is damaged or of another format."""
         if (file := open_checked(path)) is None:
             return None
-        with file, np.load(io.BytesIO(file.read()), allow_pickle=False) as arrays:
-            return cls(**arrays)
+        try:
+            with file, np.load(io.BytesIO(file.read()), allow_pickle=False) as archive:
+                arrays = dict(archive)
+            return cls(**arrays) if arrays.pop("format") == FORMAT else None
+        except (KeyError, TypeError, ValueError, BadZipFile):  # another kind of file
+            return None
 
 
 class Teachers:
