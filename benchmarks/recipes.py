@@ -57,16 +57,18 @@ RECIPES = {
     "larger": {"num_train_epochs": 1, "learning_rate": 5e-5, "larger": True},
     "taught by larger": LONGER | {"teachers": ["larger 1"]},
     "taught more by larger": LONGER | {"teachers": ["larger 1"], "distillation_weight": 0.9},
+    "taught by larger, as it answers": LONGER
+    | {"teachers": ["larger 1"], "distillation_weight": 0.9, "distillation_temperature": 1},
     "taught by larger, after spans": LONGER | {"teachers": ["larger 1"], "spans": SPANS},
     "taught by larger, still longer": LONGER | {"num_train_epochs": 5, "teachers": ["larger 1"]},
     "taught": LONGER | {"teachers": TEACHERS},
 }
 # in the order in which most is learned for the time
 QUEUE = [
-    "plain 1", "longer 1", "larger 1", "taught by larger 1", "taught more by larger 1",
+    "plain 1", "longer 1", "larger 1", "taught by larger 1", "taught by larger, as it answers 1",
     "taught by larger, after spans 1", "taught by larger 2", "taught by larger 3", "longer, after spans 1",
     "plain 2", "plain 3", "longer 2", "longer 3", "taught 4", "longer, higher rate 1",
-    "taught by larger, still longer 1",
+    "taught by larger, still longer 1", "taught more by larger 1",
 ]  # fmt: skip
 
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -528,6 +529,10 @@ def test_a_preset_sets_defaults_and_flags_win():
     mixed = train_script.parse_args(["--preset", "paper", "--learning_rate", "3e-5"])
     assert (mixed.num_train_epochs, mixed.learning_rate) == (5, 3e-5)
     assert train_script.parse_args(["--bf16"]).mixed_precision == "bf16"
+    best = train_script.parse_args(["--preset", "best"])
+    assert (best.num_train_epochs, best.teacher_dir, best.ema_decay) == (5, [train_script.TEACHER_DIR], 0.999)
+    other = train_script.parse_args(["--preset", "best", "--teacher_dir", "a", "b"])
+    assert (other.teacher_dir, other.ema_decay) == ([Path("a"), Path("b")], 0.999)
 
 
 @pytest.mark.parametrize(
