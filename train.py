@@ -120,8 +120,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument_group("what is learned").add_argument
     add(
         "--preset", choices=sorted(PRESETS), default=None,
-        help="paper: 5 epochs, 4e-5, batch 32; best: the same with the teacher of download_data.py --teacher (or another "
-        "--teacher_dir) and --ema_decay 0.999 (default: none)",
+        help="paper: 5 epochs, 4e-5, batch 32; best: the same with --ema_decay 0.999 and the teacher of "
+        "download_data.py --teacher, or another --teacher_dir (default: none)",
     )  # fmt: skip
     add("--num_train_epochs", type=int, default=3, help="passes over the questions")
     add("--max_steps", type=int, default=-1, help="stop after so many optimizer steps; -1: by epochs")
