@@ -247,12 +247,13 @@ def test_a_file_of_answers_teaches_as_the_model_does(
     with pytest.raises(UserError, match=r"elsewhere.teacher has no answers to 1 of 13 training questions.*folder"):
         ask(cache, more, prepare_train_features(more, load_tokenizer(tiny_model), **SETTINGS), copied)
     copied.write_bytes(copied.read_bytes()[:-1])
-    feature_cache.save_features(tmp_path / "windows", features)
+    feature_cache.save_features(tmp_path / "windows.features", features)
     kept = Answers.load(path)
     with monkeypatch.context() as later:
         later.setattr(distillation, "FORMAT", distillation.FORMAT + 1)
-        kept.save(tmp_path / "later")
-    for file in (copied, tmp_path / "windows", tmp_path / "later"):
+        kept.save(tmp_path / "later.teacher")
+    feature_cache.save_checked(tmp_path / "pickle.teacher", lambda file: np.savez(file, keys=np.array([{}])), 9)
+    for file in (copied, tmp_path / "windows.features", tmp_path / "later.teacher", tmp_path / "pickle.teacher"):
         with pytest.raises(UserError, match=f"{file.name} is no file of a teacher's answers, or damaged"):
             ask(cache, questions, features, file)
 

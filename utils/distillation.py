@@ -2,7 +2,7 @@
 
 A teacher is any model folder that answers questions: `train.py --teacher_dir`. It reads each question in its own tokens
 and windows. What is kept of it are the characters of the context where it would most likely begin an answer, and end
-one, with their log-probabilities in half precision: about 50 bytes a question, so that a student with other tokens or
+one, with their log-probabilities in half precision: about 60 bytes a question, so that a student with other tokens or
 other windows learns from the same file, a subset of the questions needs no asking, and more questions only that of the
 new ones. Training then needs no teacher in memory, nor on the computer: the file may be copied to another one.
 """
