@@ -66,9 +66,9 @@ RECIPES = {
 # in the order in which most is learned for the time
 QUEUE = [
     "plain 1", "longer 1", "larger 1", "taught by larger 1", "taught by larger, as it answers 1",
-    "taught by larger, after spans 1", "taught by larger 2", "taught by larger 3", "longer, after spans 1",
-    "plain 2", "plain 3", "longer 2", "longer 3", "taught 4", "longer, higher rate 1",
-    "taught by larger, still longer 1", "taught more by larger 1",
+    "taught by larger 2", "taught by larger 3", "longer, after spans 1", "plain 2", "plain 3", "longer 2", "longer 3",
+    "taught 4", "longer, higher rate 1", "taught by larger, still longer 1", "taught more by larger 1",
+    "taught by larger, after spans 1",
 ]  # fmt: skip
 
 
