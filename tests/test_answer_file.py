@@ -219,7 +219,7 @@ def test_killed_at_every_write_it_ends_as_undisturbed(exported, undisturbed, tmp
                 done = run_struck(function, number, what, "predict.py", *batch_flags(exported, source, target))
                 codes.append(done.returncode)
                 assert done.returncode not in (1, 2), (function, number, what, done.stderr)
-                if progress_path(target).exists():
+                if progress_path(target).exists() or not target.exists():  # not complete, or not begun
                     run_batch(exported, source, target)
                 assert files_of(target) == tuple(expected), (function, number, what)
                 for path in tmp_path.iterdir():
