@@ -48,9 +48,8 @@ def ask(cache, questions, features, *teachers, precision="no"):
     return ask_teachers(teachers, questions, features, "cpu", precision, cache)
 
 
-def said_by(folder, question):
-    """What a model says of a question: for starts and for ends, {place: log-probability} with -1 for no answer."""
-    reader = Reader(folder, "cpu", "no")
+def said_by(reader, question):
+    """What a reader says of a question: for starts and for ends, {place: log-probability} with -1 for no answer."""
     settings = reader.settings["max_length"], reader.settings["doc_stride"]
     windows = prepare_validation_features([question], reader.tokenizer, *settings)
     said = []
@@ -100,8 +99,9 @@ def test_what_is_kept_is_what_the_teacher_says(cache, questions, features, teach
     folder = teacher if tokens == "own" else save_tiny_model(tmp_path / "foreign", tokenizer_dir, with_head=True)
     ((places, scores),) = ask(cache, questions, features, folder).said
     assert scores.dtype == np.float16
+    reader = Reader(folder, "cpu", "no")
     for question, *kept in zip(questions, places, scores, strict=True):
-        for side, expected in enumerate(said_by(folder, question)):
+        for side, expected in enumerate(said_by(reader, question)):
             found = dict(zip(kept[0][side].tolist(), kept[1][side].tolist(), strict=True))
             assert len(found) == PLACES
             assert kept[0][side][0] == -1
