@@ -214,9 +214,8 @@ def test_a_bad_micro_batch_of_one_process_is_skipped_by_both(tiny_model, tmp_pat
     )
     assert done.returncode == 0, done.stderr
     assert "2 process(es)" in done.stdout
-    warned = [line for line in done.stderr.splitlines() if "not applied to the weights" in line]
-    assert len(warned) == 2
-    assert all("step 3: loss nan" in line for line in warned)
+    # two processes may write into one line
+    assert done.stderr.count("not applied to the weights") == done.stderr.count("step 3: loss nan") == 2
     assert_equal_weights(tmp_path / "out" / "checkpoint-3", tmp_path / "out" / "checkpoint-2")
     with pytest.raises(AssertionError):
         assert_equal_weights(tmp_path / "out" / "checkpoint-4", tmp_path / "out" / "checkpoint-3")
