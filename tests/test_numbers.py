@@ -165,7 +165,7 @@ def test_one_bad_micro_batch_of_four_costs_its_step_and_no_more(tiny_model, tmp_
 
 # runs train.py with a NaN in the loss of one micro-batch of the second process, and reports each process's weights
 ONE_BAD_PROCESS = """
-import hashlib, os, runpy, sys
+import atexit, hashlib, os, runpy, sys
 import torch
 
 plain, calls, models = torch.nn.functional.cross_entropy, [], []
@@ -190,12 +190,16 @@ Accelerator.prepare = remember
 folder = sys.argv.pop(1)
 sys.path[0] = os.path.dirname(sys.argv[1])
 sys.argv = sys.argv[1:]
+
+@atexit.register  # the script ends the process
+def report():
+    digest = hashlib.sha256()
+    for tensor in models[0].state_dict().values():
+        digest.update(tensor.numpy().tobytes())
+    with open(os.path.join(folder, os.environ["RANK"]), "w") as file:
+        file.write(digest.hexdigest())
+
 runpy.run_path(sys.argv[0], run_name="__main__")
-digest = hashlib.sha256()
-for tensor in models[0].state_dict().values():
-    digest.update(tensor.numpy().tobytes())
-with open(os.path.join(folder, os.environ["RANK"]), "w") as file:
-    file.write(digest.hexdigest())
 """
 
 
