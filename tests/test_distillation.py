@@ -252,7 +252,8 @@ def test_a_file_of_answers_teaches_as_the_model_does(
     with monkeypatch.context() as later:
         later.setattr(distillation, "FORMAT", distillation.FORMAT + 1)
         kept.save(tmp_path / "later.teacher")
-    feature_cache.save_checked(tmp_path / "pickle.teacher", lambda file: np.savez(file, keys=np.array([{}])), 9)
+    pickled = vars(kept) | {"format": distillation.FORMAT, "keys": kept.keys.astype(object)}
+    feature_cache.save_checked(tmp_path / "pickle.teacher", lambda file: np.savez(file, **pickled), 9)
     for file in (copied, tmp_path / "windows.features", tmp_path / "later.teacher", tmp_path / "pickle.teacher"):
         with pytest.raises(UserError, match=f"{file.name} is no file of a teacher's answers, or damaged"):
             ask(cache, questions, features, file)
