@@ -46,7 +46,7 @@ from torch.nn.functional import cross_entropy
 from utils import console
 from utils.attention import attend_window_by_window
 from utils.backends import load_encoder
-from utils.batches import epoch_batches, micro_batches, pad_batch
+from utils.batches import epoch_batches, micro_batches, pad_batch, padded_length
 from utils.checkpoints import (
     delete_earlier_run,
     delete_to_go_back,
@@ -70,7 +70,7 @@ from utils.families import usable_positions
 from utils.feature_cache import cached_train_features
 from utils.guard import Guard
 from utils.manifest import check_manifest
-from utils.micro_batch import cap_memory, choose_micro_batch, require_memory, smaller_micro_batch
+from utils.micro_batch import LESS_MEMORY, cap_memory, choose_micro_batch, require_memory, smaller_micro_batch
 from utils.offline import require, require_model
 from utils.pictures import draw_training_curve
 from utils.squad import read_examples
@@ -410,6 +410,8 @@ def train(run: Training, log: TrainingLog, bar) -> None:
         try:
             loss = accumulate_gradients(run, batch_indices)
         except torch.OutOfMemoryError:
+            loss = None
+        if loss is None:  # out of the except clause: the error held on to the tensors
             optimizer.zero_grad()
             run.micro_batch_size = smaller_micro_batch(run.micro_batch_size, accelerator.num_processes)
             continue
@@ -459,22 +461,27 @@ def train(run: Training, log: TrainingLog, bar) -> None:
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     with sole_training(args.output_dir):
-        fine_tune(args)
+        try:
+            fine_tune(args)
+        except torch.OutOfMemoryError:  # outside of the steps, which go on with less
+            raise UserError(f"out of GPU memory. {LESS_MEMORY}") from None
 
 
 def fine_tune(args: argparse.Namespace) -> None:
     """From the files to the final model."""
-    prepare_output_dir(args.output_dir, args.resume, args.overwrite_output_dir)
+    needed = args.model_dir, *args.teacher_dir, args.train_file, args.eval_file
+    prepare_output_dir(args.output_dir, args.resume, args.overwrite_output_dir, needed)
     examples, eval_examples = load_questions(args)
     features = cached_train_features(examples, load_tokenizer(args.model_dir), args.max_length, args.doc_stride)
     accelerator, precision = start_accelerator(args)
     teachers = start_teachers(args, examples, features, accelerator, precision)
     model, optimizer = start_model(args, args.resume or args.model_dir, accelerator, precision)
+    longest = padded_length(int(features.lengths.max()), args.max_length)
     if args.per_device_train_batch_size == "auto":
+        copies = 3 if args.ema_decay else 2  # AdamW's two moments, the average
         args.per_device_train_batch_size, args.gradient_accumulation_steps = choose_micro_batch(
-            MICRO_BATCH, args.gradient_accumulation_steps, accelerator, model, args.max_length
+            MICRO_BATCH, args.gradient_accumulation_steps, accelerator, model, longest, copies
         )
-    longest = min(int(features.lengths.max()) + 1, args.max_length)
     require_memory(accelerator, model, args.per_device_train_batch_size, longest)
     run = Training(
         args, features, len(examples), eval_examples, accelerator, precision, model, optimizer,

@@ -183,7 +183,7 @@ class Runs:
             "exact_match": epochs[-1]["exact_match"], "f1": epochs[-1]["f1"], "epochs": epochs,
             "questions": questions, "windows": state["windows"],
             "windows_per_second": statistics.median(rates) * state["windows"] / questions,
-            "mixed_precision": state["settings"]["mixed_precision"],
+            "mixed_precision": state["precision"],
             "commit": (folder / "commit.txt").read_text("utf-8"), "device": cpu(), "versions": own_versions(),
         }  # fmt: skip
         if flags.get("ema_decay"):

@@ -182,13 +182,14 @@ def test_the_newest_are_kept_and_older_ones_go_only_after_the_new_one_is_whole(l
 
 
 @pytest.mark.fault("damaged checkpoint")
+@pytest.mark.parametrize("tear", ["file cut", "one bit flipped"])
 @pytest.mark.parametrize("limit", [1, 2])
-def test_torn_checkpoints_do_not_count_among_those_that_are_kept(limit, output_dir):
+def test_torn_checkpoints_do_not_count_among_those_that_are_kept(limit, tear, output_dir):
     """A run goes on from 10, as 30 and 40 are torn. What it saves must not be removed in their favour."""
     for step in (10, 30, 40):
         save_checkpoint(output_dir, step, writer(), limit=5)
     for step in (30, 40):
-        TEARS["file cut"](output_dir / f"checkpoint-{step}")
+        TEARS[tear](output_dir / f"checkpoint-{step}")
     saved = save_checkpoint(output_dir, 20, writer(), limit)
     assert latest_checkpoint(output_dir) == saved
     whole = [path.name for path in list_checkpoints(output_dir) if find_damage(path, full=True) is None]

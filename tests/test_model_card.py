@@ -29,8 +29,8 @@ def made(folder, source=None, readme=None):
     return folder
 
 
-def card(model_dir, data) -> ModelCard:
-    return ModelCard(model_card(SETTINGS, SCORES, model_dir, data, data))
+def card(model_dir, data, **settings) -> ModelCard:
+    return ModelCard(model_card(SETTINGS | settings, SCORES, model_dir, data, data))
 
 
 @pytest.mark.parametrize("host", ["https://huggingface.co", "https://hf-mirror.com"])
@@ -48,6 +48,28 @@ def test_what_was_downloaded_is_named(host, tmp_path):
     assert all(r.dataset_type == "rajpurkar/squad" and r.dataset_split == "validation" for r in results.values())
     assert "| learning_rate | 3e-05 |" in found.text
     assert "device" not in found.text
+
+
+def test_what_was_learned_and_scored_in_part_is_not_said_of_all(tmp_path):
+    model, data = made(tmp_path / "m"), made(tmp_path / "d", "https://huggingface.co/datasets/rajpurkar/squad")
+    found = card(model, data, max_train_samples=1000, max_eval_samples=None)
+    assert "on\na part of SQuAD 1.1.\n" in found.text
+    assert "| max_train_samples | 1000 |" in found.text
+    assert {result.dataset_type for result in found.data.eval_results} == {"rajpurkar/squad"}
+    found = card(model, data, max_train_samples=None, max_eval_samples=100)
+    assert "on\nSQuAD 1.1.\n" in found.text
+    assert "max_train_samples" not in found.text
+    assert "| a part of SQuAD 1.1 | 10,570 |" in found.text
+    results = found.data.eval_results
+    assert {(result.dataset_type, result.dataset_name) for result in results} == {("own", "a part of SQuAD 1.1")}
+
+
+def test_teachers_are_named(tmp_path):
+    flags = {"teacher_dir": ["large", "larger"], "distillation_weight": 0.5, "ema_decay": 0.999}
+    text = card(made(tmp_path / "m"), made(tmp_path / "d"), **flags).text
+    for line in ("| teacher_dir | large, larger |", "| distillation_weight | 0.5 |", "| ema_decay | 0.999 |"):
+        assert line in text
+    assert "distillation" not in card(tmp_path / "m", tmp_path / "d", teacher_dir=[], distillation_weight=0.5).text
 
 
 def test_of_own_data_and_an_own_encoder_nothing_is_claimed(tmp_path):
@@ -72,7 +94,8 @@ def test_the_final_model_has_a_card_with_its_scores(trained):
     scores = json.loads((trained / "final_model" / "reader.json").read_text(encoding="utf-8"))["scores"]
     values = {result.metric_type: result.metric_value for result in found.data.eval_results}
     assert values == pytest.approx({name: scores[name] for name in ("exact_match", "f1")}, abs=1e-4)
-    assert "| learning_rate | 0.001 |" in found.text
+    for line in ("| learning_rate | 0.001 |", "| mixed_precision | no |", "| processes | 1 |"):
+        assert line in found.text
     assert str(trained) not in found.content
     assert not list(trained.glob("checkpoint-*/README.md"))
 

@@ -617,6 +617,36 @@ def test_overwriting_deletes_the_earlier_run_only_when_nothing_can_be_refused(tr
     assert {path.name for path in (tmp_path / "run").glob("checkpoint-*")} == {"checkpoint-2"}
 
 
+@pytest.mark.parametrize("flag", ["--model_dir", "--teacher_dir", "--train_file"])
+def test_what_a_training_needs_is_not_deleted_with_the_earlier_run(trained, tiny_model, tmp_path, flag):
+    shutil.copytree(trained, tmp_path / "run")
+    needed = tmp_path / "run" / ("checkpoint-10/x.json" if flag == "--train_file" else "final_model")
+    flags = ("--model_dir", tiny_model, "--output_dir", tmp_path / "run", *SMALL, flag, needed)
+    for more in ((), ("--overwrite_output_dir",)):
+        assert_refused(run_script("train.py", *flags, *more, code=2), str(needed), "--output_dir")
+    assert (tmp_path / "run" / "final_model" / "model.safetensors").exists()
+
+
+def test_a_run_may_go_on_in_another_precision_which_is_said(trained, tmp_path):
+    """A run in fp16 whose scoring overflows could not be finished otherwise."""
+    shutil.copytree(trained / "checkpoint-3", tmp_path / "checkpoint-3")
+    shutil.copy(trained / "training_log.jsonl", tmp_path)
+    done = run_script("train.py", "--output_dir", tmp_path, "--resume", "--bf16", "--max_steps", 10)
+    assert "goes on in bf16, and was in no" in done.stderr
+    card = (tmp_path / "final_model" / "README.md").read_text(encoding="utf-8")
+    assert "| mixed_precision | bf16 |" in card
+
+
+def test_running_out_of_memory_outside_of_a_step_says_what_to_do(tiny_model, tmp_path, monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(train_script, "start_model", full)
+    flags = [*map(str, SMALL), "--model_dir", str(tiny_model), "--output_dir", str(tmp_path / "run")]
+    with pytest.raises(UserError, match=r"out of GPU memory.*--gradient_checkpointing"):
+        train_script.main(flags)
+
+
 def test_resuming_with_other_settings_is_refused(trained, tmp_path):
     shutil.copytree(trained / "checkpoint-3", tmp_path / "checkpoint-3")
     done = run_script("train.py", "--output_dir", tmp_path, "--resume", "--learning_rate", "5e-4", code=2)

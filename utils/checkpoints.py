@@ -10,7 +10,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -26,11 +26,18 @@ LOCK = ".lock"
 RESUME = "go on with --resume"
 
 
-def prepare_output_dir(output_dir: Path, resume: bool, overwrite: bool) -> None:
+def prepare_output_dir(output_dir: Path, resume: bool, overwrite: bool, needed: Iterable[Path] = ()) -> None:
     """Makes sure that a training may write to its folder. Raises UserError where it holds an earlier run and neither
-    flag is given. Nothing is deleted yet."""
+    flag is given, or where that run, which would go, holds one of the files and folders `needed`. Nothing is deleted
+    yet."""
     recover(output_dir / "final_model")
     earlier = earlier_run(output_dir)
+    for path in needed:
+        if any(path.resolve().is_relative_to(folder.resolve()) for folder in earlier):
+            raise UserError(
+                f"{path} belongs to the earlier run in {output_dir}, which this training would replace. Choose another "
+                "--output_dir."
+            )
     if earlier and not resume and not overwrite:
         raise UserError(
             f"{output_dir} holds an earlier run ({', '.join(path.name for path in earlier)}). "
@@ -167,8 +174,10 @@ def save_checkpoint(output_dir: Path, step: int, write: Callable[[Path], None], 
         write_manifest(folder, "train.py", f"step {step}", name=MARKER)
 
     write_folder(target, write_and_mark)
-    # sizes only: to read gigabytes again at each save would cost more than it tells
-    whole = [path for path in list_checkpoints(output_dir) if find_damage(path, full=False) is None]
+    # sizes only: to read gigabytes again at each save would cost more than it tells. A later one was damaged, or this
+    # training would have gone on from it, and will be written again
+    earlier = [path for path in list_checkpoints(output_dir) if step_of(path) <= step]
+    whole = [path for path in earlier if find_damage(path, full=False) is None]
     left_by_a_crash = [path for path in output_dir.glob(".checkpoint-*") if path.suffix in (".new", ".old")]
     for old in whole[:-limit] + left_by_a_crash:
         shutil.rmtree(old, ignore_errors=True)
@@ -221,6 +230,8 @@ def write_file(path: Path, text: str, go_on: str = RESUME) -> None:
 def is_write_failure(error: BaseException) -> bool:
     """Whether the system refused to write. torch and safetensors wrap that in errors of their own."""
     wrapped = ("inline_container", "os error", "Parent directory")
+    if isinstance(error, UserError):  # says itself what is wrong, in words that may hold a library's
+        return False
     return isinstance(error, OSError) or any(words in str(error) for words in wrapped)
 
 
@@ -248,7 +259,11 @@ def recover(target: Path) -> None:
 def list_checkpoints(output_dir: Path) -> list[Path]:
     """The folders checkpoint-N of an output folder by rising N, complete or not."""
     found = [path for path in output_dir.glob("checkpoint-*") if NAME.fullmatch(path.name)]
-    return sorted(found, key=lambda path: int(NAME.fullmatch(path.name)[1]))
+    return sorted(found, key=step_of)
+
+
+def step_of(checkpoint: Path) -> int:
+    return int(NAME.fullmatch(checkpoint.name)[1])
 
 
 def latest_checkpoint(output_dir: Path) -> Path:

@@ -23,7 +23,7 @@ class Guard:
             warn(f"step {step}: loss {loss}, gradient norm {grad_norm}: not applied to the weights")
         if self.bad_steps >= MAX_BAD_STEPS or self.zero_losses >= MAX_ZERO_LOSSES:
             if self.bad_steps >= MAX_BAD_STEPS:
-                found = f"{self.bad_steps} steps in a row without a finite loss and gradient"
+                found = f"{self.bad_steps} steps in a row without a finite loss and gradient, none of them applied"
             else:
                 found = f"{self.zero_losses} steps in a row with a loss of exactly 0"
             why = (
@@ -33,5 +33,5 @@ class Guard:
                 else "The starting weights may be damaged, or --learning_rate too high. Try --mixed_precision no and a "
                 "lower --learning_rate, or download the model again: python download_data.py --only model --force"
             )
-            raise UserError(f"training stopped at step {step}: {found}. The weights were not touched by them. {why}.")
+            raise UserError(f"training stopped at step {step}: {found}. {why}.")
         return finite

@@ -32,7 +32,8 @@ def cap_memory(device: torch.device, gib: float | None) -> int | None:
     cap = int(SHARE_OF_FREE_MEMORY * free) if gib is None else int(gib * 2**30)
     if cap > total:
         raise UserError(f"--max_gpu_memory {gib:g} is more than the card has: {total / 2**30:.1f} GiB. Use less.")
-    torch.cuda.set_per_process_memory_fraction(cap / total, device)
+    # not the device: accelerate gives "cuda" without a number, which this one function refuses
+    torch.cuda.set_per_process_memory_fraction(cap / total, device.index)
     return cap
 
 
@@ -51,10 +52,12 @@ def largest_that_fits(windows: int, fits: Callable[[int], bool]) -> int:
 
 
 def choose_micro_batch(
-    micro_batch_size: int, accumulation: int, accelerator, model: torch.nn.Module, max_length: int
+    micro_batch_size: int, accumulation: int, accelerator, model: torch.nn.Module, length: int, copies: int
 ) -> tuple[int, int]:
     """Micro-batch and accumulation for --per_device_train_batch_size auto: the largest micro-batch that fits, and as
     many windows in an optimizer step as the two numbers given make. Every process gets the same.
+
+    length: tokens of the longest batch. copies: of the weights, that the training holds beside them and the gradients.
 
     Only a CUDA card is tried out: elsewhere memory has no limit that could be probed without harm to other programs,
     and the two numbers are returned as they are. Raises UserError where not even one window fits.
@@ -69,7 +72,7 @@ def choose_micro_batch(
     plain = accelerator.unwrap_model(model)  # processes try alone: one may run out of memory where another does not
     windows = micro_batch_size * accumulation
     note("trying how many windows fit the GPU at once ...")
-    largest = largest_that_fits(windows, lambda size: step_fits(plain, size, max_length))
+    largest = largest_that_fits(windows, lambda size: step_fits(plain, size, length, copies))
     if accelerator.num_processes > 1:
         largest = min(gather_object([largest]))
     if largest == 0:
@@ -77,15 +80,14 @@ def choose_micro_batch(
     return largest, windows // largest
 
 
-def step_fits(model: torch.nn.Module, size: int, max_length: int) -> bool:
-    """Whether `size` windows of `max_length` tokens, the longest there are, can go forward and backward while the
-    gradients of earlier ones and the optimizer's state are held. Leaves weights, mode and random state as they were,
-    and no memory taken."""
+def step_fits(model: torch.nn.Module, size: int, length: int, copies: int) -> bool:
+    """Whether `size` windows of `length` tokens can go forward and backward while the gradients of earlier ones and
+    `copies` of the weights are held. Leaves weights, mode and random state as they were, and no memory taken."""
     device = next(model.parameters()).device
     training = model.training
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         try:
-            forward_and_backward(model.train(), size, max_length)
+            forward_and_backward(model.train(), size, length, copies)
             found = True
         except torch.OutOfMemoryError:
             found = False
@@ -94,14 +96,15 @@ def step_fits(model: torch.nn.Module, size: int, max_length: int) -> bool:
     model.zero_grad(set_to_none=True)
     if device.type == "cuda":
         torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)  # what was tried is not what the training takes
     return found
 
 
-def forward_and_backward(model: torch.nn.Module, size: int, max_length: int) -> None:
+def forward_and_backward(model: torch.nn.Module, size: int, length: int, copies: int) -> None:
     """What an optimizer step holds at its peak, twice: the second time the first one's gradients are there."""
     parameters = list(model.parameters())
-    state = [torch.zeros_like(parameter) for parameter in parameters for _ in range(2)]  # AdamW's two moments
-    ids = torch.zeros((size, max_length), dtype=torch.int64, device=parameters[0].device)
+    state = [torch.zeros_like(parameter) for parameter in parameters for _ in range(copies)]
+    ids = torch.zeros((size, length), dtype=torch.int64, device=parameters[0].device)
     for _ in range(2):
         # not model(...), which may be compiled: a compiler would work minutes for every size that is tried
         output = model.forward(input_ids=ids, attention_mask=torch.ones_like(ids))
@@ -112,7 +115,8 @@ def forward_and_backward(model: torch.nn.Module, size: int, max_length: int) -> 
 
 
 def smaller_micro_batch(micro_batch_size: int, processes: int) -> int:
-    """Half the micro-batch, after running out of GPU memory. Raises UserError where it can't be halved."""
+    """Half the micro-batch, after running out of GPU memory. Raises UserError where it can't be halved: several
+    processes would have to do so at the same step."""
     if micro_batch_size == 1 or processes > 1:
         raise UserError(f"out of GPU memory with {micro_batch_size} window(s) at once. {LESS_MEMORY}")
     torch.cuda.empty_cache()

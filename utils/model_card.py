@@ -14,16 +14,19 @@ KNOWN_MODELS = {"google/mobilebert-uncased": "apache-2.0"}
 KNOWN_DATA = ("rajpurkar/squad", "SQuAD-explorer/dataset")  # SQuAD 1.1 on the Hub, and where its authors have it
 # of the flags, those that decide what is learned
 HYPER_PARAMETERS = (
-    "num_train_epochs", "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps", "learning_rate",
-    "lr_scheduler_type", "warmup_ratio", "weight_decay", "adam_epsilon", "max_grad_norm", "max_length", "doc_stride",
-    "max_answer_length", "handle_impossible_answer", "seed", "mixed_precision",
+    "num_train_epochs", "max_steps", "max_train_samples", "processes", "per_device_train_batch_size",
+    "gradient_accumulation_steps", "learning_rate", "lr_scheduler_type", "warmup_ratio", "weight_decay", "adam_epsilon",
+    "max_grad_norm", "ema_decay", "max_length", "doc_stride", "max_answer_length", "handle_impossible_answer", "seed",
+    "mixed_precision",
 )  # fmt: skip
+OF_TEACHERS = ("teacher_dir", "distillation_weight", "distillation_temperature")
 
 
 def model_card(training: dict, scores: dict, model_dir: Path, train_file: Path, eval_file: Path) -> str:
     """The text of README.md: metadata, scores, hyper-parameters, how to use it.
 
-    training: the resolved flags. scores: as compute_metrics gives them. model_dir: the encoder that was started from.
+    training: the resolved flags and precision, and the number of processes. scores: as compute_metrics gives them.
+    model_dir: the encoder that was started from.
     A pure function of these and of what manifest.json and README.md in the folders say: no date, no machine.
     """
     from huggingface_hub import EvalResult, ModelCardData
@@ -31,13 +34,18 @@ def model_card(training: dict, scores: dict, model_dir: Path, train_file: Path, 
     base = next((name for name in KNOWN_MODELS if source_of(model_dir).endswith(name)), None)
     licence = KNOWN_MODELS.get(base) or licence_of(model_dir)
     trained_on_squad, scored_on_squad = (is_squad(path) for path in (train_file, eval_file))
-    data = "SQuAD 1.1" if scored_on_squad else eval_file.name
+    learned, scored = (
+        ("a part of " if training.get(most) else "") + ("SQuAD 1.1" if squad else path.name)
+        for most, squad, path in (
+            ("max_train_samples", trained_on_squad, train_file), ("max_eval_samples", scored_on_squad, eval_file),
+        )
+    )  # fmt: skip
+    official = scored == "SQuAD 1.1"
     results = [
         EvalResult(
             task_type="question-answering", task_name="Extractive question answering", metric_type=metric,
-            metric_name=title, metric_value=round(scores[metric], 4), dataset_name=data,
-            dataset_type="rajpurkar/squad" if scored_on_squad else "own",
-            dataset_split="validation" if scored_on_squad else None,
+            metric_name=title, metric_value=round(scores[metric], 4), dataset_name=scored,
+            dataset_type="rajpurkar/squad" if official else "own", dataset_split="validation" if official else None,
         )
         for metric, title in (("exact_match", "Exact match"), ("f1", "F1"))
     ]  # fmt: skip
@@ -47,7 +55,10 @@ def model_card(training: dict, scores: dict, model_dir: Path, train_file: Path, 
         library_name="transformers", pipeline_tag="question-answering", metrics=["exact_match", "f1"],
         datasets=["rajpurkar/squad"] if trained_on_squad else None, eval_results=results,
     )  # fmt: skip
-    settings = "\n".join(f"| {name} | {training[name]} |" for name in HYPER_PARAMETERS if name in training)
+    names = HYPER_PARAMETERS + (OF_TEACHERS if training.get("teacher_dir") else ())
+    values = {name: training[name] for name in names if training.get(name) is not None}
+    values |= {name: ", ".join(value) for name, value in values.items() if isinstance(value, list)}
+    settings = "\n".join(f"| {name} | {value} |" for name, value in values.items())
     if base:
         terms = f"The base model, {base}, is under {licence}."
     elif metadata.license:
@@ -61,11 +72,11 @@ def model_card(training: dict, scores: dict, model_dir: Path, train_file: Path, 
 # {metadata.model_name}
 
 Finds the answer to a question in a text: a span of it. Trained from `{base or model_dir.name}` on
-{"SQuAD 1.1" if trained_on_squad else f"`{train_file.name}`"}.
+{learned}.
 
 | scored on | questions | exact match | F1 |
 | --- | --- | --- | --- |
-| {data} | {scores["total"]:,} | {scores["exact_match"]:.2f} | {scores["f1"]:.2f} |
+| {scored} | {scores["total"]:,} | {scores["exact_match"]:.2f} | {scores["f1"]:.2f} |
 
 ## Use
 

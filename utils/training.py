@@ -27,7 +27,7 @@ from utils.checkpoints import (
     write_folder,
     write_state,
 )
-from utils.console import UserError, progress, write
+from utils.console import UserError, progress, warn, write
 from utils.distillation import Teachers
 from utils.families import input_names
 from utils.metrics import compute_metrics, exact_matches
@@ -39,10 +39,10 @@ from utils.windows import Features
 
 # of the flags, what the reader needs to know
 READER_SETTINGS = ("max_length", "doc_stride", "max_answer_length", "handle_impossible_answer")
-# what may differ when a run is resumed: it does not change what is learned
+# what may differ when a run is resumed: it does not change what is learned, but for the precision, which is said
 FREE_ON_RESUME = {
-    "resume", "overwrite_output_dir", "output_dir", "device", "logging_steps", "save_steps", "save_total_limit",
-    "per_device_train_batch_size", "gradient_accumulation_steps", "per_device_eval_batch_size",
+    "resume", "overwrite_output_dir", "output_dir", "device", "mixed_precision", "logging_steps", "save_steps",
+    "save_total_limit", "per_device_train_batch_size", "gradient_accumulation_steps", "per_device_eval_batch_size",
     "gradient_checkpointing", "max_gpu_memory", "compile", "verify_files", "quiet",
 }  # fmt: skip
 
@@ -104,6 +104,7 @@ class Training:
             "effective_batch": self.effective_batch,
             "windows": len(self.features),
             "teachers": self.teachers.identities if self.teachers else [],
+            "precision": self.precision,
             "settings": as_settings(self.args),
         }
         scaler = self.accelerator.scaler
@@ -140,6 +141,8 @@ class Training:
                 f"--resume goes on with the training as it was, but these differ: {', '.join(differing)}. "
                 "Leave them out, or train anew into another --output_dir."
             )
+        if (before := state.get("precision", self.precision)) != self.precision and self.accelerator.is_main_process:
+            warn(f"this training goes on in {self.precision}, and was in {before} (--mixed_precision, or the device)")
         self.step, self.losses = state["step"], state["losses"]
         if self.args.per_device_train_batch_size == state["settings"]["per_device_train_batch_size"]:
             self.micro_batch_size = state["micro_batch_size"]  # smaller where memory had run out
@@ -176,6 +179,7 @@ class Training:
         settings = {name: vars(args)[name] for name in READER_SETTINGS}
         # files by name only: the folder may travel to where these paths mean nothing
         training = {name: plain(value, lambda path: path.name) for name, value in sorted(vars(args).items())}
+        training |= {"mixed_precision": self.precision, "processes": self.accelerator.num_processes}
         settings |= {"temperature": temperature, "references": references, "scores": scores, "training": training}
         save_reader(folder, self.accelerator.unwrap_model(self.model), args.model_dir, settings)
         if scores:
