@@ -84,8 +84,8 @@ PRESETS = {
     # google-research/mobilebert, README: effective batch 32, 5 epochs
     "paper": {"num_train_epochs": 5, "learning_rate": 4e-5, "gradient_accumulation_steps": 8},
 }
-# docs/RESULTS.md, on another encoder: a larger teacher gains most, averaged weights next to nothing, and cost as little
-PRESETS["best"] = PRESETS["paper"] | {"teacher_dir": [TEACHER_DIR], "ema_decay": 0.999}
+# docs/RESULTS.md, on another encoder: a larger teacher gains most
+PRESETS["best"] = PRESETS["paper"] | {"teacher_dir": [TEACHER_DIR]}
 SAMPLE = {
     "model_dir": SAMPLE_MODEL_DIR,
     "train_file": SAMPLE_DATA_DIR / "train.json",
@@ -120,8 +120,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument_group("what is learned").add_argument
     add(
         "--preset", choices=sorted(PRESETS), default=None,
-        help="paper: 5 epochs, 4e-5, batch 32; best: the same with --ema_decay 0.999 and the teacher of "
-        "download_data.py --teacher, or another --teacher_dir (default: none)",
+        help="paper: 5 epochs, 4e-5, batch 32; best: the same with the teacher of download_data.py --teacher, or "
+        "another --teacher_dir (default: none)",
     )  # fmt: skip
     add("--num_train_epochs", type=int, default=3, help="passes over the questions")
     add("--max_steps", type=int, default=-1, help="stop after so many optimizer steps; -1: by epochs")
@@ -139,10 +139,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--max_grad_norm", type=float, default=1.0, help="gradients are clipped to this norm; 0: not")
     add("--distillation_weight", type=float, default=0.5, help="share of the teachers in the loss, 1: no labels")
     add("--distillation_temperature", type=float, default=2.0, help="softens the teachers' answers and the student's")
-    add(
-        "--ema_decay", type=float, default=0.0,
-        help="score and save the exponential moving average of the weights, with this decay per step; 0: the weights",
-    )  # fmt: skip
     add("--max_length", type=int, default=384, help="tokens in a window: question, context and special tokens")
     add("--doc_stride", type=int, default=128, help="overlap of neighbouring windows in tokens (not their distance)")
     add("--max_answer_length", type=int, default=30, help="tokens in an answer, at most")
@@ -221,8 +217,6 @@ def check_args(args: argparse.Namespace) -> None:
             problems.append(f"--{name} is {getattr(args, name)}, expected 0 or more")
     if args.max_gpu_memory is not None and not 0 < args.max_gpu_memory < math.inf:
         problems.append(f"--max_gpu_memory is {args.max_gpu_memory}, expected GiB, more than 0")
-    if not 0 <= args.ema_decay < 1:
-        problems.append(f"--ema_decay is {args.ema_decay}, expected 0 (off) or more, and less than 1")
     for name in ("warmup_ratio", "distillation_weight"):
         if not 0 <= getattr(args, name) <= 1:
             problems.append(f"--{name} is {getattr(args, name)}, expected 0 to 1")
@@ -429,8 +423,6 @@ def train(run: Training, log: TrainingLog, bar) -> None:
             optimizer.step()
         optimizer.zero_grad()
         run.step += 1
-        if run.average:
-            run.average.update(run.step)
 
         run.losses.append(loss)
         windows += len(batch_indices)
@@ -478,9 +470,8 @@ def fine_tune(args: argparse.Namespace) -> None:
     model, optimizer = start_model(args, args.resume or args.model_dir, accelerator, precision)
     longest = padded_length(int(features.lengths.max()), args.max_length)
     if args.per_device_train_batch_size == "auto":
-        copies = 3 if args.ema_decay else 2  # AdamW's two moments, the average
         args.per_device_train_batch_size, args.gradient_accumulation_steps = choose_micro_batch(
-            MICRO_BATCH, args.gradient_accumulation_steps, accelerator, model, longest, copies
+            MICRO_BATCH, args.gradient_accumulation_steps, accelerator, model, longest
         )
     require_memory(accelerator, model, args.per_device_train_batch_size, longest)
     run = Training(

@@ -6,11 +6,12 @@
     python benchmarks/recipes.py --table                                             # only the table in docs/RESULTS.md
 
 A run is a recipe with a seed: train.py as a user runs it, on the articles of --train_file but 6, drawn with a fixed
-seed, and scored on those 6. What counts is the state after the last step: no epoch is chosen by its score. A recipe's
-teachers are other runs, made first where they are missing, each in the state after its last step. --final trains on all
-of --train_file and scores --eval_file, by which nothing was chosen; its teachers are trained so too, but for the larger
-one, which learned from the articles of the split. Without --larger_model_dir the larger one's answers that lie beside
-its result serve in its place: a copy of the file that its asking left in data/cache.
+seed. evaluate.py scores the state after the last step on those 6: no epoch is chosen by its score, so train.py scores
+100 questions only. A recipe's teachers are other runs, made first where they are missing, each in the state after its
+last step. --final trains on all of --train_file and scores --eval_file, by which nothing was chosen; its teachers are
+trained so too, but for the larger one, which learned from the articles of the split. Without --larger_model_dir the
+larger one's answers that lie beside its result serve in its place: a copy of the file that its asking left in
+data/cache.
 
 Runs are done one after another, in output/recipes. What was stopped (Ctrl-C) goes on where it was, and what has a
 result in benchmarks/results/recipes is not done again. On one CPU core a run takes from half an hour to hours. Writes
@@ -41,10 +42,9 @@ from utils.files import read_json
 HELD_OUT, SPLIT_SEED = 6, 0  # articles, and what draws them
 BEGIN, END = "<!-- recipes -->\n", "<!-- /recipes -->"
 COMMON = {
-    "per_device_train_batch_size": 16, "gradient_accumulation_steps": 1, "per_device_eval_batch_size": 16,
-    "save_total_limit": 1,
+    "per_device_train_batch_size": 16, "gradient_accumulation_steps": 1, "max_eval_samples": 100, "save_total_limit": 1,
 }  # fmt: skip
-LONGER = {"num_train_epochs": 3, "learning_rate": 2e-4, "ema_decay": 0.995}
+LONGER = {"num_train_epochs": 3, "learning_rate": 2e-4}
 SPANS = {"num_train_epochs": 1, "learning_rate": 1e-4}  # of tools/pretrain_spans.py, before the questions
 TEACHERS = ["longer 1", "longer 2", "longer 3"]
 # train.py's flags; under "teachers" the runs to learn from, under "spans" the flags of a stage on raw text before it
@@ -165,32 +165,26 @@ class Runs:
         call("train.py", files | flags, "--overwrite_output_dir", *words)
 
     def collect(self, folder: Path, recipe: str, flags: dict, teachers: list[str]) -> dict:
-        """What a finished run showed, from its log. Where weights were averaged, the last ones are scored as well."""
+        """What a finished run showed: the scores of its last state, and from its log how fast it was."""
         lines = [json.loads(line) for line in (folder / "training_log.jsonl").read_text("utf-8").splitlines()]
-        epochs = [
-            {name: line[name] for name in ("epoch", "exact_match", "f1", "total")} for line in lines if "f1" in line
-        ]
         last = list_checkpoints(folder)[-1]
         state = read_state(last)
+        call("evaluate.py", {"model_dir": last, "eval_file": self.files[1], "output_dir": folder / "scores"})
+        scores = read_json(folder / "scores" / "metrics.json", "scores")
         questions = sum(
             len(paragraph["qas"])
             for article in read_json(self.files[0], "SQuAD's nesting")["data"]
             for paragraph in article["paragraphs"]
         )
         rates = [line["questions_per_second"] for line in lines if "questions_per_second" in line]
-        result = {
+        return {
             "recipe": recipe, "seed": flags["seed"], "flags": flags, "teachers": teachers,
-            "exact_match": epochs[-1]["exact_match"], "f1": epochs[-1]["f1"], "epochs": epochs,
+            "exact_match": scores["exact_match"], "f1": scores["f1"], "total": scores["total"],
             "questions": questions, "windows": state["windows"],
             "windows_per_second": statistics.median(rates) * state["windows"] / questions,
             "mixed_precision": state["precision"],
             "commit": (folder / "commit.txt").read_text("utf-8"), "device": cpu(), "versions": own_versions(),
         }  # fmt: skip
-        if flags.get("ema_decay"):
-            call("evaluate.py", {"model_dir": last, "eval_file": self.files[1], "output_dir": folder / "last_weights"})
-            scores = read_json(folder / "last_weights" / "metrics.json", "scores")
-            result["last_weights"] = {name: scores[name] for name in ("exact_match", "f1")}
-        return result
 
 
 def call(script: str, flags: dict, *more: str | Path) -> None:
@@ -219,7 +213,8 @@ def commit() -> str:
 
 def table(results: list[dict]) -> str:
     """The table in Markdown: a line a recipe, in the order of RECIPES."""
-    rows = [("recipe", "settings", "runs", "EM", "F1", "F1, spread", "against plain", "F1, not averaged"), ["---"] * 8]
+    heads = "recipe", "settings", "runs", "EM", "F1", "F1, spread", "against plain", "F1, weights averaged"
+    rows = [heads, ["---"] * len(heads)]
     means = {}
     for recipe, settings in RECIPES.items():
         runs = [result for result in results if result["recipe"] == recipe]
@@ -235,10 +230,10 @@ def table(results: list[dict]) -> str:
         told += [f"teacher: {teacher}" for teacher in settings.get("teachers", [])]
         against = f"{means[recipe] - means['plain']:+.2f}" if "plain" in means else ""
         spread = f"{min(f1):.2f} to {max(f1):.2f}" if len(f1) > 1 else ""
-        last = [run["last_weights"]["f1"] for run in runs if "last_weights" in run]
-        not_averaged = f"{statistics.mean(last):.2f}" if last else ""
+        averages = [run["averaged"]["f1"] for run in runs if "averaged" in run]
+        averaged = f"{statistics.mean(averages):.2f}" if averages else ""
         rows.append([recipe, ", ".join(told), str(len(runs)), f"{statistics.mean(exact_match):.2f}",
-                     f"{means[recipe]:.2f}", spread, against, not_averaged])  # fmt: skip
+                     f"{means[recipe]:.2f}", spread, against, averaged])  # fmt: skip
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 

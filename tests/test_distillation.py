@@ -11,10 +11,9 @@ import pytest
 import torch
 from conftest import save_tiny_model
 from scripts import PROJECT_ROOT, assert_refused, run_script
-from small_training import SMALL, assert_equal_weights, log_without_times, make_run, train_script, weights
+from small_training import SMALL, assert_equal_weights, log_without_times, make_run, train_script
 
 from utils import distillation, feature_cache
-from utils.averaging import WeightAverage
 from utils.console import UserError
 from utils.distillation import PLACES, Answers, Teachers, ask_teachers, distillation_losses, likeliest, tokens_at
 from utils.reader import Reader
@@ -292,15 +291,15 @@ def test_weight_0_is_no_teacher_and_weight_1_no_labels(tiny_model, teacher, tmp_
 
 @pytest.fixture(scope="module")
 def taught(tiny_model, teacher, tmp_path_factory):
-    """The output folder of a training with two teachers and averaged weights."""
+    """The output folder of a training with two teachers."""
     output = tmp_path_factory.mktemp("taught")
-    flags = ("--teacher_dir", teacher, tiny_model, "--ema_decay", 0.8)
+    flags = ("--teacher_dir", teacher, tiny_model)
     run_script("train.py", "--model_dir", tiny_model, "--output_dir", output, *SMALL, *flags)
     return output
 
 
 @pytest.mark.fault("training killed and resumed")
-def test_resumed_with_teachers_and_averaged_weights_equals_uninterrupted(taught, tmp_path):
+def test_resumed_with_teachers_equals_uninterrupted(taught, tmp_path):
     shutil.copytree(taught / "checkpoint-3", tmp_path / "checkpoint-3")
     run_script("train.py", "--output_dir", tmp_path, "--resume")
     assert_equal_weights(tmp_path / "checkpoint-10", taught / "checkpoint-10")
@@ -312,7 +311,7 @@ def test_two_processes_learn_from_teachers_what_one_does(tiny_model, taught, tea
     command = [
         sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "train.py",
         "--model_dir", tiny_model, "--output_dir", tmp_path, *SMALL, "--gradient_accumulation_steps", "1",
-        "--teacher_dir", teacher, tiny_model, "--ema_decay", "0.8",
+        "--teacher_dir", teacher, tiny_model,
     ]  # fmt: skip
     done = subprocess.run([*map(str, command)], check=False, capture_output=True, text=True, cwd=PROJECT_ROOT)
     assert done.returncode == 0, done.stderr
@@ -329,37 +328,3 @@ def test_resuming_with_another_model_in_the_teachers_place_is_refused(tiny_model
         run_script("train.py", "--output_dir", tmp_path / "run", "--resume", code=None),
         "the models in --teacher_dir (were others)",
     )
-
-
-# averaged weights
-
-
-def test_the_average_is_the_formula_and_the_model_gets_its_own_weights_back():
-    torch.manual_seed(0)
-    model = torch.nn.Linear(3, 2)
-    average = WeightAverage(model, 0.5)
-    expected = model.weight.detach().double()
-    for step in range(1, 20):
-        with torch.no_grad():
-            model.weight += torch.randn(2, 3)
-        average.update(step)
-        decay = min(0.5, (1 + step) / (10 + step))
-        expected = decay * expected + (1 - decay) * model.weight.detach().double()
-    own = model.weight.detach().clone()
-    with pytest.raises(KeyboardInterrupt), average.in_place():
-        torch.testing.assert_close(model.weight.detach().double(), expected, rtol=1e-6, atol=1e-6)
-        raise KeyboardInterrupt
-    assert torch.equal(model.weight.detach(), own)
-    torch.testing.assert_close(average.tensors[0].double(), expected, rtol=1e-6, atol=1e-6)
-
-
-def test_averaged_weights_are_what_is_scored_and_saved_and_change_no_step(tiny_model, trained, tmp_path):
-    run_script("train.py", "--model_dir", tiny_model, "--output_dir", tmp_path, *SMALL, "--ema_decay", 0.9)
-    assert_equal_weights(tmp_path / "checkpoint-10", trained / "checkpoint-10")
-    averages = torch.load(tmp_path / "checkpoint-10" / "optimizer.pt", weights_only=True)["average"]
-    first = torch.load(tmp_path / "checkpoint-5" / "optimizer.pt", weights_only=True)["average"]
-    final = weights(tmp_path / "final_model")
-    names = [name for name, _ in make_run(tiny_model, tmp_path / "names")[0].model.named_parameters()]
-    of_epochs = [all(torch.equal(final[n], t) for n, t in zip(names, some, strict=True)) for some in (first, averages)]
-    assert any(of_epochs)
-    assert any(not torch.equal(final[name], tensor) for name, tensor in weights(tmp_path / "checkpoint-10").items())

@@ -49,29 +49,29 @@ def on_cuda(processes: int = 1) -> SimpleNamespace:
 
 @pytest.mark.parametrize(("room", "expected"), [(1, (1, 16)), (5, (4, 4)), (9, (8, 2)), (100, (16, 1))])
 def test_the_windows_of_a_step_stay_the_same(monkeypatch, room, expected):
-    monkeypatch.setattr(micro_batch, "step_fits", lambda model, size, length, copies: size <= room)
-    assert choose_micro_batch(4, 4, on_cuda(), None, 384, 2) == expected
+    monkeypatch.setattr(micro_batch, "step_fits", lambda model, size, length: size <= room)
+    assert choose_micro_batch(4, 4, on_cuda(), None, 384) == expected
 
 
 def test_all_processes_take_what_fits_the_smallest_card(monkeypatch):
-    monkeypatch.setattr(micro_batch, "step_fits", lambda model, size, length, copies: size <= 16)
+    monkeypatch.setattr(micro_batch, "step_fits", lambda model, size, length: size <= 16)
     monkeypatch.setattr(micro_batch, "gather_object", lambda found: [*found, 4, 8])
-    assert choose_micro_batch(4, 8, on_cuda(3), None, 384, 2) == (4, 8)
+    assert choose_micro_batch(4, 8, on_cuda(3), None, 384) == (4, 8)
     monkeypatch.setattr(micro_batch, "gather_object", lambda found: [*found, 0])  # every process hears of it
     with pytest.raises(UserError, match="--gradient_checkpointing"):
-        choose_micro_batch(4, 8, on_cuda(2), None, 384, 2)
+        choose_micro_batch(4, 8, on_cuda(2), None, 384)
 
 
 def test_not_even_one_window_says_what_to_do(monkeypatch):
     monkeypatch.setattr(micro_batch, "step_fits", lambda *_: False)
     with pytest.raises(UserError, match=r"1 window.*--gradient_checkpointing"):
-        choose_micro_batch(4, 4, on_cuda(), None, 384, 2)
+        choose_micro_batch(4, 4, on_cuda(), None, 384)
 
 
 def test_nothing_is_tried_out_on_a_cpu(monkeypatch, capsys):
     monkeypatch.setattr(micro_batch, "step_fits", None)
     accelerator = SimpleNamespace(device=CPU, num_processes=1, is_main_process=True)
-    assert choose_micro_batch(4, 8, accelerator, None, 384, 2) == (4, 8)
+    assert choose_micro_batch(4, 8, accelerator, None, 384) == (4, 8)
     assert "4 windows at once, accumulated 8 times" in capsys.readouterr().err
 
 
@@ -91,7 +91,7 @@ def test_trying_out_leaves_weights_mode_gradients_and_random_state(tiny_model, m
     monkeypatch.setattr(model, "forward", forward_with_room)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     state = torch.get_rng_state()
-    assert step_fits(model, 3, 40, 2) is (room == 3)
+    assert step_fits(model, 3, 40) is (room == 3)
     # windows of full length, in training mode, the second time with gradients
     assert seen == [((3, 40), True, False, True), ((3, 40), True, True, True)][: len(seen)]
     assert len(seen) == (2 if room == 3 else 1)
@@ -101,10 +101,8 @@ def test_trying_out_leaves_weights_mode_gradients_and_random_state(tiny_model, m
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
-@pytest.mark.parametrize("copies", [2, 3])
-def test_the_optimizers_state_has_its_place_while_trying(tiny_model, monkeypatch, copies):
-    """AdamW keeps two numbers for each weight, an average one more; a micro-batch that fits only without them would
-    fail at step 2."""
+def test_the_optimizers_state_has_its_place_while_trying(tiny_model, monkeypatch):
+    """AdamW keeps two numbers for each weight; a micro-batch that fits only without them would fail at step 2."""
     model = load_model(tiny_model)
     forward, taken, zeros_like = model.forward, [], torch.zeros_like
 
@@ -113,12 +111,12 @@ def test_the_optimizers_state_has_its_place_while_trying(tiny_model, monkeypatch
         return zeros_like(tensor, **settings)
 
     def forward_when_taken(**inputs):
-        assert sum(taken) == copies * sum(parameter.numel() for parameter in model.parameters())
+        assert sum(taken) >= 2 * sum(parameter.numel() for parameter in model.parameters())
         return forward(**inputs)
 
     monkeypatch.setattr(torch, "zeros_like", counted)
     monkeypatch.setattr(model, "forward", forward_when_taken)
-    assert step_fits(model, 1, 40, copies)
+    assert step_fits(model, 1, 40)
 
 
 @pytest.mark.parametrize(("asked", "cap"), [(None, 0.85 * 3 * GIB), (3.5, 3.5 * GIB), (1, GIB)])
@@ -152,8 +150,8 @@ def test_on_a_card_a_step_beyond_the_cap_does_not_fit_and_nothing_is_kept(tiny_m
     before = torch.cuda.memory_allocated(device)
     cap_memory(device, 1)
     try:
-        assert step_fits(model, 1, 384, 2)
-        assert not step_fits(model, 100_000, 384, 2)
+        assert step_fits(model, 1, 384)
+        assert not step_fits(model, 100_000, 384)
         assert torch.cuda.memory_allocated(device) == before
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0, device)
@@ -186,7 +184,7 @@ def test_what_a_window_keeps_is_less_than_what_a_step_takes(model):
     hidden = model.config.num_hidden_layers * 128 * model.config.hidden_size * 4
     assert bytes_kept(model, 128) > 4 * hidden  # several tensors a layer
     with torch.profiler.profile(profile_memory=True) as profile:
-        forward_and_backward(model, 1, 128, 2)
+        forward_and_backward(model, 1, 128)
     model.zero_grad()
     allocated = sum(max(0, event.self_cpu_memory_usage) for event in profile.events())
     assert bytes_kept(model, 128) < allocated

@@ -65,9 +65,9 @@ def test_what_was_learned_and_scored_in_part_is_not_said_of_all(tmp_path):
 
 
 def test_teachers_are_named(tmp_path):
-    flags = {"teacher_dir": ["large", "larger"], "distillation_weight": 0.5, "ema_decay": 0.999}
+    flags = {"teacher_dir": ["large", "larger"], "distillation_weight": 0.5}
     text = card(made(tmp_path / "m"), made(tmp_path / "d"), **flags).text
-    for line in ("| teacher_dir | large, larger |", "| distillation_weight | 0.5 |", "| ema_decay | 0.999 |"):
+    for line in ("| teacher_dir | large, larger |", "| distillation_weight | 0.5 |"):
         assert line in text
     assert "distillation" not in card(tmp_path / "m", tmp_path / "d", teacher_dir=[], distillation_weight=0.5).text
 

@@ -58,7 +58,7 @@ def test_every_run_that_is_named_is_a_recipe_and_its_flags_are_train_pys():
 def test_the_table_gives_means_and_spread_and_the_difference_from_plain():
     results = [
         {"recipe": "plain", "exact_match": 50.0, "f1": 60.0},
-        {"recipe": "taught", "exact_match": 52.0, "f1": 62.0, "last_weights": {"f1": 61.75}},
+        {"recipe": "taught", "exact_match": 52.0, "f1": 62.0, "averaged": {"f1": 61.75}},
         {"recipe": "plain", "exact_match": 51.0, "f1": 61.0},
     ]
     _, _, plain, taught = table(results).splitlines()
@@ -68,7 +68,7 @@ def test_the_table_gives_means_and_spread_and_the_difference_from_plain():
 
 SMALL = {
     "max_steps": 4, "save_steps": 2, "logging_steps": 2, "per_device_train_batch_size": 2, "device": "cpu",
-    "save_total_limit": 1,
+    "save_total_limit": 1, "max_eval_samples": 5,
 }  # fmt: skip
 
 
@@ -87,18 +87,17 @@ def listed_calls(monkeypatch) -> list[tuple]:
 @pytest.mark.torture
 def test_teachers_come_first_and_nothing_is_done_twice(articles, tiny_model, tmp_path, monkeypatch):
     monkeypatch.setattr(recipes, "COMMON", SMALL)
-    monkeypatch.setattr(recipes, "RECIPES", {"one": {"ema_decay": 0.5}, "two": {"teachers": ["one 1", "one 2"]}})
+    monkeypatch.setattr(recipes, "RECIPES", {"one": {}, "two": {"teachers": ["one 1", "one 2"]}})
     called = listed_calls(monkeypatch)
     runs = Runs(tiny_model, None, split(articles, tmp_path / "files"), tmp_path / "results", tmp_path / "output")
     result = runs.do("two 7")
-    assert [script for script, *_ in called] == ["train.py", "evaluate.py", "train.py", "evaluate.py", "train.py"]
+    assert [script for script, *_ in called] == ["train.py", "evaluate.py"] * 3
     states = [str(tmp_path / "output" / name / "checkpoint-4") for name in ("one_1", "one_2")]
-    assert called[-1][-3:] == ("--teacher_dir", *states)
+    assert called[-2][-3:] == ("--teacher_dir", *states)
     assert (result["seed"], result["teachers"], result["questions"]) == (7, ["one 1", "one 2"], 14)
-    assert result["f1"] == result["epochs"][-1]["f1"]
-    assert runs.do("one 1")["last_weights"].keys() == {"exact_match", "f1"}
+    assert result["total"] == HELD_OUT  # all of them, not the few that train.py scores
     assert runs.do("two 7") == result
-    assert len(called) == 5
+    assert len(called) == 6
 
 
 @pytest.mark.torture
@@ -116,9 +115,10 @@ def test_a_stage_on_raw_text_and_a_larger_teacher_from_the_split(
     final = Runs(tiny_encoder, tiny_model, (articles, articles), tmp_path / "final", tmp_path / "last", larger=held_out)
     result = final.do("after 3")
     scripts = [script for script, *_ in called]
-    assert scripts == ["train.py", "tools/pretrain_spans.py", "train.py", "train.py"]  # the teacher, the stage, the run
+    scored = ["train.py", "evaluate.py"]
+    assert scripts == [*scored, "tools/pretrain_spans.py", "train.py", *scored]  # the teacher, the stage, the run
     teacher = str(tmp_path / "output" / "large_1" / "checkpoint-4")
-    assert called[2][-2:] == called[3][-2:] == ("--teacher_dir", teacher)
+    assert called[3][-2:] == called[4][-2:] == ("--teacher_dir", teacher)
     assert (result["spans"], result["teachers"], result["questions"]) == ({"learning_rate": 1e-4}, ["large 1"], 20)
     settings = recipes.read_state(tmp_path / "last" / "after_3" / "checkpoint-4")["settings"]
     assert settings["model_dir"] == str(tmp_path / "last" / "spans_3_taught" / "stage" / "checkpoint-4")
@@ -129,4 +129,4 @@ def test_a_stage_on_raw_text_and_a_larger_teacher_from_the_split(
     answers, _ = from_model(Path(teacher), examples, question_keys(examples), "cpu", "no", tmp_path)
     answers.save(lacking.result("large 1").with_suffix(".teacher"))
     assert lacking.do("taught 3")["teachers"] == ["large 1"]
-    assert called[-1][-2:] == ("--teacher_dir", str(tmp_path / "no_results" / "large_1.teacher"))
+    assert called[-2][-2:] == ("--teacher_dir", str(tmp_path / "no_results" / "large_1.teacher"))

@@ -52,12 +52,12 @@ def largest_that_fits(windows: int, fits: Callable[[int], bool]) -> int:
 
 
 def choose_micro_batch(
-    micro_batch_size: int, accumulation: int, accelerator, model: torch.nn.Module, length: int, copies: int
+    micro_batch_size: int, accumulation: int, accelerator, model: torch.nn.Module, length: int
 ) -> tuple[int, int]:
     """Micro-batch and accumulation for --per_device_train_batch_size auto: the largest micro-batch that fits, and as
     many windows in an optimizer step as the two numbers given make. Every process gets the same.
 
-    length: tokens of the longest batch. copies: of the weights, that the training holds beside them and the gradients.
+    length: tokens of the longest batch.
 
     Only a CUDA card is tried out: elsewhere memory has no limit that could be probed without harm to other programs,
     and the two numbers are returned as they are. Raises UserError where not even one window fits.
@@ -72,7 +72,7 @@ def choose_micro_batch(
     plain = accelerator.unwrap_model(model)  # processes try alone: one may run out of memory where another does not
     windows = micro_batch_size * accumulation
     note("trying how many windows fit the GPU at once ...")
-    largest = largest_that_fits(windows, lambda size: step_fits(plain, size, length, copies))
+    largest = largest_that_fits(windows, lambda size: step_fits(plain, size, length))
     if accelerator.num_processes > 1:
         largest = min(gather_object([largest]))
     if largest == 0:
@@ -80,14 +80,14 @@ def choose_micro_batch(
     return largest, windows // largest
 
 
-def step_fits(model: torch.nn.Module, size: int, length: int, copies: int) -> bool:
+def step_fits(model: torch.nn.Module, size: int, length: int) -> bool:
     """Whether `size` windows of `length` tokens can go forward and backward while the gradients of earlier ones and
-    `copies` of the weights are held. Leaves weights, mode and random state as they were, and no memory taken."""
+    the optimizer's state are held. Leaves weights, mode and random state as they were, and no memory taken."""
     device = next(model.parameters()).device
     training = model.training
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         try:
-            forward_and_backward(model.train(), size, length, copies)
+            forward_and_backward(model.train(), size, length)
             found = True
         except torch.OutOfMemoryError:
             found = False
@@ -100,10 +100,10 @@ def step_fits(model: torch.nn.Module, size: int, length: int, copies: int) -> bo
     return found
 
 
-def forward_and_backward(model: torch.nn.Module, size: int, length: int, copies: int) -> None:
+def forward_and_backward(model: torch.nn.Module, size: int, length: int) -> None:
     """What an optimizer step holds at its peak, twice: the second time the first one's gradients are there."""
     parameters = list(model.parameters())
-    state = [torch.zeros_like(parameter) for parameter in parameters for _ in range(copies)]
+    state = [torch.zeros_like(parameter) for parameter in parameters for _ in range(2)]  # AdamW's two moments
     ids = torch.zeros((size, length), dtype=torch.int64, device=parameters[0].device)
     for _ in range(2):
         # not model(...), which may be compiled: a compiler would work minutes for every size that is tried

@@ -16,7 +16,7 @@ KNOWN_DATA = ("rajpurkar/squad", "SQuAD-explorer/dataset")  # SQuAD 1.1 on the H
 HYPER_PARAMETERS = (
     "num_train_epochs", "max_steps", "max_train_samples", "processes", "per_device_train_batch_size",
     "gradient_accumulation_steps", "learning_rate", "lr_scheduler_type", "warmup_ratio", "weight_decay", "adam_epsilon",
-    "max_grad_norm", "ema_decay", "max_length", "doc_stride", "max_answer_length", "handle_impossible_answer", "seed",
+    "max_grad_norm", "max_length", "doc_stride", "max_answer_length", "handle_impossible_answer", "seed",
     "mixed_precision",
 )  # fmt: skip
 OF_TEACHERS = ("teacher_dir", "distillation_weight", "distillation_temperature")

@@ -5,9 +5,7 @@ import math
 import pickle
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +13,6 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
-from utils.averaging import WeightAverage
 from utils.backends import TorchBackend, require_finite
 from utils.calibration import TEMPERATURES, describe_calibration, fit_and_report, report_calibration
 from utils.checkpoints import (
@@ -69,7 +66,6 @@ class Training:
         # beside the model, which scores as it is and is saved under its plain names; one compilation for all lengths
         self.forward = torch.compile(self.model, dynamic=True) if self.args.compile else self.model
         self.inputs = input_names(self.accelerator.unwrap_model(self.model))
-        self.average = WeightAverage(self.model, self.args.ema_decay) if self.args.ema_decay else None
 
     @property
     def effective_batch(self) -> int:
@@ -92,8 +88,8 @@ class Training:
         weights = 4 * sum(parameter.numel() for parameter in self.model.parameters())  # bytes, in fp32
         saves = self.total_steps // self.args.save_steps + self.total_steps // self.steps_per_epoch + 1
         checkpoints = min(self.args.save_total_limit + 1, saves)
-        copies = 4 if self.average else 3  # in a checkpoint: the weights, AdamW's two moments, the average
-        require_disk_space(self.args.output_dir, weights * (copies * checkpoints + 2))
+        # in a checkpoint: the weights, and AdamW's two moments
+        require_disk_space(self.args.output_dir, weights * (3 * checkpoints + 2))
 
     def save(self) -> None:
         """Saves checkpoint-{step}: a model folder that evaluate.py reads, with optimizer.pt and state.json."""
@@ -112,8 +108,6 @@ class Training:
         def write(folder: Path) -> None:
             self.write_model(folder, scores=None)
             tensors = {"optimizer": self.optimizer.state_dict(), "scaler": scaler.state_dict() if scaler else {}}
-            if self.average:
-                tensors["average"] = self.average.tensors
             torch.save(tensors, folder / "optimizer.pt")
             write_state(folder, state)
 
@@ -156,8 +150,6 @@ class Training:
             self.optimizer.load_state_dict(saved["optimizer"])
             if self.accelerator.scaler and saved["scaler"]:
                 self.accelerator.scaler.load_state_dict(saved["scaler"])
-            if self.average:
-                self.average.load(saved["average"])
         except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, TypeError) as error:
             reason = "".join(str(error).splitlines()[:1])  # torch adds pages of advice
             raise UserError(
@@ -170,9 +162,7 @@ class Training:
             for parameter, state in self.optimizer.state.items()
             for kind, tensor in state.items()
         )
-        averages = zip(names.values(), self.average.tensors, strict=True) if self.average else ()
-        averages = ((f"average of {name}", tensor) for name, tensor in averages)
-        require_finite(chain(moments, averages), path, delete_to_go_back(path.parent))
+        require_finite(moments, path, delete_to_go_back(path.parent))
 
     def write_model(self, folder: Path, scores: dict | None, temperature: float = 1.0, references: float = 1.0) -> None:
         args = self.args
@@ -187,11 +177,9 @@ class Training:
             (folder / "README.md").write_text(card, encoding="utf-8")
 
     def evaluate(self, log: TrainingLog) -> None:
-        """Scores the model as it is (with --ema_decay: with its averaged weights); the best by F1 so far becomes
-        final_model, its confidences fitted to the scored questions."""
-        with self.average.in_place() if self.average else nullcontext():
-            line = self.score(log)
-        (line,) = broadcast_object_list([line])  # every process knows the best epoch
+        """Scores the model as it is; the best by F1 so far becomes final_model, its confidences fitted to the scored
+        questions."""
+        (line,) = broadcast_object_list([self.score(log)])  # every process knows the best epoch
         log.write(line)
 
     def score(self, log: TrainingLog) -> dict | None:
