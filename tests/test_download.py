@@ -833,6 +833,42 @@ def test_a_password_in_an_address_is_not_shown_nor_kept(project, hub, download, 
     assert b"secret" not in b"".join(tree(project).values())
 
 
+@pytest.mark.parametrize("flag", ["--endpoint", "--proxy", "--json_url", "--endpont", None])
+@pytest.mark.parametrize(
+    "address",
+    [
+        "socks5://me:secret@host:1",
+        "me:secret@host",
+        "http://me:secret/x@host",
+        "http://me:secret x@host",
+        "me:secret\n@host",
+    ],
+)
+def test_a_password_in_an_address_that_is_refused_is_not_shown(flag, address, project, monkeypatch, capsys):
+    if flag is None:
+        monkeypatch.setenv("HF_ENDPOINT", address)
+    with pytest.raises(SystemExit):
+        download_data.main(["--verify"] if flag is None else ["--verify", flag, address])
+    said = capsys.readouterr().err
+    assert "secret" not in said
+    assert f"{flag or '--endpoint'} {address.partition('me:')[0]}host" in said
+    assert not list(project.iterdir())
+
+
+def test_the_endpoint_of_the_environment_is_taken_and_its_password_not_shown(project, monkeypatch, capsys):
+    own = "https://me:secret@mirror.test/hub"
+    assert download_data.parse_args([]).endpoint == download_data.HUB
+    monkeypatch.setenv("HF_ENDPOINT", own + "/")
+    assert download_data.parse_args([]).endpoint == own
+    assert download_data.parse_args(["--endpoint", "https://other.test"]).endpoint == "https://other.test"
+    with pytest.raises(SystemExit):
+        download_data.parse_args(["--help"])
+    said = capsys.readouterr().out
+    assert "HF_ENDPOINT" in said
+    assert "secret" not in said
+    assert "mirror.test" not in said
+
+
 @pytest.mark.fault("download fault")
 @pytest.mark.parametrize("target", ["file:///etc/hosts", "ftp://127.0.0.1/x", "http://[", "//[::1", "javascript:1"])
 def test_a_redirect_to_no_web_server_is_refused(target, project, hub, download):
@@ -1142,10 +1178,15 @@ def test_unreachable_host_tells_the_three_ways_out(script):
 
 @pytest.mark.fault("download fault")
 def test_unreachable_proxy_is_named_without_its_password(script):
-    proxy = f"http://me:secret@127.0.0.1:{closed_port()}"
-    done = script("--endpoint", "http://hub.test", "--proxy", proxy, "--retries", "0", "--only", "model")
+    place = f"127.0.0.1:{closed_port()}"
+    flags = ("--endpoint", "http://hub.test", "--retries", "0", "--only", "model")
+    done = script(*flags, "--proxy", f"http://me:secret@{place}")
     assert done.returncode == 2
-    assert "through the proxy http://127.0.0.1:" in done.stderr
+    assert f"through the proxy http://{place}" in done.stderr
+    assert "secret" not in done.stderr
+    done = script(*flags, HTTP_PROXY=f"me:secret@{place}")  # as curl takes it too
+    assert done.returncode == 2
+    assert f"through the proxy {place}" in done.stderr
     assert "secret" not in done.stderr
 
 

@@ -285,13 +285,19 @@ def _diagnose(error: Exception, url: str, patience: Patience) -> tuple[str, int,
     else:
         how, retries = str(root) or type(root).__name__, 0 if isinstance(error, ValueError) else retries
     proxy = requests.utils.select_proxy(url, requests.utils.get_environ_proxies(url))
-    through = f", through the proxy {proxy}" if proxy else ""
+    through = f", through the proxy {without_login(proxy)}" if proxy else ""
     return printable(without_password(f"{host}: {how}{through}")), retries, pause
 
 
 def without_password(text: str) -> str:
     """`text` without the user names and passwords that addresses in it may hold."""
     return re.sub(r"//[^/\s]*@", "//", text)
+
+
+def without_login(address: str) -> str:
+    """An address of a server, good or not, without the user name and password that it may hold. They may hold anything,
+    so nothing before the last @ is left but http:// or the like."""
+    return re.sub(r"^(\w*://)?.*@", r"\1", address, flags=re.DOTALL)
 
 
 def printable(text: str) -> str:
