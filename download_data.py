@@ -95,8 +95,9 @@ def parse_args(argv=None):
         problems.append(f"--source is about the data: leave it out with --only {args.only}")
     if args.teacher and args.only not in (None, "teacher"):
         problems.append(f"--teacher and --only {args.only} exclude each other: leave one out")
-    if not args.timeout > 0 or args.retries < 0:
-        problems.append(f"--timeout {args.timeout:g} --retries {args.retries}: expected more than 0, and 0 or more")
+    if not 0 < args.timeout <= 86_400 or args.retries < 0:
+        found = f"--timeout {args.timeout:g} --retries {args.retries}"
+        problems.append(f"{found}: expected more than 0 and at most 86400 (a day), and 0 or more")
     if problems:
         parser.error("; ".join(problems))
     args.endpoint, args.json_url = args.endpoint.rstrip("/"), args.json_url.rstrip("/")

@@ -515,6 +515,7 @@ def test_retry_after_is_honoured(project, hub, download, monkeypatch):
         "Mon, 01 Jan 0001 00:00:00 -0000",
         "Fri, 31 Dec 99999 23:59:59 GMT",
         "0 0",
+        "1-Jan-2020 00:00:00 99999999999999999999",
     ],
 )
 def test_a_retry_after_that_is_none_is_left_aside(value, project, hub, download):
@@ -1206,6 +1207,9 @@ def test_socks_proxy_of_the_environment_is_explained(script):
         (["--only", "model", "--source", "json"], "leave it out"),
         (["--teacher", "--only", "data"], "exclude each other"),
         (["--timeout", "0", "--retries", "-1"], "expected more than 0"),
+        (["--timeout", "inf"], "at most 86400"),
+        (["--timeout", "1e11"], "at most 86400"),
+        (["--timeout", "nan"], "at most 86400"),
         (["--verify", "--force"], "not allowed with"),
     ],
 )

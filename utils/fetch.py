@@ -321,7 +321,7 @@ def _retry_after(value: str) -> float:
         return float(value)
     try:
         return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
-    except ValueError:
+    except (ValueError, OverflowError, OSError):  # the last two: years and time zones far from ours
         return 0.0
 
 
