@@ -12,10 +12,12 @@ With --teacher also models/bert-large-uncased-whole-word-masking-finetuned-squad
 A folder appears only when it is complete and checked. Partial downloads lie beside it and are resumed by the next run;
 a run that finds everything only verifies.
 
-Files that were fetched in another way are used before any download, and checked like one. Put train-v1.1.json and
-dev-v1.1.json, or the two Parquet files of the Hub, into data/downloads/squad; config.json, vocab.txt, tokenizer.json,
-and pytorch_model.bin or model.safetensors into models/downloads/mobilebert-uncased (the teacher's into a folder of its
-own name).
+Files that were fetched in another way are used before any download. Put train-v1.1.json and dev-v1.1.json, or the two
+Parquet files of the Hub, into data/downloads/squad; config.json, vocab.txt, tokenizer.json, and pytorch_model.bin or
+model.safetensors into models/downloads/mobilebert-uncased (the teacher's into a folder of its own name). The JSON files
+are checked by checksum; Parquet files and models, where nothing is left to download, only by what they must hold: the
+number of questions, the names and shapes of the weights. A flipped byte in these can go unnoticed: compare their sha256
+with the Hub's page.
 """
 
 import argparse
