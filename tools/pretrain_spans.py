@@ -1,8 +1,8 @@
 """Questions out of raw text, without any model: what stands twice in a passage is asked for once.
 
-    python tools/pretrain_spans.py texts/ spans.jsonl                                # every .txt below texts/
+    python tools/pretrain_spans.py texts/ spans.jsonl                                       # every .txt below texts/
     python train.py --train_file spans.jsonl --num_train_epochs 1 --output_dir output/spans
-    python train.py --model_dir output/spans/final_model --overwrite_output_dir      # then the real questions
+    python train.py --model_dir output/spans/final_model --output_dir output/after_spans    # then the real questions
 
 Recurring-span selection (Ram et al. 2021, https://arxiv.org/abs/2101.00438), as questions: words that stand at exactly
 two places of a passage are blanked in one of the two sentences. That sentence becomes the question, with "what" for
