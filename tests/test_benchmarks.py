@@ -3,12 +3,13 @@
 import json
 import sys
 
+import numpy as np
 import pytest
 from scripts import PROJECT_ROOT, assert_refused, run_script
 
 sys.path.insert(0, str(PROJECT_ROOT / "benchmarks"))
 
-from pairs import PEERS_DIR, RESULTS_DIR, rounded, share_of_others, summarize, take_turns
+from pairs import PEERS_DIR, RESULTS_DIR, Peer, peer_python, rounded, share_of_others, summarize, take_turns
 from table import BEGIN, END, READMES, WORK, read_results, table, with_table
 
 from utils.console import UserError
@@ -113,6 +114,25 @@ def test_results_have_their_keys_and_no_absolute_path():
     for path in RESULTS_DIR.glob("*.json"):
         assert str(PROJECT_ROOT.parent) not in path.read_text(encoding="utf-8"), path.name
     assert {result["benchmark"] for result in results} <= WORK.keys()
+
+
+@pytest.mark.parametrize("n_best", [1, 3])
+def test_the_peers_of_spans_keep_as_many_answers_as_ours(n_best, tmp_path):
+    try:
+        peer_python()
+    except UserError as error:
+        pytest.skip(f"no peers are beside us: {error}")
+    context = "".join(map(str, range(10)))
+    offsets = np.array([[-1, -1], *([i, i + 1] for i in range(10))] * 2)  # two questions, [CLS] and a token a character
+    logits = np.random.default_rng(0).normal(size=(2, 22)).astype(np.float32)
+    np.savez(tmp_path / "logits.npz", start=logits[0], end=logits[1], lengths=[11, 11], offsets=offsets,
+             example_index=[0, 1], contexts=[context] * 2)  # fmt: skip
+    spans = set()
+    with Peer("spans", tmp_path / "logits.npz", 5) as peer:
+        for way in ("dataset", "lists", "pipeline"):
+            assert peer("decode", way=way, n_best=n_best)["answers"] == 2 * n_best, way
+            spans.add(str(peer("best")["spans"]))
+    assert len(spans) == 1  # all of them look at every start and end
 
 
 def test_no_peer_imports_this_project():
