@@ -61,6 +61,8 @@ def test_a_model_of_another_program_makes_no_sample(tiny_model, tmp_path):
         ("tools/make_sample.py", ("--model_dir", "models/sample", "--output_dir")),
         ("tools/draw_terminal.py", ("--output_file",)),
         ("benchmarks/ceiling.py", ("--eval_file", "no_such_file", "--output")),
+        ("benchmarks/long_contexts.py", ("--eval_file", "no_such_file", "--output")),
+        ("benchmarks/scaling.py", ("--eval_file", "no_such_file", "--output")),
     ],
 )
 def test_a_result_that_can_not_be_written_is_refused_before_the_work(script, flags, tmp_path):
