@@ -22,7 +22,7 @@ from urllib.parse import urljoin, urlsplit
 import requests
 import urllib3
 
-from utils.console import UserError, progress, warn
+from utils.console import UserError, printable, progress, warn
 
 CONNECT_TIMEOUT = 10.0  # seconds: a host that takes no connection, or knows of no file, by then is not there
 BACKOFF = 1.0  # seconds before the first new attempt; doubled each time, up to MAX_BACKOFF
@@ -298,11 +298,6 @@ def without_login(address: str) -> str:
     """An address of a server, good or not, without the user name and password that it may hold. They may hold anything,
     so nothing before the last @ is left but http:// or the like."""
     return re.sub(r"^(\w*://)?.*@", r"\1", address, flags=re.DOTALL)
-
-
-def printable(text: str) -> str:
-    """`text` with ? for what could move the cursor or colour the terminal; line breaks stay."""
-    return "".join(sign if sign.isprintable() or sign == "\n" else "?" for sign in text)
 
 
 def _failed_url(error: Exception) -> str | None:
