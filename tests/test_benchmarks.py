@@ -10,9 +10,10 @@ from scripts import PROJECT_ROOT, assert_refused, run_script
 sys.path.insert(0, str(PROJECT_ROOT / "benchmarks"))
 
 from pairs import PEERS_DIR, RESULTS_DIR, Peer, peer_python, rounded, share_of_others, summarize, take_turns
-from table import BEGIN, END, READMES, WORK, read_results, table, with_table
+from table import BEGIN, END, READMES, WORK, read_results, table
 
 from utils.console import UserError
+from utils.files import with_table
 
 KEYS = {"benchmark", "ours", "peer", "peer_best", "ratio", "target", "unit", "device", "versions"}
 FIGURES = {
@@ -85,10 +86,10 @@ def test_the_table_has_a_line_for_each_result_in_both_languages(tmp_path):
 
 def test_the_table_goes_between_its_markers_and_nothing_else_changes():
     text = f"before\n{BEGIN}old\n{END}\nafter\n"
-    assert with_table(text, "new\n", "README.md") == f"before\n{BEGIN}new\n{END}\nafter\n"
+    assert with_table(text, "new\n", "README.md", BEGIN, END) == f"before\n{BEGIN}new\n{END}\nafter\n"
     for broken in ("no markers", f"{END}{BEGIN}", f"{BEGIN}{END}{BEGIN}{END}"):
         with pytest.raises(UserError, match=r"README\.md"):
-            with_table(broken, "new\n", "README.md")
+            with_table(broken, "new\n", "README.md", BEGIN, END)
 
 
 def test_a_table_that_is_not_that_of_the_results_is_refused(tmp_path):

@@ -1,5 +1,5 @@
 """Text and JSON out of files that people made: what is not UTF-8, not text or not JSON is refused in words. And files
-that are written: whole, and where the system lets us."""
+that are written: whole, where the system lets us, or between two markers."""
 
 import json
 import tempfile
@@ -121,3 +121,12 @@ def make_room(path: Path, flag: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path.parent):
             pass
+
+
+def with_table(text: str, made: str, name: str, begin: str, end: str) -> str:
+    """The `text` of the file `name` with `made` between its markers. Raises UserError where it has not one pair of
+    them."""
+    if text.count(begin) != 1 or text.count(end) != 1 or text.index(end) < text.index(begin):
+        raise UserError(f"{name} has no place for the table. Expected one line {begin.strip()} and one {end} after it.")
+    before, rest = text.split(begin)
+    return before + begin + made + end + rest.split(end)[1]
