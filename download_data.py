@@ -12,10 +12,12 @@ With --teacher also models/bert-large-uncased-whole-word-masking-finetuned-squad
 A folder appears only when it is complete and checked. Partial downloads lie beside it and are resumed by the next run;
 a run that finds everything only verifies.
 
-Files that were fetched in another way are used before any download, and checked like one. Put train-v1.1.json and
-dev-v1.1.json, or the two Parquet files of the Hub, into data/downloads/squad; config.json, vocab.txt, tokenizer.json,
-and pytorch_model.bin or model.safetensors into models/downloads/mobilebert-uncased (the teacher's into a folder of its
-own name).
+Files that were fetched in another way are used before any download. Put train-v1.1.json and dev-v1.1.json, or the two
+Parquet files of the Hub, into data/downloads/squad; config.json, vocab.txt, tokenizer.json, and pytorch_model.bin or
+model.safetensors into models/downloads/mobilebert-uncased (the teacher's into a folder of its own name). The JSON files
+are checked by checksum; Parquet files and models, where nothing is left to download, only by what they must hold: the
+number of questions, the names and shapes of the weights. A flipped byte in these can go unnoticed: compare their sha256
+with the Hub's page.
 """
 
 import argparse
@@ -31,7 +33,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from utils.console import EXIT_CODES, HelpFormatter, UserError, be_quiet, note, run, say, shown, warn
-from utils.fetch import FetchError, Patience, RemoteFile, fetch, find_on_hub, matches, without_password
+from utils.fetch import FetchError, Patience, RemoteFile, fetch, find_on_hub, matches, without_login, without_password
 from utils.manifest import check_manifest, read_manifest, write_manifest
 from utils.offline import MODEL_DIR, SQUAD_DIR, TEACHER_DIR
 
@@ -68,8 +70,7 @@ def parse_args(argv=None):
     what.add_argument("--force", action="store_true", help="get everything again and replace what is here")
 
     add = parser.add_argument_group("where from").add_argument
-    endpoint = os.environ.get("HF_ENDPOINT") or HUB
-    add("--endpoint", default=endpoint, metavar="URL", help="the Hub or a mirror of it; HF_ENDPOINT does the same")
+    add("--endpoint", metavar="URL", help=f"the Hub or a mirror of it (default: HF_ENDPOINT, else {HUB})")
     add("--proxy", metavar="URL", help="for all, as HTTPS_PROXY and HTTP_PROXY do (default: none)")
     add("--source", choices=["hub", "json"], help="of the data (default: hub, and json if that fails)")
     add("--json_url", default=JSON_URL, metavar="URL", help="web folder with train-v1.1.json and dev-v1.1.json")
@@ -79,13 +80,15 @@ def parse_args(argv=None):
     add("--timeout", type=float, default=Patience.timeout, help="seconds without progress: a failure")
     add("--retries", type=int, default=Patience.retries, help="new attempts after such a failure")
     add("--quiet", action="store_true", help="only results, warnings and errors")
-    args = parser.parse_args(argv)
+    args, unknown = parser.parse_known_args(argv)
     be_quiet(args.quiet)
 
-    problems = []
+    args.endpoint = args.endpoint or os.environ.get("HF_ENDPOINT") or HUB  # no default: --help would show its password
+    # said here: argparse would show the password of an address behind a flag that is misspelt
+    problems = [f"unrecognized arguments: {' '.join(map(without_login, unknown))}"] if unknown else []
     for flag in ("endpoint", "proxy", "json_url"):
         if not is_address(address := getattr(args, flag) or HUB):
-            problems.append(f"--{flag} {address}: expected an address like http://host:port")
+            problems.append(f"--{flag} {without_login(address)}: expected an address like http://host:port")
     if args.revision != "main" and args.only is None:
         problems.append("--revision belongs to one repository: add --only data, --only model or --only teacher")
     if args.revision != "main" and args.source == "json":
@@ -94,8 +97,9 @@ def parse_args(argv=None):
         problems.append(f"--source is about the data: leave it out with --only {args.only}")
     if args.teacher and args.only not in (None, "teacher"):
         problems.append(f"--teacher and --only {args.only} exclude each other: leave one out")
-    if not args.timeout > 0 or args.retries < 0:
-        problems.append(f"--timeout {args.timeout:g} --retries {args.retries}: expected more than 0, and 0 or more")
+    if not 0 < args.timeout <= 86_400 or args.retries < 0:
+        found = f"--timeout {args.timeout:g} --retries {args.retries}"
+        problems.append(f"{found}: expected more than 0 and at most 86400 (a day), and 0 or more")
     if problems:
         parser.error("; ".join(problems))
     args.endpoint, args.json_url = args.endpoint.rstrip("/"), args.json_url.rstrip("/")
@@ -105,7 +109,8 @@ def parse_args(argv=None):
 def is_address(text):
     try:
         url = urlsplit(text)
-        return url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+        # no blanks: without_password would not find a login with one
+        return url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0 and len(text.split()) == 1
     except ValueError:  # no port number, half an IPv6 address
         return False
 
@@ -125,7 +130,7 @@ def prepare_network(args):
     socks = [url for kind in ("http", "https", "all") if (url := proxies.get(kind, "")).startswith("socks")]
     if socks and not (importlib.util.find_spec("socks") and importlib.util.find_spec("socksio")):
         raise UserError(
-            f"The environment asks for the proxy {without_password(socks[0])}, which needs packages that are not "
+            f"The environment asks for the proxy {without_login(socks[0])}, which needs packages that are not "
             "installed. Expected an HTTP proxy; most SOCKS programs offer one as well. "
             "Run: python download_data.py --proxy http://HOST:PORT"
         )

@@ -28,6 +28,7 @@ from utils.attention import NAME as WINDOW_BY_WINDOW
 from utils.attention import attend_window_by_window
 from utils.backends import load_encoder
 from utils.devices import autocast, choose_device, describe
+from utils.files import make_room
 
 WINDOWS, LENGTHS, TURNS = 4, (176, 384), 5
 ATTENTION, PRECISIONS = ("eager", "sdpa"), ("bf16", "no")
@@ -60,6 +61,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
     parser.add_argument("--output", type=Path, default=RESULTS_DIR / "attention.json", help="result file")
     args = parser.parse_args(argv)
+    make_room(args.output, "--output")
 
     device = choose_device(args.device)
     names = (*ATTENTION, WINDOW_BY_WINDOW) if device.type == "cpu" else ATTENTION

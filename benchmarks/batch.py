@@ -32,6 +32,7 @@ from pairs import DEV_FILE, RESULTS_DIR, cpu, own_versions
 
 from utils import console
 from utils.console import UserError
+from utils.files import make_room
 
 
 def write_questions(path: Path, examples: Iterable[dict]) -> Path:
@@ -105,6 +106,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, default=RESULTS_DIR / "batch.json", help="result file")
     parser.add_argument("--part", type=json.loads, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
+    make_room(args.output, "--output")
     if args.part:
         print(json.dumps(measure_memory(**args.part)))
         return

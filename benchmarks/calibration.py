@@ -22,6 +22,7 @@ from tqdm.auto import tqdm
 
 from utils import console
 from utils.calibration import TEMPERATURES, calibration_error, fit_and_report, split_in_halves
+from utils.files import make_room
 from utils.metrics import exact_matches
 from utils.offline import SAMPLE_MODEL_DIR
 from utils.reader import Reader
@@ -71,6 +72,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--model_dir", type=Path, default=SAMPLE_MODEL_DIR, help="a trained model, exported")
     parser.add_argument("--output", type=Path, default=RESULTS_DIR / "calibration.json", help="result file")
     args = parser.parse_args(argv)
+    make_room(args.output, "--output")
 
     examples = read_examples(args.eval_file, "validation", titles=True)[: args.max_samples]
     results = {}

@@ -20,6 +20,7 @@ go_offline()
 import numpy as np
 
 from utils import console
+from utils.files import make_room
 from utils.metrics import compute_metrics, exact_match_score
 from utils.reader import DEFAULT_SETTINGS, Choice
 from utils.squad import read_examples
@@ -76,6 +77,7 @@ def main(argv: list[str] | None = None) -> None:
     add("--eval_file", type=Path, default=SAMPLE_DATA_DIR / "dev.json", help="questions for the ceiling")
     add("--output", type=Path, default=PROJECT_ROOT / "benchmarks" / "results" / "ceiling.json", help="result file")
     args = parser.parse_args(argv)
+    make_room(args.output, "--output")
     tokenizer = load_tokenizer(args.model_dir)
     line = {"benchmark": "ceiling"}
     for max_length, doc_stride in WINDOWS:

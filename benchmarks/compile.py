@@ -27,6 +27,7 @@ from fresh import in_fresh_process
 from pairs import RANDOM_ENCODER, RESULTS_DIR, own_versions
 
 from utils import console
+from utils.files import make_room
 
 WINDOWS, LENGTHS, PAIRS = 4, (176, 192), 5
 PRECISIONS, MODES = ("bf16", "no"), ("dynamic", "static")
@@ -88,6 +89,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--only", default="", help="measure only this, as in 'bf16 static'")
     parser.add_argument("--part", type=json.loads, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
+    make_room(args.output, "--output")
     if args.part:
         print(json.dumps(measure(**args.part)))
         return

@@ -28,6 +28,7 @@ from fresh import in_fresh_process, repeat, write_squad
 from pairs import DEV_FILE, RESULTS_DIR, cpu, own_versions
 
 from utils import console
+from utils.files import make_room
 
 COUNTS = (5_000, 50_000)
 FIRST = 2_000  # questions, after which all that is loaded once is loaded
@@ -98,6 +99,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, default=RESULTS_DIR / "evaluation_memory.json", help="result file")
     parser.add_argument("--part", type=json.loads, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
+    make_room(args.output, "--output")
     if args.part:
         kind = args.part.pop("kind")
         print(json.dumps((measure_answers if kind == "answers" else measure_script)(**args.part)))

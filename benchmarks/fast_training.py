@@ -33,6 +33,7 @@ from fresh import in_fresh_process, write_squad
 from pairs import DEV_FILE, RESULTS_DIR, TRAIN_FILE, cpu, own_versions
 
 from utils import console
+from utils.files import make_room
 
 KINDS, SEEDS = ("fast", "plain"), (0, 1)
 EPOCHS, BATCH = 3, 16
@@ -134,6 +135,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, default=RESULTS_DIR / "fast_training.json", help="result file")
     parser.add_argument("--part", type=json.loads, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
+    make_room(args.output, "--output")
     if args.part:
         print(json.dumps(measure(**args.part)))
         return

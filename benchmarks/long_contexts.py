@@ -29,6 +29,7 @@ import transformers
 from tqdm.auto import tqdm
 
 from utils import console
+from utils.files import make_room
 from utils.metrics import compute_metrics
 from utils.reader import Reader
 from utils.spans import relative_to_cls
@@ -84,6 +85,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--max_samples", type=int, default=200, help="questions, drawn with a fixed seed")
     parser.add_argument("--output", type=Path, default=PROJECT_ROOT / "benchmarks" / "results" / "long_contexts.json")
     args = parser.parse_args(argv)
+    make_room(args.output, "--output")
 
     reader = RuleReader(args.model_dir, batch_size=32, backend="torch")
     examples = read_examples(args.eval_file)

@@ -23,6 +23,7 @@ from pairs import PROJECT_ROOT, arguments, cpu, own_versions, pairwise, random_r
 from utils import console
 from utils.backends import OnnxBackend, TorchBackend, load_model
 from utils.devices import choose_attention
+from utils.files import make_room
 from utils.no_norm import absorb_norms
 from utils.offline import SAMPLE_DATA_DIR
 from utils.reader import Reader
@@ -74,6 +75,7 @@ def distance_from_float64(model_dir: Path, batch: dict[str, np.ndarray]) -> dict
 
 def main(argv: list[str] | None = None) -> None:
     args = arguments(__doc__, "no_norm", pairs=9).parse_args(argv)
+    make_room(args.results_dir / "no_norm.json", "--results_dir")
     model_dir, device = random_reader(), torch.device("cpu")
     ids = np.random.default_rng(0).integers(1000, 30_000, (WINDOWS, LENGTH))
     batch = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}

@@ -25,6 +25,7 @@ from fresh import in_fresh_process, repeat, write_squad
 from pairs import RESULTS_DIR, TRAIN_FILE, cpu, own_versions
 
 from utils import console
+from utils.files import make_room
 
 QUESTIONS, CONTEXTS = 87_599, 18_896  # SQuAD 1.1, train
 TARGET = 1500  # MB
@@ -72,6 +73,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, default=RESULTS_DIR / "preparing_memory.json", help="result file")
     parser.add_argument("--part", type=json.loads, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
+    make_room(args.output, "--output")
     if args.part:
         print(json.dumps(measure(**args.part)))
         return

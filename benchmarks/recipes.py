@@ -32,12 +32,11 @@ from utils.offline import OUTPUT_DIR, PROJECT_ROOT, go_offline
 go_offline()
 
 from pairs import DEV_FILE, RESULTS_DIR, TRAIN_FILE, cpu, own_versions
-from table import with_table
 
 from utils import console
 from utils.checkpoints import list_checkpoints, read_state
 from utils.console import UserError
-from utils.files import read_json
+from utils.files import read_json, with_table
 
 HELD_OUT, SPLIT_SEED = 6, 0  # articles, and what draws them
 BEGIN, END = "<!-- recipes -->\n", "<!-- /recipes -->"

@@ -23,6 +23,7 @@ from fresh import in_fresh_process
 from pairs import DEV_FILE, RESULTS_DIR, cpu, own_versions
 
 from utils import console
+from utils.files import make_room
 
 KILOBYTES = (1, 10, 100, 1000)
 QUESTIONS = (100, 1000, 4961)
@@ -138,6 +139,8 @@ def main(argv: list[str] | None = None) -> None:
     add("--questions", type=int, nargs="+", default=list(QUESTIONS), help="numbers of questions")
     add("--part", type=json.loads, default=None, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
+    make_room(args.output, "--output")
+    make_room(args.output_dir / "SCALING.md", "--output_dir")
     if args.part:
         print(json.dumps(measure(**args.part)))
         return

@@ -14,6 +14,7 @@ from pairs import PROJECT_ROOT, RESULTS_DIR, sign
 
 from utils import console
 from utils.console import UserError
+from utils.files import with_table
 
 BEGIN, END = "<!-- benchmarks -->\n", "<!-- /benchmarks -->"
 # in the order of the table: what is done, in English and in Chinese, and digits after the point of its figures
@@ -62,14 +63,6 @@ def table(results: list[dict], language: int) -> str:
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
-def with_table(text: str, made: str, name: str, begin: str = BEGIN, end: str = END) -> str:
-    """`text` with `made` between its markers. Raises UserError where it has not one pair of them."""
-    if text.count(begin) != 1 or text.count(end) != 1 or text.index(end) < text.index(begin):
-        raise UserError(f"{name} has no place for the table. Expected one line {begin.strip()} and one {end} after it.")
-    before, rest = text.split(begin)
-    return before + begin + made + end + rest.split(end)[1]
-
-
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=console.HelpFormatter)
     parser.add_argument("--results_dir", type=Path, default=RESULTS_DIR, help="where the results are")
@@ -80,7 +73,7 @@ def main(argv: list[str] | None = None) -> None:
     outdated = []
     for language, name in enumerate(READMES):
         text = (args.readme_dir / name).read_text(encoding="utf-8")
-        new = with_table(text, table(results, language), name)
+        new = with_table(text, table(results, language), name, BEGIN, END)
         if new != text:
             outdated.append(name)
             if not args.check:

@@ -25,6 +25,7 @@ from fresh import in_fresh_process
 from pairs import RANDOM_ENCODER, RESULTS_DIR, own_versions
 
 from utils import console
+from utils.files import make_room
 
 LENGTH = 384  # tokens
 STEPS = 2  # in the second one the optimizer's state is there
@@ -86,6 +87,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--only", default="", help="measure only what this names, as in '16 bf16 checkpointing'")
     parser.add_argument("--part", type=json.loads, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
+    make_room(args.output, "--output")
     if args.part:
         print(json.dumps(measure(**args.part)))
         return

@@ -3,15 +3,17 @@
 import json
 import sys
 
+import numpy as np
 import pytest
 from scripts import PROJECT_ROOT, assert_refused, run_script
 
 sys.path.insert(0, str(PROJECT_ROOT / "benchmarks"))
 
-from pairs import PEERS_DIR, RESULTS_DIR, rounded, share_of_others, summarize, take_turns
-from table import BEGIN, END, READMES, WORK, read_results, table, with_table
+from pairs import PEERS_DIR, RESULTS_DIR, Peer, peer_python, rounded, share_of_others, summarize, take_turns
+from table import BEGIN, END, READMES, WORK, read_results, table
 
 from utils.console import UserError
+from utils.files import with_table
 
 KEYS = {"benchmark", "ours", "peer", "peer_best", "ratio", "target", "unit", "device", "versions"}
 FIGURES = {
@@ -84,10 +86,10 @@ def test_the_table_has_a_line_for_each_result_in_both_languages(tmp_path):
 
 def test_the_table_goes_between_its_markers_and_nothing_else_changes():
     text = f"before\n{BEGIN}old\n{END}\nafter\n"
-    assert with_table(text, "new\n", "README.md") == f"before\n{BEGIN}new\n{END}\nafter\n"
+    assert with_table(text, "new\n", "README.md", BEGIN, END) == f"before\n{BEGIN}new\n{END}\nafter\n"
     for broken in ("no markers", f"{END}{BEGIN}", f"{BEGIN}{END}{BEGIN}{END}"):
         with pytest.raises(UserError, match=r"README\.md"):
-            with_table(broken, "new\n", "README.md")
+            with_table(broken, "new\n", "README.md", BEGIN, END)
 
 
 def test_a_table_that_is_not_that_of_the_results_is_refused(tmp_path):
@@ -113,6 +115,25 @@ def test_results_have_their_keys_and_no_absolute_path():
     for path in RESULTS_DIR.glob("*.json"):
         assert str(PROJECT_ROOT.parent) not in path.read_text(encoding="utf-8"), path.name
     assert {result["benchmark"] for result in results} <= WORK.keys()
+
+
+@pytest.mark.parametrize("n_best", [1, 3])
+def test_the_peers_of_spans_keep_as_many_answers_as_ours(n_best, tmp_path):
+    try:
+        peer_python()
+    except UserError as error:
+        pytest.skip(f"no peers are beside us: {error}")
+    context = "".join(map(str, range(10)))
+    offsets = np.array([[-1, -1], *([i, i + 1] for i in range(10))] * 2)  # two questions, [CLS] and a token a character
+    logits = np.random.default_rng(0).normal(size=(2, 22)).astype(np.float32)
+    np.savez(tmp_path / "logits.npz", start=logits[0], end=logits[1], lengths=[11, 11], offsets=offsets,
+             example_index=[0, 1], contexts=[context] * 2)  # fmt: skip
+    spans = set()
+    with Peer("spans", tmp_path / "logits.npz", 5) as peer:
+        for way in ("dataset", "lists", "pipeline"):
+            assert peer("decode", way=way, n_best=n_best)["answers"] == 2 * n_best, way
+            spans.add(str(peer("best")["spans"]))
+    assert len(spans) == 1  # all of them look at every start and end
 
 
 def test_no_peer_imports_this_project():

@@ -515,6 +515,7 @@ def test_retry_after_is_honoured(project, hub, download, monkeypatch):
         "Mon, 01 Jan 0001 00:00:00 -0000",
         "Fri, 31 Dec 99999 23:59:59 GMT",
         "0 0",
+        "1-Jan-2020 00:00:00 99999999999999999999",
     ],
 )
 def test_a_retry_after_that_is_none_is_left_aside(value, project, hub, download):
@@ -754,7 +755,7 @@ def test_names_and_texts_of_a_server_can_do_no_harm(project, hub, download, monk
     hub.fail("dev-v1.1.json", {"status": 403, "headers": {"X-Error-Message": "\x1b]0;title\x07\x1b[2J"}})
     with pytest.raises(UserError, match="HTTP 403") as caught:
         download("--only", "data", "--source", "json")
-    assert "\x1b" not in str(caught.value)
+    assert r"(\x1b]0;title\x07\x1b[2J)" in str(caught.value)  # shown, not sent
 
 
 @pytest.mark.fault("download fault")
@@ -831,6 +832,42 @@ def test_a_password_in_an_address_is_not_shown_nor_kept(project, hub, download, 
     assert "secret" not in said.out + said.err + str(caught.value)
     assert "127.0.0.1" in said.err
     assert b"secret" not in b"".join(tree(project).values())
+
+
+@pytest.mark.parametrize("flag", ["--endpoint", "--proxy", "--json_url", "--endpont", None])
+@pytest.mark.parametrize(
+    "address",
+    [
+        "socks5://me:secret@host:1",
+        "me:secret@host",
+        "http://me:secret/x@host",
+        "http://me:secret x@host",
+        "me:secret\n@host",
+    ],
+)
+def test_a_password_in_an_address_that_is_refused_is_not_shown(flag, address, project, monkeypatch, capsys):
+    if flag is None:
+        monkeypatch.setenv("HF_ENDPOINT", address)
+    with pytest.raises(SystemExit):
+        download_data.main(["--verify"] if flag is None else ["--verify", flag, address])
+    said = capsys.readouterr().err
+    assert "secret" not in said
+    assert f"{flag or '--endpoint'} {address.partition('me:')[0]}host" in said
+    assert not list(project.iterdir())
+
+
+def test_the_endpoint_of_the_environment_is_taken_and_its_password_not_shown(project, monkeypatch, capsys):
+    own = "https://me:secret@mirror.test/hub"
+    assert download_data.parse_args([]).endpoint == download_data.HUB
+    monkeypatch.setenv("HF_ENDPOINT", own + "/")
+    assert download_data.parse_args([]).endpoint == own
+    assert download_data.parse_args(["--endpoint", "https://other.test"]).endpoint == "https://other.test"
+    with pytest.raises(SystemExit):
+        download_data.parse_args(["--help"])
+    said = capsys.readouterr().out
+    assert "HF_ENDPOINT" in said
+    assert "secret" not in said
+    assert "mirror.test" not in said
 
 
 @pytest.mark.fault("download fault")
@@ -1142,10 +1179,15 @@ def test_unreachable_host_tells_the_three_ways_out(script):
 
 @pytest.mark.fault("download fault")
 def test_unreachable_proxy_is_named_without_its_password(script):
-    proxy = f"http://me:secret@127.0.0.1:{closed_port()}"
-    done = script("--endpoint", "http://hub.test", "--proxy", proxy, "--retries", "0", "--only", "model")
+    place = f"127.0.0.1:{closed_port()}"
+    flags = ("--endpoint", "http://hub.test", "--retries", "0", "--only", "model")
+    done = script(*flags, "--proxy", f"http://me:secret@{place}")
     assert done.returncode == 2
-    assert "through the proxy http://127.0.0.1:" in done.stderr
+    assert f"through the proxy http://{place}" in done.stderr
+    assert "secret" not in done.stderr
+    done = script(*flags, HTTP_PROXY=f"me:secret@{place}")  # as curl takes it too
+    assert done.returncode == 2
+    assert f"through the proxy {place}" in done.stderr
     assert "secret" not in done.stderr
 
 
@@ -1165,6 +1207,9 @@ def test_socks_proxy_of_the_environment_is_explained(script):
         (["--only", "model", "--source", "json"], "leave it out"),
         (["--teacher", "--only", "data"], "exclude each other"),
         (["--timeout", "0", "--retries", "-1"], "expected more than 0"),
+        (["--timeout", "inf"], "at most 86400"),
+        (["--timeout", "1e11"], "at most 86400"),
+        (["--timeout", "nan"], "at most 86400"),
         (["--verify", "--force"], "not allowed with"),
     ],
 )

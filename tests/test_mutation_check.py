@@ -8,6 +8,8 @@ import psutil
 import pytest
 from scripts import PROJECT_ROOT
 
+from utils.console import UserError
+
 spec = importlib.util.spec_from_file_location("mutation_check", PROJECT_ROOT / "tools" / "mutation_check.py")
 mutation_check = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(mutation_check)
@@ -189,6 +191,10 @@ def test_the_table_names_what_was_missed_between_its_markers_only(tmp_path):
         r"| utils/a.py:3 | `a \| b` | `` '`' & b `` | **missed** |"
         "\n<!-- /mutations -->\nafter\n"
     )
+    path.write_text("no markers\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"RESULTS\.md has no place for the table"):
+        mutation_check.write_table(path, [seen])
+    assert path.read_text(encoding="utf-8") == "no markers\n"
 
 
 def test_the_list_that_is_committed_notices_18_of_20_at_least():

@@ -104,6 +104,28 @@ def test_texts_that_give_nothing_are_refused(tmp_path, content, said):
     assert not (tmp_path / "spans.jsonl").exists()
 
 
+def test_a_folder_with_a_texts_name_is_no_text(tmp_path):
+    (tmp_path / "texts" / "a.txt").mkdir(parents=True)
+    done = run_script("tools/pretrain_spans.py", tmp_path / "texts", tmp_path / "spans.jsonl", code=2)
+    assert_refused(done, "no .txt file below")
+    (tmp_path / "texts" / "a.txt" / "one.txt").write_text(TEXT, encoding="utf-8")
+    done = run_script("tools/pretrain_spans.py", tmp_path / "texts", tmp_path / "spans.jsonl")
+    assert "from 1 texts" in done.stdout
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights of their own there")
+def test_a_text_that_can_not_be_read_is_named(tmp_path):
+    (tmp_path / "one.txt").symlink_to(tmp_path / "nowhere")
+    done = run_script("tools/pretrain_spans.py", tmp_path, tmp_path / "spans.jsonl", code=2)
+    assert_refused(done, "one.txt can't be read: No such file")
+
+
+def test_an_output_that_can_not_be_written_is_refused_before_the_texts_are_read(tmp_path):
+    (tmp_path / "one.txt").write_bytes(b"\xff\xfe\x00")
+    done = run_script("tools/pretrain_spans.py", tmp_path, tmp_path / "one.txt" / "spans.jsonl", code=2)
+    assert_refused(done, "spans.jsonl can't be written", "Choose another OUTPUT")
+
+
 def test_no_words_or_no_questions_are_refused(tmp_path):
     (tmp_path / "one.txt").write_text(TEXT, encoding="utf-8")
     for flag in ("--words", "--max_questions"):

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 from scripts import PROJECT_ROOT, assert_refused, run_script
 
+from utils.files import make_room
 from utils.reader import Reader
 
 TEXT = "Ada Lovelace wrote it in 1843."
@@ -36,6 +37,48 @@ def test_an_untrained_encoder_makes_no_sample(tiny_encoder, tmp_path):
     done = run_script("tools/make_sample.py", "--model_dir", tiny_encoder, "--output_dir", tmp_path / "new", code=2)
     assert_refused(done, "ForQuestionAnswering")
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("content", [None, "no JSON", "[]", "{}", '{"exact_match": "59", "f1": 70.5, "total": 4961}'])
+def test_a_card_without_scores_is_refused_before_the_model_is_read(content, tmp_path):
+    path = tmp_path / "metrics.json"
+    if content:
+        path.write_text(content, encoding="utf-8")
+    done = run_script("tools/make_sample.py", "--model_dir", tmp_path / "no_model", "--output_dir", tmp_path / "new",
+                      "--metrics", path, code=2)  # fmt: skip
+    assert_refused(done, "metrics.json", "Expected metrics.json of evaluate.py")
+
+
+def test_a_model_of_another_program_makes_no_sample(tiny_model, tmp_path):
+    done = run_script("tools/make_sample.py", "--model_dir", tiny_model, "--output_dir", tmp_path / "new", code=2)
+    assert_refused(done, "Expected a folder that train.py wrote")
+
+
+@pytest.mark.parametrize(
+    ("script", "flags"),
+    [
+        ("tools/make_random_model.py", ("--output_dir",)),
+        ("tools/make_sample.py", ("--model_dir", "models/sample", "--output_dir")),
+        ("tools/draw_terminal.py", ("--output_file",)),
+        ("benchmarks/ceiling.py", ("--eval_file", "no_such_file", "--output")),
+        ("benchmarks/long_contexts.py", ("--eval_file", "no_such_file", "--output")),
+        ("benchmarks/scaling.py", ("--eval_file", "no_such_file", "--output")),
+    ],
+)
+def test_a_result_that_can_not_be_written_is_refused_before_the_work(script, flags, tmp_path):
+    (tmp_path / "file").touch()
+    done = run_script(script, *flags, tmp_path / "file" / "result", code=2)
+    assert_refused(done, "result can't be written", f"Choose another {flags[-1]}.")
+
+
+def test_the_folder_of_a_result_is_made(tmp_path):
+    make_room(tmp_path / "new" / "deeper" / "result.json", "--output")
+    assert [path.name for path in tmp_path.rglob("*")] == ["new", "deeper"]  # what was tried there is gone
+
+
+def test_pictures_of_the_page_need_playwright(tmp_path):
+    (tmp_path / "playwright.py").touch()  # hides the package where it is there
+    assert_refused(run_script("tools/screenshots.py", code=2, PYTHONPATH=str(tmp_path)), "Playwright is missing")
 
 
 def test_the_ceiling_of_the_sample_questions_is_near_100(real_tokenizer_dir, tmp_path):
@@ -101,5 +144,8 @@ def test_a_terminal_is_drawn_with_the_colours_and_the_text_it_shows(tmp_path):
     assert float(runs[" and "]["x"]) == pytest.approx(float(runs["green"]["x"]) + 5 * width)
     assert float(runs["1 < 2 & 北京"]["textLength"]) == pytest.approx(12 * width)  # such signs are two columns wide
     assert "\x1b" not in content
+    for flag in ("--columns", "--lines"):
+        done = run_script("tools/draw_terminal.py", "--output_file", tmp_path / "b.svg", flag, -1, script, code=2)
+        assert_refused(done, f"{flag} -1", "expected 1 to 65535")
     script.write_text("raise SystemExit(3)", encoding="utf-8")
     assert_refused(run_script("tools/draw_terminal.py", "--output_file", picture, script, code=2), "exit code 3")

@@ -20,6 +20,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from utils import console
 from utils.console import PROJECT_ROOT, UserError
+from utils.files import make_room, write_whole, writing
 
 FONT_SIZE, CELL, LINE, MARGIN, BAR = 14, 8.4, 20, 18, 34  # pixels: a letter's width, a line's height, the title bar
 FONTS = "ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono',monospace"
@@ -121,13 +122,17 @@ def main(argv: list[str] | None = None) -> None:
     add("--lines", type=int, default=31, help="lines of output to show, at most")
     add("script", nargs=argparse.REMAINDER, help="what to run with Python (default: predict.py demo --sample)")
     args = parser.parse_args(argv)
+    if not 0 < args.columns < 2**16 or args.lines < 1:
+        raise UserError(f"--columns {args.columns} and --lines {args.lines}: expected 1 to 65535, and at least 1.")
+    make_room(args.output_file, "--output_file")
     command = args.script or ["predict.py", "demo", "--sample"]
 
     title = f"python {' '.join(command)}"
     lines = output_on_terminal(command, args.columns).rstrip("\n").split("\n")[: args.lines]
     while lines and not lines[-1].strip():
         lines.pop()
-    args.output_file.write_text(draw([f"$ {title}", *lines], args.columns, title), encoding="utf-8")
+    with writing(args.output_file, "--output_file"):
+        write_whole(args.output_file, draw([f"$ {title}", *lines], args.columns, title).encode())
     print(f"wrote {console.shown(args.output_file)} ({args.output_file.stat().st_size / 1e3:.0f} kB)")
 
 

@@ -24,6 +24,7 @@ from transformers import MobileBertConfig, MobileBertModel
 
 from utils import console
 from utils.checkpoints import write_folder
+from utils.files import make_room
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -32,6 +33,7 @@ def main(argv: list[str] | None = None) -> None:
     add("--output_dir", type=Path, default=PROJECT_ROOT / "models" / "mobilebert-random", help="where it is written")
     add("--seed", type=int, default=0, help="of the weights")
     args = parser.parse_args(argv)
+    make_room(args.output_dir, "--output_dir")
     tokenizer_dir = require_model(SAMPLE_MODEL_DIR, "Restore it with git.")
     torch.manual_seed(args.seed)
     model = MobileBertModel(MobileBertConfig())
@@ -42,7 +44,6 @@ def main(argv: list[str] | None = None) -> None:
         settings = {"tokenizer_class": "MobileBertTokenizer", "do_lower_case": True, "model_max_length": 512}
         (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
-    args.output_dir.parent.mkdir(parents=True, exist_ok=True)
     write_folder(args.output_dir, write)
     print(f"wrote {args.output_dir}, {sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters")
 

@@ -7,7 +7,6 @@ python evaluate.py --model_dir models/sample --eval_file dev.json --output_dir o
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -21,6 +20,8 @@ import torch
 from utils import console
 from utils.backends import load_model
 from utils.checkpoints import write_folder
+from utils.console import UserError
+from utils.files import make_room, read_json_object
 from utils.reader import read_settings, save_reader
 
 CARD = """---
@@ -64,34 +65,44 @@ python train.py --model_dir <MiniLM folder> --train_file train_11877.json --eval
 """
 
 
+def read_scores(path: Path) -> tuple[dict, str]:
+    """The scores in a metrics.json, and what the model card says of them. Raises UserError where it holds none."""
+    expected = "metrics.json of evaluate.py, with the scores of a model"
+    metrics = read_json_object(path, expected)
+    try:
+        return {name: metrics[name] for name in ("exact_match", "f1", "total")}, (
+            f"EM {metrics['exact_match']:.2f}, F1 {metrics['f1']:.2f} on {metrics['total']:,} questions on 24 articles "
+            f"of SQuAD's dev set, with `evaluate.py` ({metrics['settings']['mixed_precision']} on the CPU)."
+        )
+    except (LookupError, TypeError, ValueError):
+        raise UserError(f"{path} holds no scores. Expected {expected}.") from None
+
+
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=console.HelpFormatter)
     parser.add_argument("--model_dir", type=Path, required=True, help="a trained model or a checkpoint")
     parser.add_argument("--output_dir", type=Path, default=SAMPLE_MODEL_DIR, help="where it is written")
     parser.add_argument("--metrics", type=Path, default=None, help="metrics.json of evaluate.py, for the model card")
     args = parser.parse_args(argv)
+    make_room(args.output_dir, "--output_dir")
+    scores, summary = read_scores(args.metrics) if args.metrics else (None, "not measured yet.")
 
     model = load_model(args.model_dir).to(torch.float16)
     settings = read_settings(args.model_dir)
+    if "training" not in settings:
+        raise UserError(f"{args.model_dir} does not say how it was trained. Expected a folder that train.py wrote.")
     training = settings["training"]  # the recipe, without the files of the machine it ran on
     settings["training"] = {name: training[name] for name in training if not name.endswith(("_dir", "_file"))}
-    scores = "not measured yet."
-    if args.metrics:
-        metrics = json.loads(args.metrics.read_text(encoding="utf-8"))
-        settings["scores"] = {name: metrics[name] for name in ("exact_match", "f1", "total")}
-        scores = (
-            f"EM {metrics['exact_match']:.2f}, F1 {metrics['f1']:.2f} on {metrics['total']:,} questions on 24 articles "
-            f"of SQuAD's dev set, with `evaluate.py` ({metrics['settings']['mixed_precision']} on the CPU)."
-        )
+    if scores:
+        settings["scores"] = scores
 
     def write(folder: Path) -> None:
         save_reader(folder, model, args.model_dir, settings)
         (folder / "vocab.txt").unlink(missing_ok=True)  # tokenizer.json holds it
         (folder / "README.md").write_text(
-            CARD.format(**settings["training"] | settings | {"scores": scores}), encoding="utf-8"
+            CARD.format(**settings["training"] | settings | {"scores": summary}), encoding="utf-8"
         )
 
-    args.output_dir.parent.mkdir(parents=True, exist_ok=True)
     write_folder(args.output_dir, write)
     megabytes = sum(path.stat().st_size for path in args.output_dir.iterdir()) / 2**20
     print(f"wrote {args.output_dir} ({megabytes:.1f} MB)")

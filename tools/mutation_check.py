@@ -28,6 +28,10 @@ from types import CodeType
 import psutil
 
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(PROJECT_ROOT))
+from utils import console
+from utils.files import with_table
+
 BEGIN, END = "<!-- mutations -->\n", "<!-- /mutations -->"
 SEED, COUNT, PATIENCE = 1, 20, 900  # seconds for one file of tests: a mutant that takes longer counts as noticed
 PAIRS = [
@@ -221,8 +225,8 @@ def write_table(path: Path, mutants: list[dict]) -> None:
         for m in mutants
     ]
     table = "\n".join(["| line | before | broken | noticed by |", "| --- | --- | --- | --- |", *rows]) + "\n"
-    before, _, rest = path.read_text(encoding="utf-8").partition(BEGIN)
-    path.write_text(before + BEGIN + table + END + rest.partition(END)[2], encoding="utf-8")
+    text = with_table(path.read_text(encoding="utf-8"), table, console.shown(path), BEGIN, END)
+    path.write_text(text, encoding="utf-8", newline="\n")
 
 
 def main() -> None:
@@ -258,4 +262,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    console.run(main)

@@ -1,8 +1,8 @@
 """Questions out of raw text, without any model: what stands twice in a passage is asked for once.
 
-    python tools/pretrain_spans.py texts/ spans.jsonl                                # every .txt below texts/
+    python tools/pretrain_spans.py texts/ spans.jsonl                                       # every .txt below texts/
     python train.py --train_file spans.jsonl --num_train_epochs 1 --output_dir output/spans
-    python train.py --model_dir output/spans/final_model --overwrite_output_dir      # then the real questions
+    python train.py --model_dir output/spans/final_model --output_dir output/after_spans    # then the real questions
 
 Recurring-span selection (Ram et al. 2021, https://arxiv.org/abs/2101.00438), as questions: words that stand at exactly
 two places of a passage are blanked in one of the two sentences. That sentence becomes the question, with "what" for
@@ -23,7 +23,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from utils import console
 from utils.console import UserError
-from utils.files import read_text, write_whole
+from utils.files import make_room, read_text, require_file, write_whole, writing
 
 LONGEST = 8  # words of a span
 WORD = re.compile(r"\w+(?:[-'’.,]\w+)*")
@@ -106,6 +106,19 @@ def questions(text: str, words: int, most: int, draw: random.Random) -> Iterator
         yield from asked
 
 
+def texts_below(folder: Path) -> Iterator[tuple[str, str]]:
+    """(name, text) of every .txt file below a folder. Raises UserError where there is none, or one can't be read."""
+    try:
+        paths = sorted(path for path in folder.rglob("*.txt") if not path.is_dir())
+        if not paths:
+            raise UserError(f"no .txt file below {folder}. Expected a folder of raw texts.")
+        for path in console.progress(paths, desc="reading", unit=" texts"):
+            require_file(path, "a text in UTF-8")
+            yield path.stem, read_text(path)
+    except OSError as error:
+        raise UserError(f"{error.filename} can't be read: {error.strerror}. Expected a text in UTF-8.") from None
+
+
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=console.HelpFormatter,
@@ -120,21 +133,19 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if args.words < 1 or args.max_questions < 1:
         raise UserError(f"--words {args.words} and --max_questions {args.max_questions}: expected at least 1 of each.")
-    paths = sorted(args.folder.rglob("*.txt"))
-    if not paths:
-        raise UserError(f"no .txt file below {args.folder}. Expected a folder of raw texts.")
+    make_room(args.output, "OUTPUT")
     if args.output.exists():
         raise UserError(f"{args.output} exists. Give another name, or delete it first.")
     draw = random.Random(args.seed)
     lines = []
-    for path in console.progress(paths, desc="reading", unit=" texts"):
-        for question in questions(read_text(path), args.words, args.max_questions, draw):
-            lines.append(json.dumps({"id": f"{path.stem}-{len(lines)}"} | question, ensure_ascii=False) + "\n")
+    for count, (name, text) in enumerate(texts_below(args.folder), 1):  # noqa: B007 - how many there were
+        for question in questions(text, args.words, args.max_questions, draw):
+            lines.append(json.dumps({"id": f"{name}-{len(lines)}"} | question, ensure_ascii=False) + "\n")
     if not lines:
-        raise UserError(f"nothing stands twice in a passage of the {len(paths)} texts of {args.folder}.")
-    args.output.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(args.output, "".join(lines).encode("utf-8"))
-    print(f"{len(lines):,} questions from {len(paths):,} texts: {console.shown(args.output)}")
+        raise UserError(f"nothing stands twice in a passage of the {count:,} texts of {args.folder}.")
+    with writing(args.output, "OUTPUT"):
+        write_whole(args.output, "".join(lines).encode("utf-8"))
+    print(f"{len(lines):,} questions from {count:,} texts: {console.shown(args.output)}")
 
 
 if __name__ == "__main__":

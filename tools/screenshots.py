@@ -54,11 +54,13 @@ def take(browser, address: str, path: Path, example: int, settings: dict) -> Non
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        raise UserError("Playwright is missing. Expected the web page's environment. Run: make screenshots") from None
     path = next(filter(None, map(shutil.which, BROWSERS)), None)
     if path is None:
         raise UserError(f"no browser was found, expected one of {', '.join(BROWSERS)}. Run: apt-get install chromium")
-    from playwright.sync_api import sync_playwright
-
     command = [sys.executable, "predict.py", "web", "--port", "0", *(["--sample"] if args.sample else [])]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as server, sync_playwright() as running:
         try:

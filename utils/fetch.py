@@ -22,7 +22,7 @@ from urllib.parse import urljoin, urlsplit
 import requests
 import urllib3
 
-from utils.console import UserError, progress, warn
+from utils.console import UserError, printable, progress, warn
 
 CONNECT_TIMEOUT = 10.0  # seconds: a host that takes no connection, or knows of no file, by then is not there
 BACKOFF = 1.0  # seconds before the first new attempt; doubled each time, up to MAX_BACKOFF
@@ -285,7 +285,7 @@ def _diagnose(error: Exception, url: str, patience: Patience) -> tuple[str, int,
     else:
         how, retries = str(root) or type(root).__name__, 0 if isinstance(error, ValueError) else retries
     proxy = requests.utils.select_proxy(url, requests.utils.get_environ_proxies(url))
-    through = f", through the proxy {proxy}" if proxy else ""
+    through = f", through the proxy {without_login(proxy)}" if proxy else ""
     return printable(without_password(f"{host}: {how}{through}")), retries, pause
 
 
@@ -294,9 +294,10 @@ def without_password(text: str) -> str:
     return re.sub(r"//[^/\s]*@", "//", text)
 
 
-def printable(text: str) -> str:
-    """`text` with ? for what could move the cursor or colour the terminal; line breaks stay."""
-    return "".join(sign if sign.isprintable() or sign == "\n" else "?" for sign in text)
+def without_login(address: str) -> str:
+    """An address of a server, good or not, without the user name and password that it may hold. They may hold anything,
+    so nothing before the last @ is left but http:// or the like."""
+    return re.sub(r"^(\w*://)?.*@", r"\1", address, flags=re.DOTALL)
 
 
 def _failed_url(error: Exception) -> str | None:
@@ -315,7 +316,7 @@ def _retry_after(value: str) -> float:
         return float(value)
     try:
         return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
-    except ValueError:
+    except (ValueError, OverflowError, OSError):  # the last two: years and time zones far from ours
         return 0.0
 
 

@@ -1,6 +1,10 @@
-"""Text and JSON out of files that people made: what is not UTF-8, not text or not JSON is refused in words."""
+"""Text and JSON out of files that people made: what is not UTF-8, not text or not JSON is refused in words. And files
+that are written: whole, where the system lets us, or between two markers."""
 
 import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from utils.console import UserError
@@ -97,3 +101,32 @@ def write_whole(path: Path, content: bytes) -> None:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(path: Path, flag: str) -> Iterator[None]:
+    """Raises UserError where the system refuses to write `path`, which the user named by `flag`."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{path} can't be written: {error.strerror or error}. Choose another {flag}.") from None
+
+
+def make_room(path: Path, flag: str) -> None:
+    """Makes the folder that `path` will be in, and tries whether it can be written: before the work, not after it.
+
+    Raises UserError as `writing`.
+    """
+    with writing(path, flag):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+
+
+def with_table(text: str, made: str, name: str, begin: str, end: str) -> str:
+    """The `text` of the file `name` with `made` between its markers. Raises UserError where it has not one pair of
+    them."""
+    if text.count(begin) != 1 or text.count(end) != 1 or text.index(end) < text.index(begin):
+        raise UserError(f"{name} has no place for the table. Expected one line {begin.strip()} and one {end} after it.")
+    before, rest = text.split(begin)
+    return before + begin + made + end + rest.split(end)[1]

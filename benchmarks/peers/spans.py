@@ -2,9 +2,9 @@
 
 dataset: questions and windows (padded to 384, with their offsets) are rows of a `datasets.Dataset`; the 20 highest
 starts and the 20 highest ends of every window, every pair of them looked at in Python, the candidates of a question
-sorted, a softmax over the best, n-best list and best answer collected. lists: the same at its best, everything without
-padding in Python lists beforehand. pipeline: transformers' own vectorised search, window by window, as its
-question-answering pipeline calls it.
+sorted, as many of the best as are asked for kept with their texts and a softmax over them. lists: the same at its best,
+everything without padding in Python lists beforehand. pipeline: transformers' own vectorised search, window by window,
+as its question-answering pipeline calls it.
 """
 
 import sys
@@ -14,6 +14,8 @@ import datasets
 import numpy as np
 from transformers.pipelines.question_answering import select_starts_ends
 from worker import serve
+
+HIGHEST = 20  # starts and ends of a window that the loops look at, as usual, however many answers are kept
 
 logits_file, max_answer_length = sys.argv[1], int(sys.argv[2])
 found: list[list[dict]] = []
@@ -58,11 +60,11 @@ questions = load()
 examples, features, all_start_logits, all_end_logits = load_datasets()
 
 
-def candidates_of(start_logits: np.ndarray, end_logits: np.ndarray, offsets: list, n_best: int) -> list[dict]:
-    """Every allowed pair of one of the n_best highest starts and one of the n_best highest ends of a window."""
+def candidates_of(start_logits: np.ndarray, end_logits: np.ndarray, offsets: list) -> list[dict]:
+    """Every allowed pair of one of the HIGHEST highest starts and one of the HIGHEST highest ends of a window."""
     candidates = []
-    starts = np.argsort(start_logits)[-1 : -n_best - 1 : -1].tolist()
-    ends = np.argsort(end_logits)[-1 : -n_best - 1 : -1].tolist()
+    starts = np.argsort(start_logits)[-1 : -HIGHEST - 1 : -1].tolist()
+    ends = np.argsort(end_logits)[-1 : -HIGHEST - 1 : -1].tolist()
     for first in starts:
         for last in ends:
             if first >= len(offsets) or last >= len(offsets) or offsets[first] is None or offsets[last] is None:
@@ -103,7 +105,7 @@ def by_dataset(n_best: int) -> None:
         candidates = []
         for number in windows_of[example["id"]]:
             offsets = features[number]["offset_mapping"]
-            candidates += candidates_of(all_start_logits[number], all_end_logits[number], offsets, n_best)
+            candidates += candidates_of(all_start_logits[number], all_end_logits[number], offsets)
         found.append(best_of(candidates, example["context"], n_best))
 
 
@@ -111,7 +113,7 @@ def by_lists(n_best: int) -> None:
     for context, windows in questions:
         candidates = []
         for window in windows:
-            candidates += candidates_of(window["start"], window["end"], window["offsets"], n_best)
+            candidates += candidates_of(window["start"], window["end"], window["offsets"])
         found.append(best_of(candidates, context, n_best))
 
 
@@ -136,12 +138,12 @@ def pipeline_answers(context: str, windows: list[dict], n_best: int) -> list[dic
 
 
 def decode(way: str, n_best: int) -> dict:
-    """Seconds for all questions. The loops always look at 20 starts and ends, as usual; n_best is the pipeline's."""
+    """Seconds for the n_best best answers to all questions, and how many that were."""
     found.clear()
     search = {"dataset": by_dataset, "lists": by_lists, "pipeline": by_pipeline}[way]
     began = time.perf_counter()
-    search(n_best if way == "pipeline" else 20)
-    return {"seconds": time.perf_counter() - began, "questions": len(questions)}
+    search(n_best)
+    return {"seconds": time.perf_counter() - began, "answers": sum(map(len, found))}
 
 
 def best() -> dict:
