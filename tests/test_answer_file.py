@@ -14,6 +14,7 @@ from scripts import PROJECT_ROOT, assert_refused, run_script, run_struck
 
 from utils import question_stream
 from utils.answer_file import AnswerFile, answer_file, bad_path, check_paths, progress_path
+from utils.checkpoints import lock
 from utils.console import UserError
 from utils.question_stream import read_groups
 from utils.reader import Reader
@@ -276,6 +277,29 @@ def begin(reader, questions, target, groups=3) -> None:
         answer_file(MortalReader(reader, groups), str(questions), str(target))
 
 
+@pytest.mark.fault(KILLED)
+@pytest.mark.parametrize("rewinds", [False, True])
+def test_bad_records_stay_where_a_group_after_a_crash_has_none(reader, tmp_path, small_groups, monkeypatch, rewinds):
+    """Of a file that was cut tell() said where it had ended; of one that was locked as on Windows, its beginning."""
+
+    def lock_and_rewind(descriptor: int) -> bool:
+        locked = lock(descriptor)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        return locked
+
+    source, whole, target = tmp_path / "q.jsonl", tmp_path / "whole.jsonl", tmp_path / "a.jsonl"
+    source.write_text('{"id": "bad"}\n' + as_lines(QUESTIONS), encoding="utf-8")
+    answer_file(reader, str(source), str(whole))
+    if rewinds:
+        monkeypatch.setattr("utils.answer_file.lock", lock_and_rewind)
+    begin(reader, source, target, groups=1)
+    with bad_path(target).open("ab") as file:
+        file.write(b"torn")
+    begin(reader, source, target, groups=1)
+    answer_file(reader, str(source), str(target))
+    assert files_of(target) == files_of(whole)
+
+
 def test_what_was_begun_with_something_else_is_refused_and_can_be_begun_anew(
     reader, tiny_model, questions, tmp_path, small_groups
 ):
@@ -326,7 +350,7 @@ def test_answers_that_were_shortened_since_are_not_gone_on_with(reader, question
     target = tmp_path / "a.jsonl"
     begin(reader, questions, target)
     target.write_bytes(target.read_bytes()[:-5])
-    with pytest.raises(UserError, match=r"lost lines.*--overwrite"):
+    with pytest.raises(UserError, match=r"not complete, and it or its file of bad records lost lines.*--overwrite"):
         answer_file(reader, str(questions), str(target))
 
 

@@ -259,7 +259,7 @@ class AnswerFile:
             elif changed:
                 problem = f"was begun with another {', '.join(changed)}"
             elif any(size < written for size, written in zip(sizes, progress["sizes"], strict=True)):
-                problem = "or its file of bad records lost lines that were written"
+                problem = "it or its file of bad records lost lines that were written"
             else:
                 return progress
             raise UserError(f"{self.path} is not complete, and {problem}. {ANEW}")
@@ -296,7 +296,8 @@ class AnswerFile:
         self.position = end
         self.counts = [self.counts[0] + len(rows), self.counts[1] + len(bad)]
         if self.run:
-            self.save_progress([self.file.tell(), self.bad_file.tell()])
+            # not tell(): of a file that was cut, or locked, it may say another place until something is written
+            self.save_progress([os.fstat(file.fileno()).st_size for file in (self.file, self.bad_file)])
 
     def finish(self, seconds: float, answered: int) -> None:
         """All is answered: what tells of a run that is not complete goes."""
