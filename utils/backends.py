@@ -6,6 +6,7 @@ in bytes. Each imports its library when it is made: with ONNX Runtime neither to
 the first answer comes in a fraction of the time.
 """
 
+import contextlib
 import os
 import shutil
 import sys
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.console import UserError, note
+from utils.console import UserError, note, warn
 from utils.families import input_names, refuse_family
 from utils.files import read_json_object
 from utils.manifest import check_manifest
@@ -126,8 +127,33 @@ class TorchBackend:
         self.model.eval()
         self.inputs = input_names(model)
         self.batch_size = CPU_BATCH if device.type == "cpu" else GPU_BATCH
+        self.at_once = None  # windows, at most, once more of them did not fit the GPU's memory
 
     def logits(self, batch: dict[str, np.ndarray]) -> np.ndarray:
+        """In smaller pieces where GPU memory runs out. Raises UserError where there is too little for one window."""
+        import torch
+
+        parts, begin = [], 0
+        while begin < len(batch["input_ids"]):
+            part = {name: batch[name][begin:][: self.at_once] for name in self.inputs}
+            windows = len(part["input_ids"])
+            with contextlib.suppress(torch.OutOfMemoryError):
+                parts.append(self.logits_at_once(part))
+                begin += windows
+                continue
+            # behind the with: while the error was there it held on to the tensors
+            if windows == 1:
+                raise UserError(
+                    "out of GPU memory with 1 window at once. Close other programs that use the GPU, or answer on the "
+                    "CPU: --device cpu"
+                )
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+            self.at_once = windows // 2
+            warn(f"out of GPU memory with {windows} windows at once; going on with {self.at_once}")
+        return np.concatenate(parts, axis=1)
+
+    def logits_at_once(self, batch: dict[str, np.ndarray]) -> np.ndarray:
         import torch
 
         from utils.devices import autocast
