@@ -128,6 +128,18 @@ def test_auto_leaves_onnx_where_a_gpu_is_asked_for_or_may_be_there(exported, mon
     assert onnx_is_wanted(exported, device, "auto") is wanted
 
 
+def test_int8_is_answered_on_the_cpu_also_where_a_gpu_may_be(exported, copy, monkeypatch):
+    monkeypatch.setattr(backends, "may_have_gpu", lambda: True)
+    for device in ("auto", "cpu"):
+        assert Reader(exported, device, "int8").backend.precision == "int8"
+    for device, backend in (("cuda", "auto"), ("auto", "torch"), ("cpu", "torch")):
+        with pytest.raises(UserError, match=r"int8 needs ONNX Runtime on a CPU.*Leave --device and --backend out"):
+            Reader(exported, device, "int8", backend=backend)
+    (copy / "config.json").write_bytes((copy / "config.json").read_bytes() + b"\n")
+    with pytest.raises(UserError, match=r"config\.json.*export_onnx"):
+        Reader(copy, "auto", "int8")
+
+
 def test_apples_processors_have_a_gpu(monkeypatch):
     monkeypatch.setattr(backends.shutil, "which", lambda name: None)
     monkeypatch.setattr(backends, "sys", SimpleNamespace(platform="darwin"))

@@ -36,12 +36,14 @@ def open_backend(model_dir: Path, backend: str, device: str, mixed_precision: st
     "auto" takes ONNX Runtime on a CPU where the folder's exported model belongs to its weights (by checksum), else
     PyTorch. Raises UserError where what was asked for can't be had, or the folder holds no model that can answer.
     """
+    if backend == "auto" and mixed_precision == "int8" and device in ("auto", "cpu"):
+        backend = "onnx"  # whatever else is here: nothing but ONNX Runtime on the CPU has int8
     if backend == "onnx" or (backend == "auto" and onnx_is_wanted(model_dir, device, mixed_precision)):
         return open_onnx(model_dir, device, mixed_precision)
     if mixed_precision == "int8":
         raise UserError(
-            "--mixed_precision int8 needs ONNX Runtime on a CPU, and a model that was exported for it. "
-            f"{EXPORT} {model_dir}"
+            "--mixed_precision int8 needs ONNX Runtime on a CPU, and a model that was exported for it. Leave --device "
+            f"and --backend out. {EXPORT} {model_dir}"
         )
     from utils.devices import choose_attention, choose_device, choose_precision
     from utils.no_norm import absorb_norms
