@@ -85,11 +85,32 @@ def test_a_model_that_is_missing_says_what_to_run(tmp_path):
     assert_refused(run_script("predict.py", "demo", "--model_dir", tmp_path / "none", code=2), "python train.py")
 
 
-@pytest.mark.parametrize("sample", [False, True])
-def test_what_was_trained_here_is_asked_before_the_bundled_model(tmp_path, monkeypatch, capsys, sample):
+@pytest.fixture(scope="module")
+def predict():
     spec = importlib.util.spec_from_file_location("predict_script", PROJECT_ROOT / "predict.py")
-    predict = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(predict)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_further_answers_stand_below_the_best_also_where_that_is_none(predict):
+    ada, none = {"text": "Ada\x1b", "probability": 0.2}, {"text": "", "probability": 0.7}
+    assert predict.show([ada, none], 0.0).splitlines() == [
+        "prediction: Ada\\x1b", "confidence: 20.00%", "       or:  no answer (70.00%)",
+    ]  # fmt: skip
+    assert predict.show([none, ada, ada], 0.5).splitlines() == [
+        "prediction: no answer found", "confidence: 70.00% that the text holds none",
+        "       or:  Ada\\x1b (20.00%)", "       or:  Ada\\x1b (20.00%)",
+    ]  # fmt: skip
+    assert predict.show([none], 0.8).splitlines() == [
+        "prediction: no answer found", "confidence: 70.00% for the best candidate",
+    ]  # fmt: skip
+    said = " ".join(run_script("predict.py", "--help", COLUMNS="200").stdout.split())
+    assert 'where no answer was found, "answered" is false and the first text is ""' in said
+
+
+@pytest.mark.parametrize("sample", [False, True])
+def test_what_was_trained_here_is_asked_before_the_bundled_model(predict, tmp_path, monkeypatch, capsys, sample):
     monkeypatch.setattr(predict, "OUTPUT_DIR", tmp_path)
     monkeypatch.setattr(predict, "TRAINED_MODEL", tmp_path / "final_model")
     args = predict.parse_args(["--sample"] if sample else [])
