@@ -1,6 +1,7 @@
 """predict.py: answers for people and for programs, from any text, in any console."""
 
 import importlib.util
+import itertools
 import json
 
 import pytest
@@ -24,6 +25,14 @@ def test_json_holds_offsets_into_the_context(tiny_model):
     for answer in answers:
         assert CONTEXT[answer["start"] : answer["end"]] == answer["text"]
     assert sum(answer["probability"] for answer in answers) <= 1
+
+
+def test_all_answers_there_are_can_be_asked_for(tiny_model):
+    done = run_script("predict.py", "ask", "--model_dir", tiny_model, "--question", "Who?", "--context", CONTEXT,
+                      "--top_k", 10**9, "--json")  # fmt: skip
+    answers = sorted(json.loads(done.stdout)["answers"], key=lambda answer: answer["start"])
+    assert 3 < len(answers) < 100
+    assert all(one["end"] <= next_one["start"] for one, next_one in itertools.pairwise(answers))
 
 
 def test_below_min_confidence_no_answer_is_found_in_any_mode(tiny_model):
