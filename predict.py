@@ -215,6 +215,8 @@ def read_context() -> str:
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     context = read_text_file(args.context_file) if args.context_file else args.context
+    if args.mode == "interactive" and sys.stdin is None:
+        raise UserError("standard input is closed. Expected a text and questions there, or: python predict.py ask")
     if args.mode == "batch":
         from utils.answer_file import answer_file, check_paths
 

@@ -3,6 +3,9 @@
 import importlib.util
 import itertools
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 from scripts import PROJECT_ROOT, assert_refused, run_script
@@ -88,6 +91,13 @@ def test_interactive_takes_texts_files_and_questions(tiny_model, tmp_path):
 def test_interactive_leaves_quietly_at_the_end_of_input(tiny_model, typed):
     done = run_script("predict.py", "--model_dir", tiny_model, stdin=typed)
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a shell that closes streams")
+def test_nothing_can_be_asked_where_the_input_is_closed(tiny_model):
+    command = ["sh", "-c", 'exec "$@" <&-', "sh", sys.executable, "predict.py", "--model_dir", str(tiny_model)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=PROJECT_ROOT)
+    assert_refused(done, "standard input is closed", "python predict.py ask")
 
 
 def test_a_model_that_is_missing_says_what_to_run(tmp_path):

@@ -89,6 +89,9 @@ def run(main: Callable[[], None]) -> None:
     """Runs a script's main(), turns UserError and Ctrl-C into a message and an exit code, and leaves the process."""
     if os.name == "nt" and not windows_heeds_colours():
         os.environ["NO_COLOR"] = "1"
+    # None where the shell has closed it, or there is no console (pythonw)
+    nowhere = Path(os.devnull)
+    sys.stdout, sys.stderr = (stream or nowhere.open("w", encoding="utf-8") for stream in (sys.stdout, sys.stderr))
     for stream in (sys.stdout, sys.stderr):
         # a GBK or ASCII console shows what it can't encode as \xe9 instead of failing
         stream.reconfigure(errors="backslashreplace")
