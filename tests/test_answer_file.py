@@ -1,11 +1,13 @@
 """predict.py batch: a file of questions in, a file of answers out, whatever happens on the way."""
 
 import csv
+import errno
 import json
 import os
 import subprocess
 import sys
 import threading
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -13,10 +15,10 @@ from hypothesis import strategies as st
 from scripts import PROJECT_ROOT, assert_refused, run_script, run_struck
 
 from utils import question_stream
-from utils.answer_file import AnswerFile, answer_file, bad_path, check_paths, progress_path
+from utils.answer_file import AnswerFile, Pipe, answer_file, bad_path, check_paths, progress_path
 from utils.checkpoints import lock
 from utils.console import UserError
-from utils.question_stream import read_groups
+from utils.question_stream import START, read_groups
 from utils.reader import Reader
 
 QUESTIONS = [
@@ -180,6 +182,20 @@ def test_a_pipe_that_stays_open_is_answered_as_it_goes_and_may_be_left(exported)
     process.stderr.close()
     assert "Traceback" not in said, said
     assert "Error" not in said, said
+
+
+@pytest.mark.parametrize(("system", "raised"), [("nt", OSError), ("posix", UserError)])
+def test_a_pipe_that_nobody_reads_any_more_is_left_on_every_system(monkeypatch, system, raised):
+    """Windows may say of it that an argument is invalid."""
+
+    def refuse(content):
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    pipe = Pipe(top_k=1)
+    monkeypatch.setattr(pipe, "file", SimpleNamespace(write=refuse))
+    monkeypatch.setattr("utils.console.os", SimpleNamespace(name=system))
+    with pytest.raises(raised, match="Invalid argument"):
+        pipe.write([], [], START)
 
 
 # going on

@@ -49,6 +49,24 @@ def test_a_reader_that_has_seen_enough_is_no_error():
     assert process.returncode == 0
 
 
+@pytest.mark.parametrize(
+    ("system", "error", "code"),
+    [
+        ("posix", "BrokenPipeError(errno.EPIPE, 'Broken pipe')", 0),
+        ("nt", "BrokenPipeError(errno.EPIPE, 'Broken pipe')", 0),
+        ("nt", "OSError(errno.EINVAL, 'Invalid argument')", 0),
+        ("posix", "OSError(errno.EINVAL, 'Invalid argument')", 1),
+        ("nt", "OSError(errno.EINVAL, 'Invalid argument', 'a?b')", 1),
+        ("nt", "OSError(errno.ENOSPC, 'No space left on device')", 1),
+    ],
+)
+def test_a_reader_that_has_gone_is_told_from_other_errors_on_every_system(system, error, code):
+    """Python on Windows may raise EINVAL instead of EPIPE, and does for paths that can't be."""
+    done = run_main(f"import errno, os; os.name = {system!r}; raise {error}")
+    assert done.returncode == code
+    assert (b"Traceback" in done.stderr) == (code == 1)
+
+
 @pytest.mark.skipif(os.name != "posix", reason="needs a shell that closes streams")
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
 def test_what_is_said_to_a_closed_stream_is_said_to_nobody(closed):

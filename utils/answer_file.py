@@ -19,7 +19,7 @@ from pathlib import Path
 
 from utils.backends import ONNX_FILES, OnnxBackend
 from utils.checkpoints import cannot_write, lock, write_file
-from utils.console import UserError, note, printable, progress, shown, warn
+from utils.console import UserError, note, printable, progress, reader_has_gone, shown, warn
 from utils.files import read_json_object
 from utils.manifest import sha256_of
 from utils.question_stream import START, Item, Position, check_input, read_groups, read_pipe, size_of
@@ -203,9 +203,9 @@ class Pipe:
         try:
             self.file.write(json_lines(rows, self.top_k, self.ascii_only).encode())
             self.file.flush()
-        except BrokenPipeError:
-            raise  # who read it has enough
         except OSError as error:
+            if reader_has_gone(error):
+                raise  # who read it has enough
             raise UserError(f"standard output can't be written: {error.strerror}.") from None
 
     def finish(self, seconds: float, answered: int) -> None:
