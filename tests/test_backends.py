@@ -277,6 +277,12 @@ def test_the_tool_refuses_bad_input(tmp_path, tiny_encoder, tiny_model):
     missing = tmp_path / "nothing"
     assert_refused(run_script("tools/export_onnx.py", "--model_dir", missing, code=2), "missing", "train.py")
     questions = ("--eval_file", DEV)
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "vocab.txt").write_text("[PAD]\n", encoding="utf-8")
+    for script in ("evaluate.py", "tools/export_onnx.py"):  # the same of both
+        done = run_script(script, "--model_dir", tmp_path / "old", *questions, code=2)
+        assert_refused(done, "no config.json, tokenizer.json (its tokenizer is in an older form, vocab.txt), model",
+                       "Make tokenizer.json")  # fmt: skip
     done = run_script("tools/export_onnx.py", "--model_dir", tiny_encoder, *questions, code=2)
     assert_refused(done, "not trained to answer")
     done = run_script("tools/export_onnx.py", "--model_dir", tiny_model, *questions, "--max_samples", 0, code=2)

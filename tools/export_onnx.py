@@ -36,10 +36,9 @@ from utils.families import input_names
 from utils.manifest import write_manifest
 from utils.metrics import compute_metrics
 from utils.no_norm import absorb_norms
-from utils.offline import require
+from utils.offline import require, require_model
 from utils.reader import Reader, read_settings
 from utils.squad import read_examples
-from utils.windows import load_tokenizer
 
 OPSET = 17
 LIMITS = {"no": "more than 0.1 % of the answers change", "int8": "more than 0.5 points of F1 are lost"}
@@ -126,9 +125,8 @@ def verdict(precision: str, changed: float, lost: float) -> bool:
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    require(args.model_dir, "a trained model", "Run: python train.py (or try: python tools/export_onnx.py --sample)")
+    require_model(args.model_dir, "Run: python train.py (or try: python tools/export_onnx.py --sample)")
     require(args.eval_file, "questions to check on", "Run: python download_data.py, or name others: --eval_file")
-    load_tokenizer(args.model_dir)
     impossible = args.handle_impossible_answer or read_settings(args.model_dir).get("handle_impossible_answer") is True
     examples = read_examples(args.eval_file, "validation", args.skip_bad_examples, impossible)[: args.max_samples]
     texts = read_examples(args.calibration_file, "train", args.skip_bad_examples, impossible)[:CALIBRATION_QUESTIONS]
