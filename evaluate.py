@@ -38,7 +38,7 @@ from utils.calibration import (
 )
 from utils.checkpoints import MARKER
 from utils.console import UserError, paint, printable
-from utils.files import read_json
+from utils.files import read_json, write_whole
 from utils.manifest import NAME, check_manifest, unlisted
 from utils.metrics import compute_metrics, exact_match_score, exact_matches, f1_score
 from utils.offline import require
@@ -278,10 +278,8 @@ def cannot_write(output_dir: Path, error: OSError) -> UserError:
 
 
 def write_json(path: Path, content: dict) -> None:
-    """Writes the file whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(path)
+    """Writes the file whole or not at all. Raises OSError."""
+    write_whole(path, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -329,10 +327,11 @@ def main(argv: list[str] | None = None) -> None:
             calibration = fit_and_report(probabilities[1:], correct, first_half, ~first_half)
         else:
             calibration = report_calibration(*probabilities, correct, settings)
-        write_json(
-            args.output_dir / "metrics.json",
-            {**metrics, "eval_file": str(args.eval_file), "settings": settings, "calibration": calibration},
-        )
+        report = {**metrics, "eval_file": str(args.eval_file), "settings": settings, "calibration": calibration}
+        try:
+            write_json(args.output_dir / "metrics.json", report)
+        except OSError as error:
+            raise cannot_write(args.output_dir, error) from None
         console.say(
             f"\nwrote predictions.json, nbest_predictions.json and metrics.json to {console.shown(args.output_dir)}"
         )

@@ -52,7 +52,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )  # fmt: skip
     add(
         "--json", action="store_true",
-        help='ask: print JSON for programs; where no answer was found, "answered" is false and the only text is ""',
+        help='ask: print JSON for programs; where no answer was found, "answered" is false and the first text is ""',
     )  # fmt: skip
 
     add = parser.add_argument_group("the model").add_argument
@@ -147,13 +147,14 @@ def ask(reader, question: str, context: str, top_k: int, min_confidence: float) 
 
 def show(answers: list[dict], min_confidence: float) -> str:
     """Prediction and confidence; further answers below."""
-    if not answers[0]["text"]:
-        sure = answers[0]["probability"]
+    best, *others = answers
+    sure = best["probability"]
+    if best["text"]:
+        lines = [f"prediction: {paint(printable(best['text']), 'green')}", f"confidence: {sure:.2%}"]
+    else:
         of_what = "for the best candidate" if sure < min_confidence else "that the text holds none"
-        return f"prediction: {paint('no answer found', 'yellow')}\nconfidence: {sure:.2%} {of_what}"
-    texts = [printable(answer["text"]) or "no answer" for answer in answers]
-    lines = [f"prediction: {paint(texts[0], 'green')}", f"confidence: {answers[0]['probability']:.2%}"]
-    lines += [f"       or:  {text} ({a['probability']:.2%})" for text, a in zip(texts[1:], answers[1:], strict=True)]
+        lines = [f"prediction: {paint('no answer found', 'yellow')}", f"confidence: {sure:.2%} {of_what}"]
+    lines += [f"       or:  {printable(a['text']) or 'no answer'} ({a['probability']:.2%})" for a in others]
     return "\n".join(lines)
 
 
@@ -214,6 +215,8 @@ def read_context() -> str:
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     context = read_text_file(args.context_file) if args.context_file else args.context
+    if args.mode == "interactive" and sys.stdin is None:
+        raise UserError("standard input is closed. Expected a text and questions there, or: python predict.py ask")
     if args.mode == "batch":
         from utils.answer_file import answer_file, check_paths
 

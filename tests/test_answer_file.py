@@ -1,11 +1,13 @@
 """predict.py batch: a file of questions in, a file of answers out, whatever happens on the way."""
 
 import csv
+import errno
 import json
 import os
 import subprocess
 import sys
 import threading
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -13,9 +15,10 @@ from hypothesis import strategies as st
 from scripts import PROJECT_ROOT, assert_refused, run_script, run_struck
 
 from utils import question_stream
-from utils.answer_file import AnswerFile, answer_file, bad_path, check_paths, progress_path
+from utils.answer_file import AnswerFile, Pipe, answer_file, bad_path, check_paths, progress_path
+from utils.checkpoints import lock
 from utils.console import UserError
-from utils.question_stream import read_groups
+from utils.question_stream import START, read_groups
 from utils.reader import Reader
 
 QUESTIONS = [
@@ -181,6 +184,20 @@ def test_a_pipe_that_stays_open_is_answered_as_it_goes_and_may_be_left(exported)
     assert "Error" not in said, said
 
 
+@pytest.mark.parametrize(("system", "raised"), [("nt", OSError), ("posix", UserError)])
+def test_a_pipe_that_nobody_reads_any_more_is_left_on_every_system(monkeypatch, system, raised):
+    """Windows may say of it that an argument is invalid."""
+
+    def refuse(content):
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    pipe = Pipe(top_k=1)
+    monkeypatch.setattr(pipe, "file", SimpleNamespace(write=refuse))
+    monkeypatch.setattr("utils.console.os", SimpleNamespace(name=system))
+    with pytest.raises(raised, match="Invalid argument"):
+        pipe.write([], [], START)
+
+
 # going on
 
 
@@ -276,6 +293,29 @@ def begin(reader, questions, target, groups=3) -> None:
         answer_file(MortalReader(reader, groups), str(questions), str(target))
 
 
+@pytest.mark.fault(KILLED)
+@pytest.mark.parametrize("rewinds", [False, True])
+def test_bad_records_stay_where_a_group_after_a_crash_has_none(reader, tmp_path, small_groups, monkeypatch, rewinds):
+    """Of a file that was cut tell() said where it had ended; of one that was locked as on Windows, its beginning."""
+
+    def lock_and_rewind(descriptor: int) -> bool:
+        locked = lock(descriptor)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        return locked
+
+    source, whole, target = tmp_path / "q.jsonl", tmp_path / "whole.jsonl", tmp_path / "a.jsonl"
+    source.write_text('{"id": "bad"}\n' + as_lines(QUESTIONS), encoding="utf-8")
+    answer_file(reader, str(source), str(whole))
+    if rewinds:
+        monkeypatch.setattr("utils.answer_file.lock", lock_and_rewind)
+    begin(reader, source, target, groups=1)
+    with bad_path(target).open("ab") as file:
+        file.write(b"torn")
+    begin(reader, source, target, groups=1)
+    answer_file(reader, str(source), str(target))
+    assert files_of(target) == files_of(whole)
+
+
 def test_what_was_begun_with_something_else_is_refused_and_can_be_begun_anew(
     reader, tiny_model, questions, tmp_path, small_groups
 ):
@@ -326,7 +366,7 @@ def test_answers_that_were_shortened_since_are_not_gone_on_with(reader, question
     target = tmp_path / "a.jsonl"
     begin(reader, questions, target)
     target.write_bytes(target.read_bytes()[:-5])
-    with pytest.raises(UserError, match=r"lost lines.*--overwrite"):
+    with pytest.raises(UserError, match=r"not complete, and it or its file of bad records lost lines.*--overwrite"):
         answer_file(reader, str(questions), str(target))
 
 

@@ -2,11 +2,13 @@
 
 import shutil
 import sys
+import weakref
 from types import SimpleNamespace
 
 import numpy as np
 import onnx
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 from scripts import PROJECT_ROOT, assert_refused, run_script
 
@@ -126,6 +128,18 @@ def test_auto_leaves_onnx_where_a_gpu_is_asked_for_or_may_be_there(exported, mon
     assert onnx_is_wanted(exported, device, "auto") is wanted
 
 
+def test_int8_is_answered_on_the_cpu_also_where_a_gpu_may_be(exported, copy, monkeypatch):
+    monkeypatch.setattr(backends, "may_have_gpu", lambda: True)
+    for device in ("auto", "cpu"):
+        assert Reader(exported, device, "int8").backend.precision == "int8"
+    for device, backend in (("cuda", "auto"), ("auto", "torch"), ("cpu", "torch")):
+        with pytest.raises(UserError, match=r"int8 needs ONNX Runtime on a CPU.*Leave --device and --backend out"):
+            Reader(exported, device, "int8", backend=backend)
+    (copy / "config.json").write_bytes((copy / "config.json").read_bytes() + b"\n")
+    with pytest.raises(UserError, match=r"config\.json.*export_onnx"):
+        Reader(copy, "auto", "int8")
+
+
 def test_apples_processors_have_a_gpu(monkeypatch):
     monkeypatch.setattr(backends.shutil, "which", lambda name: None)
     monkeypatch.setattr(backends, "sys", SimpleNamespace(platform="darwin"))
@@ -161,6 +175,64 @@ def test_backends_tell_where_they_compute_and_the_memory_it_took(exported):
         assert name in reader.backend.describe()
         assert 50e6 < reader.backend.peak_memory() < 1e12
         assert reader.backend.batch_size == 16
+
+
+def little_memory(backend, monkeypatch, fits: int) -> list[int]:
+    """Has a backend's model run out of memory with more than `fits` windows. Returns how many it is asked for."""
+    asked, model = [], backend.model
+
+    def forward(**tensors):
+        asked.append(len(tensors["input_ids"]))
+        if asked[-1] > fits:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return model(**tensors)
+
+    monkeypatch.setattr(backend, "model", forward)
+    return asked
+
+
+def test_out_of_memory_the_same_is_answered_in_smaller_pieces(tiny_model, monkeypatch, capsys):
+    reader = Reader(tiny_model, "cpu", "no")
+    features = prepare_validation_features(EXAMPLES, reader.tokenizer, 96, 32)
+    batches = [range(16), range(4, 9)]
+    assert len(features) >= 16
+    expected = [reader.logits(features, batch) for batch in batches]
+    asked = little_memory(reader.backend, monkeypatch, fits=5)
+    for batch, (_, *logits) in zip(batches, expected, strict=True):
+        _, *found = reader.logits(features, batch)
+        np.testing.assert_allclose(found, logits, atol=1e-4)
+    assert asked == [16, 8, 4, 4, 4, 4, 4, 1]  # what did not fit is not tried again
+    assert capsys.readouterr().err.splitlines() == [
+        "warning: out of GPU memory with 16 windows at once; going on with 8",
+        "warning: out of GPU memory with 8 windows at once; going on with 4",
+    ]
+
+
+def test_too_little_memory_for_a_single_window_is_said(tiny_model, monkeypatch):
+    reader = Reader(tiny_model, "cpu", "no", batch_size=2)
+    asked = little_memory(reader.backend, monkeypatch, fits=0)
+    with pytest.raises(UserError, match=r"out of GPU memory with 1 window at once\..*--device cpu"):
+        list(reader.answer_all(EXAMPLES))
+    assert asked == [2, 1]
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_card_s_memory_is_freed_once_nothing_holds_what_did_not_fit(tiny_model, monkeypatch, device):
+    backend, held, freed = Reader(tiny_model, "cpu", "no").backend, [], []
+
+    def logits_at_once(batch):
+        taken = torch.ones(1)
+        held.append(weakref.ref(taken))
+        if len(held) == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return np.zeros((2, *batch["input_ids"].shape))
+
+    monkeypatch.setattr(backend, "device", torch.device(device))
+    monkeypatch.setattr(backend, "logits_at_once", logits_at_once)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: freed.append(held[0]()))
+    backend.logits(dict.fromkeys(backend.inputs, np.ones((2, 8), dtype=np.int64)))
+    assert len(held) == 3
+    assert freed == ([None] if device == "cuda" else [])
 
 
 def test_a_model_that_lacks_inner_weights_is_refused_and_one_without_its_output_layer_is_trainable(
@@ -205,6 +277,12 @@ def test_the_tool_refuses_bad_input(tmp_path, tiny_encoder, tiny_model):
     missing = tmp_path / "nothing"
     assert_refused(run_script("tools/export_onnx.py", "--model_dir", missing, code=2), "missing", "train.py")
     questions = ("--eval_file", DEV)
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "vocab.txt").write_text("[PAD]\n", encoding="utf-8")
+    for script in ("evaluate.py", "tools/export_onnx.py"):  # the same of both
+        done = run_script(script, "--model_dir", tmp_path / "old", *questions, code=2)
+        assert_refused(done, "no config.json, tokenizer.json (its tokenizer is in an older form, vocab.txt), model",
+                       "Make tokenizer.json")  # fmt: skip
     done = run_script("tools/export_onnx.py", "--model_dir", tiny_encoder, *questions, code=2)
     assert_refused(done, "not trained to answer")
     done = run_script("tools/export_onnx.py", "--model_dir", tiny_model, *questions, "--max_samples", 0, code=2)

@@ -466,6 +466,16 @@ def test_only_the_first_of_several_processes_locks(output_dir, monkeypatch):
             pass
 
 
+def test_where_no_file_can_be_locked_every_run_is_asked_to_keep_others_out(output_dir, monkeypatch, capsys):
+    def refuse(descriptor, operation):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(pytest.importorskip("fcntl"), "flock", refuse)
+    with sole_training(output_dir):
+        pass
+    assert "has no locks (No locks available): let no other run write here meanwhile" in capsys.readouterr().err
+
+
 HOLD = """
 import os, signal, sys
 from pathlib import Path

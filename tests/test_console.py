@@ -49,6 +49,36 @@ def test_a_reader_that_has_seen_enough_is_no_error():
     assert process.returncode == 0
 
 
+@pytest.mark.parametrize(
+    ("system", "error", "code"),
+    [
+        ("posix", "BrokenPipeError(errno.EPIPE, 'Broken pipe')", 0),
+        ("nt", "BrokenPipeError(errno.EPIPE, 'Broken pipe')", 0),
+        ("nt", "OSError(errno.EINVAL, 'Invalid argument')", 0),
+        ("posix", "OSError(errno.EINVAL, 'Invalid argument')", 1),
+        ("nt", "OSError(errno.EINVAL, 'Invalid argument', 'a?b')", 1),
+        ("nt", "OSError(errno.ENOSPC, 'No space left on device')", 1),
+    ],
+)
+def test_a_reader_that_has_gone_is_told_from_other_errors_on_every_system(system, error, code):
+    """Python on Windows may raise EINVAL instead of EPIPE, and does for paths that can't be."""
+    done = run_main(f"import errno, os; os.name = {system!r}; raise {error}")
+    assert done.returncode == code
+    assert (b"Traceback" in done.stderr) == (code == 1)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a shell that closes streams")
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_what_is_said_to_a_closed_stream_is_said_to_nobody(closed):
+    body = "print('result'); note('noted'); warn('warned'); raise UserError('wrong')"
+    code = f"from utils.console import UserError, note, run, warn\ndef main():\n    {body}\nrun(main)"
+    command = ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-c", code]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=PROJECT_ROOT)
+    assert done.returncode == 2
+    assert done.stdout == ("" if ">&-" in closed.split() else "result\n")
+    assert done.stderr == ("" if "2>&-" in closed else "noted\nwarning: warned\nerror: wrong\n")
+
+
 @pytest.mark.parametrize("encoding", ["gbk", "ascii", "cp1252", "utf-8"])
 def test_text_that_the_console_lacks_is_shown_escaped(encoding):
     done = run_main(r"print('caf\u00e9 \u6a21\u578b \U0001f600'); warn('\u6a21\u578b')", PYTHONIOENCODING=encoding)

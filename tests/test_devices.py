@@ -40,6 +40,12 @@ def test_a_device_that_is_not_there_is_refused(name):
         devices.choose_device(name)
 
 
+@pytest.mark.parametrize("name", ["xpu", "meta", "meta:0", "toaster", "cuda:x", "cpu:", ""])
+def test_a_device_of_another_kind_is_not_known(name):
+    with pytest.raises(UserError, match=f"--device {name} is not known. Expected auto, cpu"):
+        devices.choose_device(name)
+
+
 @pytest.mark.parametrize(("cuda", "mps", "taken"), [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")])
 def test_auto_takes_a_cuda_card_then_apples_gpu_then_the_cpu(monkeypatch, cuda, mps, taken):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)

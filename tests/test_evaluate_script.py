@@ -219,6 +219,16 @@ def test_an_output_folder_that_can_not_be_made_is_refused(tiny_model, tmp_path):
     assert (tmp_path / "taken").read_text(encoding="utf-8") == "a file"
 
 
+@pytest.mark.fault("disk or folder that fails")
+@pytest.mark.parametrize("name", ["nbest_predictions.json", "predictions.json", "metrics.json"])
+def test_a_file_that_can_not_be_written_is_said_and_leaves_nothing_beside_it(tiny_model, tmp_path, name):
+    (tmp_path / name).mkdir()
+    done = run_script("evaluate.py", "--model_dir", tiny_model, "--eval_file", DEV, "--max_samples", 1, "--output_dir",
+                      tmp_path, code=2)  # fmt: skip
+    assert_refused(done, f"{tmp_path} can't be written", "--output_dir")
+    assert not list(tmp_path.glob("*.partial"))
+
+
 def test_help_shows_every_default():
     done = run_script("evaluate.py", "--help")
     for flag, default in (("--batch_size", "16 on a CPU, 32 on a GPU"), ("--n_best_size", 20), ("--device", "auto")):

@@ -63,6 +63,7 @@ def test_the_page_gets_what_it_needs(method, path, headers):
         (421, "POST", JOIN, SENT | {"host": "evil.example", "origin": "http://evil.example"}),
         # other web sites
         (403, "POST", JOIN, SENT | {"origin": "http://evil.example"}), (403, "POST", JOIN, SENT | {"origin": "null"}),
+        (403, "POST", JOIN, SENT | {"origin": "http://["}), (403, "GET", "/", HOST | {"origin": "http://[::1"}),
         (403, "POST", JOIN, SENT | {"origin": "http://127.0.0.1:9999"}), (403, "POST", JOIN, SENT | {"origin": ""}),
         (403, "POST", JOIN, SENT | {"origin": "http://localhost:7860"}), (403, "GET", "/", HOST | {"origin": "http://x"}),
         (403, "GET", "/page.js", HOST | {"sec-fetch-site": "cross-site", "sec-fetch-mode": "no-cors"}),

@@ -1,11 +1,14 @@
 """Questions without an answer, as in SQuAD 2: read, learned, scored, and answered with "" and a probability."""
 
 import json
+import re
+import shutil
+import sys
 
 import numpy as np
 import pytest
 from conftest import TEXTS
-from scripts import assert_refused, run_script
+from scripts import PROJECT_ROOT, assert_refused, run_script
 
 from utils.console import UserError
 from utils.metrics import compute_metrics
@@ -178,3 +181,43 @@ def test_training_on_them_is_saved_and_taken_up_by_the_other_scripts(tiny_model,
                       "--handle_impossible_answer")  # fmt: skip
     scores = json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))
     assert f"EM {scores['NoAns_exact']:.2f}  F1 {scores['NoAns_f1']:.2f}  on 2 questions without" in done.stdout
+
+
+@pytest.mark.parametrize(("flags", "settings"), [(["--handle_impossible_answer"], False), ([], True)])
+def test_a_model_that_may_find_none_is_exported_on_its_own_questions(
+    tiny_model, tmp_path, monkeypatch, flags, settings
+):
+    sys.path.insert(0, str(PROJECT_ROOT / "tools"))
+    import export_onnx
+
+    checked, original = [], export_onnx.answer
+
+    def answer(reader, examples, label):
+        checked.append((reader.settings["handle_impossible_answer"], [example["id"] for example in examples]))
+        return original(reader, examples, label)
+
+    monkeypatch.setattr(export_onnx, "answer", answer)
+    model = shutil.copytree(tiny_model, tmp_path / "model")
+    (model / "reader.json").write_text(json.dumps({"handle_impossible_answer": settings}), encoding="utf-8")
+    records = [*QUESTIONS, {"id": "bad", "question": "Who?"}]
+    path = tmp_path / "squad2.jsonl"
+    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    files = ["--model_dir", str(model), "--eval_file", str(path), "--calibration_file", str(path)]
+    with pytest.raises(UserError, match=r"1 problem(?s:.*)--skip_bad_examples"):
+        export_onnx.main([*files, *flags])
+    export_onnx.main([*files, *flags, "--skip_bad_examples", "--force"])
+    assert checked == [(True, ["1", "2", "3", "4"])] * 3
+    assert (model / "model.int8.onnx").is_file()
+
+
+def test_they_are_looked_at_where_they_are_wanted(questions_file, real_tokenizer_dir):
+    arguments = ("tools/inspect_data.py", questions_file, "--model_dir", real_tokenizer_dir, "--show", 4)
+    assert_refused(run_script(*arguments, code=2), "2 problem(s)", "--handle_impossible_answer")
+    said = run_script(*arguments, "--handle_impossible_answer").stdout
+    assert "4 questions on 2 contexts (2.0 each), 3 answers; 2 (50.0%) questions have none" in said
+    assert re.findall(r"^id (\d): .*\n(answer: \w+|window)", said, re.MULTILINE) == [
+        ("1", "answer: lighthouse"), ("2", "window"), ("3", "answer: zinc"), ("4", "window"),
+    ]  # fmt: skip
+    assert said.count("tokens, the question has no answer, label: [CLS]") == 2
+    assert "answers in tokens (median 1," in said  # of the two that have some
+    assert "nothing to mend" in said

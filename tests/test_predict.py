@@ -1,7 +1,11 @@
 """predict.py: answers for people and for programs, from any text, in any console."""
 
 import importlib.util
+import itertools
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 from scripts import PROJECT_ROOT, assert_refused, run_script
@@ -24,6 +28,14 @@ def test_json_holds_offsets_into_the_context(tiny_model):
     for answer in answers:
         assert CONTEXT[answer["start"] : answer["end"]] == answer["text"]
     assert sum(answer["probability"] for answer in answers) <= 1
+
+
+def test_all_answers_there_are_can_be_asked_for(tiny_model):
+    done = run_script("predict.py", "ask", "--model_dir", tiny_model, "--question", "Who?", "--context", CONTEXT,
+                      "--top_k", 10**9, "--json")  # fmt: skip
+    answers = sorted(json.loads(done.stdout)["answers"], key=lambda answer: answer["start"])
+    assert 3 < len(answers) < 100
+    assert all(one["end"] <= next_one["start"] for one, next_one in itertools.pairwise(answers))
 
 
 def test_below_min_confidence_no_answer_is_found_in_any_mode(tiny_model):
@@ -81,15 +93,43 @@ def test_interactive_leaves_quietly_at_the_end_of_input(tiny_model, typed):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.skipif(os.name != "posix", reason="needs a shell that closes streams")
+def test_nothing_can_be_asked_where_the_input_is_closed(tiny_model):
+    command = ["sh", "-c", 'exec "$@" <&-', "sh", sys.executable, "predict.py", "--model_dir", str(tiny_model)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=PROJECT_ROOT)
+    assert_refused(done, "standard input is closed", "python predict.py ask")
+
+
 def test_a_model_that_is_missing_says_what_to_run(tmp_path):
     assert_refused(run_script("predict.py", "demo", "--model_dir", tmp_path / "none", code=2), "python train.py")
 
 
-@pytest.mark.parametrize("sample", [False, True])
-def test_what_was_trained_here_is_asked_before_the_bundled_model(tmp_path, monkeypatch, capsys, sample):
+@pytest.fixture(scope="module")
+def predict():
     spec = importlib.util.spec_from_file_location("predict_script", PROJECT_ROOT / "predict.py")
-    predict = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(predict)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_further_answers_stand_below_the_best_also_where_that_is_none(predict):
+    ada, none = {"text": "Ada\x1b", "probability": 0.2}, {"text": "", "probability": 0.7}
+    assert predict.show([ada, none], 0.0).splitlines() == [
+        "prediction: Ada\\x1b", "confidence: 20.00%", "       or:  no answer (70.00%)",
+    ]  # fmt: skip
+    assert predict.show([none, ada, ada], 0.5).splitlines() == [
+        "prediction: no answer found", "confidence: 70.00% that the text holds none",
+        "       or:  Ada\\x1b (20.00%)", "       or:  Ada\\x1b (20.00%)",
+    ]  # fmt: skip
+    assert predict.show([none], 0.8).splitlines() == [
+        "prediction: no answer found", "confidence: 70.00% for the best candidate",
+    ]  # fmt: skip
+    said = " ".join(run_script("predict.py", "--help", COLUMNS="200").stdout.split())
+    assert 'where no answer was found, "answered" is false and the first text is ""' in said
+
+
+@pytest.mark.parametrize("sample", [False, True])
+def test_what_was_trained_here_is_asked_before_the_bundled_model(predict, tmp_path, monkeypatch, capsys, sample):
     monkeypatch.setattr(predict, "OUTPUT_DIR", tmp_path)
     monkeypatch.setattr(predict, "TRAINED_MODEL", tmp_path / "final_model")
     args = predict.parse_args(["--sample"] if sample else [])

@@ -166,7 +166,7 @@ def merge(spans, log_normalisers, context, n_best=1):
     """merge_windows for one question: spans (start, end, score); its answers as dicts."""
     start, end, score = (np.array([column]) for column in zip(*spans, strict=True)) if spans else np.zeros((3, 1, 0))
     found = merge_windows(start, end, score, np.array([log_normalisers]), n_best)
-    assert all(array.shape == (1, n_best) for array in found)
+    assert all(array.shape == (1, min(n_best, max(1, len(spans)))) for array in found)
     return [
         {"text": context[a:b], "start": a, "end": b, "probability": probability}
         for a, b, probability in zip(*(array[0].tolist() for array in found), strict=True)
@@ -277,6 +277,11 @@ def test_an_answer_that_several_windows_see_is_as_probable_as_if_one_did(seen_by
 def test_no_window_with_context_gives_no_answer():
     assert merge([], [], "") == []
     assert answers_of([([1.0], [1.0], 0, 0), ([1.0], [1.0], 1, 1)], CONTEXT, 3) == []
+
+
+def test_more_answers_than_any_memory_holds_may_be_asked_for():
+    spans, log_normalisers = [(0, 1, 1.0), (2, 3, 2.0)], [3.0]
+    assert merge(spans, log_normalisers, CONTEXT, 10**12) == merge(spans, log_normalisers, CONTEXT, 2)
 
 
 def test_a_span_without_a_character_is_no_answer():

@@ -12,6 +12,7 @@ An int8 model that is refused is a warning, an fp32 one an error.
 
 import argparse
 import contextlib
+import functools
 import io
 import sys
 import time
@@ -35,10 +36,9 @@ from utils.families import input_names
 from utils.manifest import write_manifest
 from utils.metrics import compute_metrics
 from utils.no_norm import absorb_norms
-from utils.offline import require
-from utils.reader import Reader
+from utils.offline import require, require_model
+from utils.reader import Reader, read_settings
 from utils.squad import read_examples
-from utils.windows import load_tokenizer
 
 OPSET = 17
 LIMITS = {"no": "more than 0.1 % of the answers change", "int8": "more than 0.5 points of F1 are lost"}
@@ -68,6 +68,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--max_samples", type=int, default=2000, help="check on so many of them")
     add("--calibration_file", type=Path, default=SAMPLE_DATA_DIR / "train.json", help="texts to find value ranges on")
     add("--sample", action="store_true", help="the bundled questions, and output/sample or the bundled model")
+    add(
+        "--handle_impossible_answer", action="store_true",
+        help='SQuAD 2: questions may have no answer, and "" be given; else as the model was trained',
+    )  # fmt: skip
+    add("--skip_bad_examples", action="store_true", help="leave invalid records out instead of refusing the file")
     add("--force", action="store_true", help="keep the models whatever the check says")
     args = parser.parse_args(argv)
     if args.sample:
@@ -120,13 +125,16 @@ def verdict(precision: str, changed: float, lost: float) -> bool:
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    require(args.model_dir, "a trained model", "Run: python train.py (or try: python tools/export_onnx.py --sample)")
+    require_model(args.model_dir, "Run: python train.py (or try: python tools/export_onnx.py --sample)")
     require(args.eval_file, "questions to check on", "Run: python download_data.py, or name others: --eval_file")
-    load_tokenizer(args.model_dir)
-    examples = read_examples(args.eval_file, "validation")[: args.max_samples]
-    texts = read_examples(args.calibration_file, "train")[:CALIBRATION_QUESTIONS]
+    impossible = args.handle_impossible_answer or read_settings(args.model_dir).get("handle_impossible_answer") is True
+    examples = read_examples(args.eval_file, "validation", args.skip_bad_examples, impossible)[: args.max_samples]
+    texts = read_examples(args.calibration_file, "train", args.skip_bad_examples, impossible)[:CALIBRATION_QUESTIONS]
 
-    plain = answer(Reader(args.model_dir, "cpu", "no", backend="torch"), examples, "PyTorch")
+    open_reader = functools.partial(
+        Reader, args.model_dir, handle_impossible_answer=args.handle_impossible_answer or None
+    )
+    plain = answer(open_reader("cpu", "no", backend="torch"), examples, "PyTorch")
     print_line("PyTorch fp32", plain, "")
     fp32 = args.model_dir / f"{ONNX_FILES['no']}.partial"
     refused = {}
@@ -134,12 +142,12 @@ def main(argv: list[str] | None = None) -> None:
         console.note("exporting ...")
         export_fp32(args.model_dir, fp32)
         model = without_identities(onnx.load(fp32))
-        reader = Reader(args.model_dir, backend=OnnxBackend(fp32, "no"))
+        reader = open_reader(backend=OnnxBackend(fp32, "no"))
         for precision, name in sorted(ONNX_FILES.items(), reverse=True):  # fp32 first
             partial = args.model_dir / f"{name}.partial"
             if precision == "int8":
                 onnx.save(to_int8(model, calibrate(model, reader, texts)), partial)
-            found = answer(Reader(args.model_dir, backend=OnnxBackend(partial, precision)), examples, name)
+            found = answer(open_reader(backend=OnnxBackend(partial, precision)), examples, name)
             changed = np.mean([text != plain["predictions"][key] for key, text in found["predictions"].items()])
             size = partial.stat().st_size / 1e6
             print_line(name, found, f", {changed:.2%} of the answers changed, {size:.0f} MB")

@@ -53,6 +53,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--model_dir", type=Path, default=None, help="its tokenizer (default: models/mobilebert-uncased, else sample)")
     add("--show", type=int, default=2, metavar="N", help="examples to show as windows of tokens")
     add("--skip_bad_examples", action="store_true", help="look at the valid records instead of refusing the file")
+    add("--handle_impossible_answer", action="store_true", help="SQuAD 2: look at questions without an answer too")
     add("--max_length", type=int, default=384, help="tokens in a window, as in train.py")
     add("--doc_stride", type=int, default=128, help="overlap of neighbouring windows in tokens, as in train.py")
     add("--max_answer_length", type=int, default=30, help="tokens in an answer, at most, as in train.py")
@@ -79,10 +80,11 @@ class Inspection:
 
     question_lengths: np.ndarray  # tokens, before any cut
     context_lengths: np.ndarray  # tokens
-    answer_lengths: np.ndarray  # tokens of the first answer, as labelled in its context where it is
+    answered: np.ndarray  # bool: it has an answer
+    answer_lengths: np.ndarray  # tokens of the first answer, as labelled in its context where it is; 0 without one
     windows: np.ndarray  # of the example
     cut: np.ndarray  # bool: its question is cut
-    unlabelled: np.ndarray  # bool: no window holds the whole first answer
+    unlabelled: np.ndarray  # bool: it has an answer, but no window holds the whole first one
     inexact: np.ndarray  # bool: the labelled tokens are more than the answer's letters
     distinct: np.ndarray  # int: an example of each distinct context
 
@@ -91,7 +93,9 @@ def inspect(examples: Sequence[dict], features: Features, tokenizer: Tokenizer, 
     """Reads lengths and labels off the windows that train.py would learn from."""
     count = len(examples)
     question_lengths = np.diff(tokenize(tokenizer, [example["question"] for example in examples])[2])
-    answer_lengths = np.diff(tokenize(tokenizer, [example["answers"]["text"][0] for example in examples])[2])
+    first_answers = [next(iter(example["answers"]["text"]), "") for example in examples]
+    answered = np.array([answer != "" for answer in first_answers])
+    answer_lengths = np.diff(tokenize(tokenizer, first_answers)[2])
     windows = np.bincount(features.example_index, minlength=count)
     last_window = np.cumsum(windows) - 1
     context_lengths = features.last_token[last_window] - features.first_token[last_window - windows + 1]
@@ -103,14 +107,15 @@ def inspect(examples: Sequence[dict], features: Features, tokenizer: Tokenizer, 
     shift = features.first_token[chosen] - features.context_start[chosen]
     start_token, end_token = features.start_position[chosen] + shift, features.end_position[chosen] + shift
     answer_lengths[questions] = end_token - start_token + 1
-    unlabelled, inexact = np.ones(count, dtype=bool), np.zeros(count, dtype=bool)
+    unlabelled, inexact = answered.copy(), np.zeros(count, dtype=bool)
     unlabelled[questions] = False
     begin, end = features.context_offsets[start_token, 0], features.context_offsets[end_token, 1]
     for question, left, right in zip(questions.tolist(), begin.tolist(), end.tolist(), strict=True):
-        inexact[question] = examples[question]["context"][left:right] != examples[question]["answers"]["text"][0]
+        inexact[question] = examples[question]["context"][left:right] != first_answers[question]
     return Inspection(
         question_lengths=question_lengths,
         context_lengths=context_lengths,
+        answered=answered,
         answer_lengths=answer_lengths,
         windows=windows,
         cut=question_lengths > longest_question(args.max_length, args.doc_stride, features.template.size),
@@ -166,14 +171,17 @@ def summarize(examples: Sequence[dict], found: Inspection) -> str:
     answers = sum(len(example["answers"]["text"]) for example in examples)
     words = Counter(fold(example["question"]).partition(" ")[0] for example in examples).most_common()
     some = ", ".join(f"{printable(word, 20)} {n / count:.0%}" for word, n in words[:QUESTION_WORDS_SHOWN])
+    without = count - int(found.answered.sum())
     lines = [
-        f"{count:,} questions on {contexts:,} contexts ({count / contexts:.1f} each), {answers:,} answers",
+        f"{count:,} questions on {contexts:,} contexts ({count / contexts:.1f} each), {answers:,} answers"
+        + (f"; {share(without, count)} questions have none" if without else ""),
         f"{found.windows.sum():,} windows; {share((found.windows > 1).sum(), count)} questions need more than one",
         f"first words of questions: {some}",
         histogram("questions", found.question_lengths),
         histogram("contexts", found.context_lengths[found.distinct]),
-        histogram("answers", found.answer_lengths),
     ]
+    if found.answered.any():
+        lines.append(histogram("answers", found.answer_lengths[found.answered]))
     return "\n".join(lines)
 
 
@@ -233,17 +241,19 @@ def find_leaks(train: Sequence[dict], other: Sequence[dict]) -> str | None:
 
 def show_example(example: dict, features: Features, windows: Sequence[int], tokenizer: Tokenizer) -> str:
     """The example, and each of its windows as tokens with the labelled span marked."""
-    answer, start = example["answers"]["text"][0], example["answers"]["answer_start"][0]
-    lines = [
-        f"\nid {printable(example['id'], 80)}: {paint(printable(example['question'].strip()), 'bold')}",
-        f"answer: {paint(printable(answer), 'green')} (characters {start} to {start + len(answer)} of "
-        f"{len(example['context']):,})",
-    ]
+    lines = [f"\nid {printable(example['id'], 80)}: {paint(printable(example['question'].strip()), 'bold')}"]
+    if answers := example["answers"]["text"]:
+        answer, start = answers[0], example["answers"]["answer_start"][0]
+        lines.append(
+            f"answer: {paint(printable(answer), 'green')} (characters {start} to {start + len(answer)} of "
+            f"{len(example['context']):,})"
+        )
+    unlabelled = f"{'the whole answer is not in it' if answers else 'the question has no answer'}, label: [CLS]"
     for number, i in enumerate(windows, 1):
         window = features[i]
         tokens = [printable(tokenizer.id_to_token(token)) for token in window["input_ids"].tolist()]
         start, end = window["start_position"], window["end_position"]
-        label = f"answer: tokens {start} to {end}" if start else "the whole answer is not in it, label: [CLS]"
+        label = f"answer: tokens {start} to {end}" if start else unlabelled
         lines.append(f"window {number} of {len(windows)}, {len(tokens)} tokens, {label}")
         if start:
             span = " ".join(tokens[start : end + 1])
@@ -271,7 +281,8 @@ def main(argv: list[str] | None = None) -> None:
     tokenizer = load_tokenizer(args.model_dir)
     parts = []
     for path, split in zip(args.files, ("train", "validation"), strict=False):
-        parts.append(read_examples(path, split, args.skip_bad_examples, problems_shown=None))
+        impossible = args.handle_impossible_answer
+        parts.append(read_examples(path, split, args.skip_bad_examples, impossible, problems_shown=None))
     note(
         f"windows of {args.max_length} tokens that overlap by {args.doc_stride}, tokenizer of "
         f"{console.shown(args.model_dir)}"

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from utils.backends import ONNX_FILES, OnnxBackend
 from utils.checkpoints import cannot_write, lock, write_file
-from utils.console import UserError, note, printable, progress, shown, warn
+from utils.console import UserError, note, printable, progress, reader_has_gone, shown, warn
 from utils.files import read_json_object
 from utils.manifest import sha256_of
 from utils.question_stream import START, Item, Position, check_input, read_groups, read_pipe, size_of
@@ -203,9 +203,9 @@ class Pipe:
         try:
             self.file.write(json_lines(rows, self.top_k, self.ascii_only).encode())
             self.file.flush()
-        except BrokenPipeError:
-            raise  # who read it has enough
         except OSError as error:
+            if reader_has_gone(error):
+                raise  # who read it has enough
             raise UserError(f"standard output can't be written: {error.strerror}.") from None
 
     def finish(self, seconds: float, answered: int) -> None:
@@ -259,7 +259,7 @@ class AnswerFile:
             elif changed:
                 problem = f"was begun with another {', '.join(changed)}"
             elif any(size < written for size, written in zip(sizes, progress["sizes"], strict=True)):
-                problem = "or its file of bad records lost lines that were written"
+                problem = "it or its file of bad records lost lines that were written"
             else:
                 return progress
             raise UserError(f"{self.path} is not complete, and {problem}. {ANEW}")
@@ -296,7 +296,8 @@ class AnswerFile:
         self.position = end
         self.counts = [self.counts[0] + len(rows), self.counts[1] + len(bad)]
         if self.run:
-            self.save_progress([self.file.tell(), self.bad_file.tell()])
+            # not tell(): of a file that was cut, or locked, it may say another place until something is written
+            self.save_progress([os.fstat(file.fileno()).st_size for file in (self.file, self.bad_file)])
 
     def finish(self, seconds: float, answered: int) -> None:
         """All is answered: what tells of a run that is not complete goes."""

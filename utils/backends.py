@@ -6,6 +6,7 @@ in bytes. Each imports its library when it is made: with ONNX Runtime neither to
 the first answer comes in a fraction of the time.
 """
 
+import contextlib
 import os
 import shutil
 import sys
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.console import UserError, note
+from utils.console import UserError, note, warn
 from utils.families import input_names, refuse_family
 from utils.files import read_json_object
 from utils.manifest import check_manifest
@@ -35,12 +36,14 @@ def open_backend(model_dir: Path, backend: str, device: str, mixed_precision: st
     "auto" takes ONNX Runtime on a CPU where the folder's exported model belongs to its weights (by checksum), else
     PyTorch. Raises UserError where what was asked for can't be had, or the folder holds no model that can answer.
     """
+    if backend == "auto" and mixed_precision == "int8" and device in ("auto", "cpu"):
+        backend = "onnx"  # whatever else is here: nothing but ONNX Runtime on the CPU has int8
     if backend == "onnx" or (backend == "auto" and onnx_is_wanted(model_dir, device, mixed_precision)):
         return open_onnx(model_dir, device, mixed_precision)
     if mixed_precision == "int8":
         raise UserError(
-            "--mixed_precision int8 needs ONNX Runtime on a CPU, and a model that was exported for it. "
-            f"{EXPORT} {model_dir}"
+            "--mixed_precision int8 needs ONNX Runtime on a CPU, and a model that was exported for it. Leave --device "
+            f"and --backend out. {EXPORT} {model_dir}"
         )
     from utils.devices import choose_attention, choose_device, choose_precision
     from utils.no_norm import absorb_norms
@@ -126,8 +129,33 @@ class TorchBackend:
         self.model.eval()
         self.inputs = input_names(model)
         self.batch_size = CPU_BATCH if device.type == "cpu" else GPU_BATCH
+        self.at_once = None  # windows, at most, once more of them did not fit the GPU's memory
 
     def logits(self, batch: dict[str, np.ndarray]) -> np.ndarray:
+        """In smaller pieces where GPU memory runs out. Raises UserError where there is too little for one window."""
+        import torch
+
+        parts, begin = [], 0
+        while begin < len(batch["input_ids"]):
+            part = {name: batch[name][begin:][: self.at_once] for name in self.inputs}
+            windows = len(part["input_ids"])
+            with contextlib.suppress(torch.OutOfMemoryError):
+                parts.append(self.logits_at_once(part))
+                begin += windows
+                continue
+            # behind the with: while the error was there it held on to the tensors
+            if windows == 1:
+                raise UserError(
+                    "out of GPU memory with 1 window at once. Close other programs that use the GPU, or answer on the "
+                    "CPU: --device cpu"
+                )
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+            self.at_once = windows // 2
+            warn(f"out of GPU memory with {windows} windows at once; going on with {self.at_once}")
+        return np.concatenate(parts, axis=1)
+
+    def logits_at_once(self, batch: dict[str, np.ndarray]) -> np.ndarray:
         import torch
 
         from utils.devices import autocast

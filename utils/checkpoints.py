@@ -110,7 +110,7 @@ def lock(descriptor: int) -> bool:
     except BlockingIOError:
         return False
     except OSError as error:
-        warn(f"this file system has no locks ({error.strerror}): let no other training write here meanwhile")
+        warn(f"this file system has no locks ({error.strerror}): let no other run write here meanwhile")
     return os.fstat(descriptor).st_nlink > 0
 
 

@@ -6,6 +6,7 @@ and errors are left.
 
 import argparse
 import atexit
+import errno
 import os
 import re
 import shutil
@@ -89,6 +90,9 @@ def run(main: Callable[[], None]) -> None:
     """Runs a script's main(), turns UserError and Ctrl-C into a message and an exit code, and leaves the process."""
     if os.name == "nt" and not windows_heeds_colours():
         os.environ["NO_COLOR"] = "1"
+    # None where the shell has closed it, or there is no console (pythonw)
+    nowhere = Path(os.devnull)
+    sys.stdout, sys.stderr = (stream or nowhere.open("w", encoding="utf-8") for stream in (sys.stdout, sys.stderr))
     for stream in (sys.stdout, sys.stderr):
         # a GBK or ASCII console shows what it can't encode as \xe9 instead of failing
         stream.reconfigure(errors="backslashreplace")
@@ -105,13 +109,22 @@ def run(main: Callable[[], None]) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # once more, while the process ends, would show a traceback
         print(f"\n{str(interrupt) or 'interrupted'}", file=sys.stderr)
         code = 130
-    except BrokenPipeError:
-        # the reader of our pipe has gone (predict ... | head): nothing is wrong, nothing more can be said
+    except OSError as error:
+        if not reader_has_gone(error):
+            raise
+        # predict ... | head: nothing is wrong, nothing more can be said
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         leave_at_once(code)
     if code:
         sys.exit(code)
+
+
+def reader_has_gone(error: OSError) -> bool:
+    """Whether an error of writing to a pipe says that nobody reads from it any more. Windows may call that an invalid
+    argument (https://github.com/python/cpython/issues/79935), as it calls a bad path: such an error names the path."""
+    on_windows = os.name == "nt" and error.errno == errno.EINVAL and error.filename is None
+    return on_windows or isinstance(error, BrokenPipeError)
 
 
 def leave_at_once(code: int) -> None:

@@ -20,10 +20,13 @@ def choose_device(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
         if name == "cpu" and shutil.which("nvidia-smi") and torch.version.cuda is None:
             warn(f"an NVIDIA driver is here, but torch {torch.__version__} is a build for the CPU. {cuda_build()}")
+    known = name.partition(":")[0] in ("cpu", "cuda", "mps")
     try:
-        device = torch.device(name)
+        device = torch.device(name) if known else None  # torch knows others, which nothing here was written for
     except RuntimeError:
-        raise UserError(f"--device {name} is not known. Expected auto, cpu, cuda, cuda:1 or mps.") from None
+        device = None
+    if device is None:
+        raise UserError(f"--device {name} is not known. Expected auto, cpu, cuda, cuda:1 or mps.")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         mend = cuda_build() if torch.version.cuda is None else "Check the driver with: nvidia-smi"
         raise UserError(f"--device {name}: torch {torch.__version__} sees {torch.cuda.device_count()} GPUs. {mend}")

@@ -54,7 +54,7 @@ def refusal(method: str, path: str, headers: dict[str, str], names: frozenset[st
     if not known_host(host, names):
         return 421, "This page is not known by that name. Open it by its address, or start it with --host NAME."
     origin = headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+    if origin is not None and not own_origin(origin, host):
         return 403, "This page answers no other web site."
     from_elsewhere = headers.get("sec-fetch-site") in ("cross-site", "same-site")
     if from_elsewhere and (headers.get("sec-fetch-mode") != "navigate" or path != PAGE):
@@ -76,6 +76,14 @@ def known_host(host: str, names: frozenset[str]) -> bool:
     try:
         name = urlsplit(f"//{host}").hostname or ""
         return name == "localhost" or name in names or bool(ipaddress.ip_address(name))
+    except ValueError:
+        return False
+
+
+def own_origin(origin: str, host: str) -> bool:
+    """Whether an Origin header names the page's own host and port."""
+    try:
+        return urlsplit(origin).netloc.lower() == host.lower()
     except ValueError:
         return False
 

@@ -150,7 +150,8 @@ def merge_windows(
     start, end: int (Q, S), the spans of Q questions, characters into their contexts, end exclusive. score: float (Q, S)
     as best_spans gives it; -inf where there is no span. log_normaliser: float (Q, W), of each of W windows.
 
-    Returns start and end int64 and probability float64, (Q, n_best), all 0 where there is no further answer.
+    Returns start and end int64 and probability float64, (Q, n_best), or (Q, S) where that is less, but always of one
+    column at least; all 0 where there is no further answer.
     """
     score = np.where(end > start, score, -np.inf)
     # by place, and of spans at one place the best first: all but the first of a place are repeated, as several windows
@@ -180,7 +181,7 @@ def merge_windows(
         kept = without_overlaps(start[q].tolist(), end[q].tolist(), n_best)
         for array in (start, end, probability):
             array[q, : len(kept)], array[q, len(kept) :] = array[q, kept], 0
-    missing = max(0, n_best - start.shape[1])
+    missing = max(0, 1 - start.shape[1])
     start, end, probability = (np.pad(array[:, :n_best], ((0, 0), (0, missing))) for array in (start, end, probability))
     return start, end, probability
 
