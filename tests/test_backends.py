@@ -216,6 +216,15 @@ def test_too_little_memory_for_a_single_window_is_said(tiny_model, monkeypatch):
     assert asked == [2, 1]
 
 
+def test_a_model_that_does_not_fit_the_gpu_is_said(tiny_model, monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(torch.nn.Module, "to", full)
+    with pytest.raises(UserError, match=r"the model does not fit\..*--device cpu"):
+        Reader(tiny_model, "cpu", "no")
+
+
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_a_card_s_memory_is_freed_once_nothing_holds_what_did_not_fit(tiny_model, monkeypatch, device):
     backend, held, freed = Reader(tiny_model, "cpu", "no").backend, [], []

@@ -27,6 +27,7 @@ ONNX_FILES = {"int8": "model.int8.onnx", "no": "model.onnx"}  # "auto" takes the
 BACKENDS = ["auto", "torch", "onnx"]
 PRECISIONS = ["auto", "no", "bf16", "fp16", "int8"]
 EXPORT = "Run: python tools/export_onnx.py --model_dir"
+LESS_MEMORY = "Close other programs that use the GPU, or answer on the CPU: --device cpu"
 CPU_BATCH, GPU_BATCH = 16, 32  # windows at once: on a CPU 16 stay in its caches, 32 do not (docs/RESULTS.md)
 
 
@@ -125,8 +126,13 @@ class TorchBackend:
     set to evaluate. precision: as utils.devices.choose_precision gives it."""
 
     def __init__(self, model, device, precision: str):
-        self.model, self.device, self.precision = model.to(device), device, precision
-        self.model.eval()
+        import torch
+
+        self.device, self.precision = device, precision
+        try:
+            self.model = model.to(device).eval()
+        except torch.OutOfMemoryError:
+            raise UserError(f"out of GPU memory: the model does not fit. {LESS_MEMORY}") from None
         self.inputs = input_names(model)
         self.batch_size = CPU_BATCH if device.type == "cpu" else GPU_BATCH
         self.at_once = None  # windows, at most, once more of them did not fit the GPU's memory
@@ -145,10 +151,7 @@ class TorchBackend:
                 continue
             # behind the with: while the error was there it held on to the tensors
             if windows == 1:
-                raise UserError(
-                    "out of GPU memory with 1 window at once. Close other programs that use the GPU, or answer on the "
-                    "CPU: --device cpu"
-                )
+                raise UserError(f"out of GPU memory with 1 window at once. {LESS_MEMORY}")
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
             self.at_once = windows // 2
