@@ -209,13 +209,18 @@ def test_a_checkpoint_of_the_same_step_is_replaced(output_dir):
 @pytest.mark.fault("disk or folder that fails")
 @pytest.mark.parametrize("same_step", [False, True])
 @pytest.mark.parametrize(
-    "error", [OSError(28, "No space left on device"), RuntimeError("a bug"), KeyboardInterrupt()], ids=repr
-)
+    "error",
+    [OSError(28, "No space left on device"), RuntimeError("a bug"), KeyboardInterrupt(),
+     UserError("tokenizer.json can't be read: No such file or directory (os error 2)")],
+    ids=repr,
+)  # fmt: skip
 def test_a_save_that_fails_half_way_leaves_everything_as_it_was(error, same_step, output_dir):
     save_checkpoint(output_dir, 10, writer(), limit=1)
     before = contents(output_dir)
     with pytest.raises(UserError if isinstance(error, OSError) else type(error)) as caught:
         save_checkpoint(output_dir, 10 if same_step else 20, failing(error), limit=1)
+    if isinstance(error, UserError):
+        assert str(caught.value) == str(error)
     if isinstance(error, OSError):
         assert "No space left on device" in str(caught.value)
         assert "checkpoint-" in str(caught.value)
