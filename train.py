@@ -321,10 +321,11 @@ def start_accelerator(args: argparse.Namespace) -> tuple[Accelerator, str]:
     """The device (or devices) and the precision to train in."""
     device = choose_device(args.device)
     precision = choose_precision(args.mixed_precision, device)
-    if precision != "no":
-        torch.set_float32_matmul_precision("high")  # TF32 in what stays fp32, where a card has it
-    if device.type == "cuda" and device.index is not None:
-        torch.cuda.set_device(device)
+    if device.type == "cuda":
+        if precision != "no":
+            torch.set_float32_matmul_precision("high")  # TF32 in what stays fp32
+        if device.index is not None:
+            torch.cuda.set_device(device)
     # the other processes wait while the first one scores, longer than the usual time-out
     patience = InitProcessGroupKwargs(timeout=timedelta(hours=6))
     accelerator = Accelerator(mixed_precision=precision, cpu=device.type == "cpu", kwargs_handlers=[patience])
