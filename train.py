@@ -62,6 +62,7 @@ from utils.devices import (
     choose_precision,
     describe,
     never_wait_for_masks,
+    out_of_memory,
     require_compiler,
     used_memory,
 )
@@ -321,7 +322,8 @@ def start_accelerator(args: argparse.Namespace) -> tuple[Accelerator, str]:
     device = choose_device(args.device)
     precision = choose_precision(args.mixed_precision, device)
     if device.type == "cuda":
-        torch.set_float32_matmul_precision("high")  # TF32 in what stays fp32
+        if precision != "no":
+            torch.set_float32_matmul_precision("high")  # TF32 in what stays fp32
         if device.index is not None:
             torch.cuda.set_device(device)
     # the other processes wait while the first one scores, longer than the usual time-out
@@ -455,7 +457,10 @@ def main(argv: list[str] | None = None) -> None:
     with sole_training(args.output_dir):
         try:
             fine_tune(args)
-        except torch.OutOfMemoryError:  # outside of the steps, which go on with less
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+            # outside of the steps, which go on with less
             raise UserError(f"out of GPU memory. {LESS_MEMORY}") from None
 
 

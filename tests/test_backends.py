@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from scripts import PROJECT_ROOT, assert_refused, run_script
 
-from utils import backends
+from utils import backends, devices
 from utils.backends import ONNX_FILES, ONNX_MANIFEST, OnnxBackend, TorchBackend, load_encoder, onnx_is_wanted
 from utils.console import UserError
 from utils.manifest import write_manifest
@@ -126,6 +126,13 @@ def test_auto_leaves_onnx_where_a_gpu_is_asked_for_or_may_be_there(exported, mon
     monkeypatch.setattr(backends.shutil, "which", lambda name: "/usr/bin/nvidia-smi" if gpu else None)
     monkeypatch.setattr(backends, "sys", SimpleNamespace(platform="linux"))
     assert onnx_is_wanted(exported, device, "auto") is wanted
+
+
+def test_auto_takes_onnx_where_there_may_have_been_a_gpu_but_is_none(exported, monkeypatch):
+    monkeypatch.setattr(backends, "may_have_gpu", lambda: True)
+    monkeypatch.setattr(devices, "choose_device", lambda name: torch.device("cpu"))
+    assert Reader(exported).backend.precision == "int8"
+    assert isinstance(Reader(exported, backend="torch").backend, TorchBackend)
 
 
 def test_int8_is_answered_on_the_cpu_also_where_a_gpu_may_be(exported, copy, monkeypatch):

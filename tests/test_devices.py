@@ -1,5 +1,6 @@
 """Which device and precision are taken, and what is said where the one asked for is not there."""
 
+import re
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -31,6 +32,50 @@ def test_a_card_that_a_cpu_build_can_not_use_is_named_with_the_command_that_mend
     assert "--index-url https://download.pytorch.org/whl/cu" in said
 
 
+def cards(monkeypatch, count=1, capability=(8, 6), kernels=("sm_75", "sm_86", "sm_90a", "compute_120"), cuda="13.0"):
+    """What torch sees from now on: so many cards of that capability, by a build with those kernels."""
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    for name, value in {
+        "is_available": count > 0, "device_count": count, "get_device_capability": capability,
+        "get_arch_list": list(kernels), "get_device_name": "a card",
+    }.items():  # fmt: skip
+        monkeypatch.setattr(torch.cuda, name, lambda *_, value=value: value)
+    monkeypatch.setattr(devices.shutil, "which", lambda name: f"/usr/bin/{name}")
+
+
+@pytest.mark.parametrize(
+    ("seen", "words"),
+    [
+        ({"capability": (6, 1)}, r"no kernels for a card \(compute capability 6.1, expected 7.5 or more\).*whl/cu126"),
+        ({"capability": (7, 0)}, r"no kernels for a card \(compute capability 7.0, expected 7.5 or more\).*whl/cu126"),
+        ({"count": 0}, r"built for CUDA 13.0, finds no card that it can use.*nvidia-smi.*580 or newer.*whl/cu126"),
+        ({"count": 0, "cuda": None}, "build for the CPU.*whl/cu130"),
+    ],
+    ids=["old card", "older card", "old driver", "CPU build"],
+)
+def test_a_card_that_this_torch_can_not_use_is_left_aside_with_what_to_do(monkeypatch, capsys, seen, words):
+    cards(monkeypatch, **seen)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert devices.choose_device("auto") == CPU
+    assert re.search(f"warning: an NVIDIA driver is here, but torch .*{words}", capsys.readouterr().err)
+    with pytest.raises(UserError, match=f"--device cuda: torch .*{words}"):
+        devices.choose_device("cuda")
+
+
+@pytest.mark.parametrize("seen", [{}, {"capability": (7, 5)}, {"kernels": ()}, {"kernels": ("gfx90a",), "cuda": None}])
+def test_a_card_that_this_torch_can_use_is_taken_without_a_word(monkeypatch, capsys, seen):
+    cards(monkeypatch, **seen)
+    assert devices.choose_device("auto") == CUDA
+    assert capsys.readouterr().err == ""
+
+
+def test_memory_may_run_out_in_torch_or_in_the_driver():
+    assert devices.out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
+    assert devices.out_of_memory(torch.AcceleratorError("CUDA error: out of memory"))
+    assert not devices.out_of_memory(torch.AcceleratorError("CUDA error: an illegal memory access"))
+    assert not devices.out_of_memory(RuntimeError("out of memory"))
+
+
 @NO_GPU
 @pytest.mark.parametrize("name", ["cuda", "cuda:1", "mps", "toaster"])
 def test_a_device_that_is_not_there_is_refused(name):
@@ -48,18 +93,15 @@ def test_a_device_of_another_kind_is_not_known(name):
 
 @pytest.mark.parametrize(("cuda", "mps", "taken"), [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")])
 def test_auto_takes_a_cuda_card_then_apples_gpu_then_the_cpu(monkeypatch, cuda, mps, taken):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: int(cuda))
+    cards(monkeypatch, count=int(cuda))
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
     assert devices.choose_device("auto") == torch.device(taken)
 
 
-@pytest.mark.parametrize(("build", "mend"), [("13.0", "nvidia-smi"), (None, "pip install torch")])
-def test_a_second_card_where_there_is_one_is_refused(monkeypatch, build, mend):
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    monkeypatch.setattr(torch.version, "cuda", build)
+def test_a_second_card_where_there_is_one_is_refused(monkeypatch):
+    cards(monkeypatch)
     assert devices.choose_device("cuda:0") == torch.device("cuda:0")
-    with pytest.raises(UserError, match=f"cuda:1: .* sees 1 GPUs.*{mend}"):
+    with pytest.raises(UserError, match=r"cuda:1: .* sees 1 GPUs.*nvidia-smi"):
         devices.choose_device("cuda:1")
 
 

@@ -120,7 +120,7 @@ def test_the_optimizers_state_has_its_place_while_trying(tiny_model, monkeypatch
 
 
 @pytest.mark.parametrize(("asked", "cap"), [(None, 0.85 * 3 * GIB), (3.5, 3.5 * GIB), (1, GIB)])
-def test_the_cap_is_85_percent_of_what_is_free_or_what_was_asked_for(monkeypatch, asked, cap):
+def test_the_cap_is_85_percent_of_what_is_free_or_what_was_asked_for(monkeypatch, capsys, asked, cap):
     fractions = []
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (3 * GIB, 4 * GIB))
     # torch's own function runs, but for the driver: it refuses a device without a number, as accelerate gives it
@@ -132,6 +132,7 @@ def test_the_cap_is_85_percent_of_what_is_free_or_what_was_asked_for(monkeypatch
     for device, number in (("cuda", 0), ("cuda:1", 1)):
         assert cap_memory(torch.device(device), asked) == pytest.approx(cap)
         assert fractions.pop() == (pytest.approx(cap / (4 * GIB)), number)
+        assert ("3.0 GiB that other programs leave free" in capsys.readouterr().err) == (asked == 3.5)
     with pytest.raises(UserError, match=r"--max_gpu_memory 5 .* 4.0 GiB"):
         cap_memory(torch.device("cuda"), 5)
 

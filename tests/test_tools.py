@@ -30,6 +30,13 @@ def test_the_sample_reader_is_made_in_half_precision_with_a_card(tiny_model, tmp
     assert "EM 59.30, F1 70.50 on 4,961 questions" in card
     settings = (sample / "reader.json").read_text(encoding="utf-8")
     assert str(tmp_path) not in settings + card
+    assert "eacher" not in card
+    path = trained / "final_model" / "reader.json"
+    path.write_text(path.read_text(encoding="utf-8").replace('"teacher_dir": []', '"teacher_dir": ["large"]'), "utf-8")
+    run_script("tools/make_sample.py", "--model_dir", trained / "final_model", "--output_dir", tmp_path / "taught")
+    card = (tmp_path / "taught" / "README.md").read_text(encoding="utf-8")
+    assert "--seed 42 \\\n    --teacher_dir benchmarks/results/recipes/larger_1.teacher\n```" in card
+    assert "- **Teacher**: all-mpnet-base-v2" in card
     assert Reader(sample, "cpu", "no").answer("Who?", TEXT)["text"] in TEXT
 
 

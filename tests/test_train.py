@@ -32,11 +32,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from tqdm import tqdm
 from transformers import AutoModelForQuestionAnswering, AutoTokenizer, MobileBertModel
 
-from utils import training
+from utils import training, training_log
 from utils.calibration import TEMPERATURES, fit_confidence
 from utils.console import UserError
 from utils.guard import MAX_BAD_STEPS, Guard
 from utils.metrics import exact_matches
+from utils.pictures import draw_training_curve
 from utils.reader import Reader
 from utils.squad import read_examples
 from utils.training import Training
@@ -637,14 +638,46 @@ def test_a_run_may_go_on_in_another_precision_which_is_said(trained, tmp_path):
     assert "| mixed_precision | bf16 |" in card
 
 
-def test_running_out_of_memory_outside_of_a_step_says_what_to_do(tiny_model, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory"), torch.AcceleratorError("CUDA error: out of memory")],
+    ids=["torch", "driver"],
+)  # fmt: skip
+def test_running_out_of_memory_outside_of_a_step_says_what_to_do(tiny_model, tmp_path, monkeypatch, error):
     def full(*_):
-        raise torch.OutOfMemoryError("CUDA out of memory")
+        raise error
 
     monkeypatch.setattr(train_script, "start_model", full)
     flags = [*map(str, SMALL), "--model_dir", str(tiny_model), "--output_dir", str(tmp_path / "run")]
     with pytest.raises(UserError, match=r"out of GPU memory.*--gradient_checkpointing"):
         train_script.main(flags)
+
+
+def test_a_checkpoint_is_not_called_damaged_where_memory_runs_out(tiny_model, trained, tmp_path, monkeypatch):
+    run, _ = make_run(tiny_model, tmp_path)
+
+    def full(*_, **settings):
+        assert settings["weights_only"]
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(torch, "load", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        run.load_optimizer(trained / "checkpoint-3" / "optimizer.pt")
+
+
+def test_what_is_not_finite_is_null_in_the_log(tmp_path):
+    """As under fp16, whose scaler finds its scale by overflowing."""
+    log = training_log.TrainingLog(tmp_path, 0)
+    log.write({"step": 2, "epoch": 0.5, "loss": 1.5, "learning_rate": 1e-5, "grad_norm": math.inf})
+    log.write({"step": 4, "epoch": 1.0, "loss": math.nan, "learning_rate": 0.0, "grad_norm": 2.0})
+
+    def no_json(name):
+        raise AssertionError(f"{name} is no JSON")
+
+    text = (tmp_path / "training_log.jsonl").read_text(encoding="utf-8")
+    lines = [json.loads(line, parse_constant=no_json) for line in text.splitlines()]
+    assert [(line["loss"], line["grad_norm"]) for line in lines] == [(1.5, None), (None, 2.0)]
+    assert lines == log.lines == training_log.read_log(tmp_path / "training_log.jsonl")
+    draw_training_curve(log.lines, tmp_path / "curve.png")
 
 
 def test_resuming_with_other_settings_is_refused(trained, tmp_path):

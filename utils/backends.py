@@ -50,6 +50,8 @@ def open_backend(model_dir: Path, backend: str, device: str, mixed_precision: st
     from utils.no_norm import absorb_norms
 
     place = choose_device(device)
+    if backend == device == "auto" and place.type == "cpu" and onnx_is_wanted(model_dir, "cpu", mixed_precision):
+        return open_onnx(model_dir, "cpu", mixed_precision)  # there may have been a GPU, but there is none to use
     precision = choose_precision(mixed_precision, place)
     model = load_model(model_dir, choose_attention(place, precision))
     # fp16 is the only precision that could run out of range by it
@@ -126,12 +128,14 @@ class TorchBackend:
     set to evaluate. precision: as utils.devices.choose_precision gives it."""
 
     def __init__(self, model, device, precision: str):
-        import torch
+        from utils.devices import out_of_memory
 
         self.device, self.precision = device, precision
         try:
             self.model = model.to(device).eval()
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
             raise UserError(f"out of GPU memory: the model does not fit. {LESS_MEMORY}") from None
         self.inputs = input_names(model)
         self.batch_size = CPU_BATCH if device.type == "cpu" else GPU_BATCH

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import re
 import shutil
 import sys
 
@@ -10,16 +11,20 @@ import torch
 from utils.console import UserError, warn
 from utils.memory import process_memory
 
+WHEELS, NEWEST, OLDER = "https://download.pytorch.org/whl", "cu130", "cu126"  # cu126: cards and drivers before cu130's
+
 
 def choose_device(name: str) -> torch.device:
-    """The device for `--device`: "auto" takes CUDA, then Apple's GPU, then the CPU.
+    """The device for `--device`: "auto" takes CUDA, then Apple's GPU, then the CPU, and warns where an NVIDIA card is
+    left aside.
 
-    Raises UserError where the one asked for is not there.
+    Raises UserError where the one asked for is not there, or this torch can't use it.
     """
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-        if name == "cpu" and shutil.which("nvidia-smi") and torch.version.cuda is None:
-            warn(f"an NVIDIA driver is here, but torch {torch.__version__} is a build for the CPU. {cuda_build()}")
+        fault = cuda_fault(torch.device("cuda"))
+        name = "cuda" if fault is None else "mps" if torch.backends.mps.is_available() else "cpu"
+        if name == "cpu" and shutil.which("nvidia-smi"):
+            warn(f"an NVIDIA driver is here, but {fault}")
     known = name.partition(":")[0] in ("cpu", "cuda", "mps")
     try:
         device = torch.device(name) if known else None  # torch knows others, which nothing here was written for
@@ -27,16 +32,39 @@ def choose_device(name: str) -> torch.device:
         device = None
     if device is None:
         raise UserError(f"--device {name} is not known. Expected auto, cpu, cuda, cuda:1 or mps.")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        mend = cuda_build() if torch.version.cuda is None else "Check the driver with: nvidia-smi"
-        raise UserError(f"--device {name}: torch {torch.__version__} sees {torch.cuda.device_count()} GPUs. {mend}")
+    if device.type == "cuda" and (fault := cuda_fault(device)):
+        raise UserError(f"--device {name}: {fault}")
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise UserError(f"--device {name}: torch {torch.__version__} sees no Apple GPU. Use --device cpu.")
     return device
 
 
-def cuda_build() -> str:
-    return "Install a CUDA build: pip install torch --index-url https://download.pytorch.org/whl/cu130"
+def cuda_fault(device: torch.device) -> str | None:
+    """Why this torch can't compute on a CUDA card, and what to do about it; None where it can."""
+    build, install = f"torch {torch.__version__}", "pip install --force-reinstall torch --index-url"
+    if not torch.cuda.is_available():
+        if torch.version.cuda is None:
+            return f"{build} is a build for the CPU. Install a CUDA build: {install} {WHEELS}/{NEWEST}"
+        return (
+            f"{build}, built for CUDA {torch.version.cuda}, finds no card that it can use. Look with nvidia-smi, and "
+            f"update the driver (CUDA 13: 580 or newer) or install a build for older ones: {install} {WHEELS}/{OLDER}"
+        )
+    if (device.index or 0) >= (count := torch.cuda.device_count()):
+        return f"{build} sees {count} GPUs. Look with: nvidia-smi"
+    major, minor = torch.cuda.get_device_capability(device)
+    kernels = [int(re.sub(r"\D", "", name)) for name in torch.cuda.get_arch_list() if name.startswith("sm_")]
+    if kernels and 10 * major + minor < min(kernels):
+        return (
+            f"{build} has no kernels for {torch.cuda.get_device_name(device)} (compute capability {major}.{minor}, "
+            f"expected {min(kernels) / 10} or more). Install a build for older cards: {install} {WHEELS}/{OLDER}"
+        )
+    return None
+
+
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether a device has run out of memory: torch's allocator, or the driver outside of it."""
+    driver = isinstance(error, torch.AcceleratorError) and "out of memory" in str(error)
+    return driver or isinstance(error, torch.OutOfMemoryError)
 
 
 def choose_precision(name: str, device: torch.device) -> str:

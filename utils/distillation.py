@@ -7,6 +7,7 @@ other windows learns from the same file, a subset of the questions needs no aski
 new ones. Training then needs no teacher in memory, nor on the computer: the file may be copied to another one.
 """
 
+import gc
 import hashlib
 import io
 from collections.abc import Sequence
@@ -150,6 +151,7 @@ def ask_teachers(
         from_file(t, keys) if t.is_file() else from_model(t, examples, keys, device, precision, folder)
         for t in teachers
     ]
+    gc.collect()  # a teacher that was asked may be held by frames that hold each other
     if device.startswith("cuda"):
         torch.cuda.empty_cache()
     return Teachers(features, [answers.of(keys) for answers, _ in read], [identity for _, identity in read])

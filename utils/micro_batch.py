@@ -33,6 +33,8 @@ def cap_memory(device: torch.device, gib: float | None) -> int | None:
     if cap > total:
         raise UserError(f"--max_gpu_memory {gib:g} is more than the card has: {total / 2**30:.1f} GiB. Use less.")
     # not the device: accelerate gives "cuda" without a number, which this one function refuses
+    if cap > free:
+        warn(f"--max_gpu_memory {gib:g} is more than the {free / 2**30:.1f} GiB that other programs leave free")
     torch.cuda.set_per_process_memory_fraction(cap / total, device.index)
     return cap
 

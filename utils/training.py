@@ -25,6 +25,7 @@ from utils.checkpoints import (
     write_state,
 )
 from utils.console import UserError, progress, warn, write
+from utils.devices import out_of_memory
 from utils.distillation import Teachers
 from utils.families import input_names
 from utils.metrics import compute_metrics, exact_matches
@@ -146,11 +147,14 @@ class Training:
         """Takes up the optimizer's and the scaler's state: tensors and plain values, no other object is unpickled.
         Raises UserError where it is something else, or not finite."""
         try:
-            saved = torch.load(path, map_location=self.accelerator.device, weights_only=True)
+            # to the CPU first: the optimizer takes each tensor to where its weights are
+            saved = torch.load(path, map_location="cpu", weights_only=True)
             self.optimizer.load_state_dict(saved["optimizer"])
             if self.accelerator.scaler and saved["scaler"]:
                 self.accelerator.scaler.load_state_dict(saved["scaler"])
         except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, TypeError) as error:
+            if isinstance(error, RuntimeError) and out_of_memory(error):
+                raise  # nothing is wrong with the checkpoint
             reason = "".join(str(error).splitlines()[:1])  # torch adds pages of advice
             raise UserError(
                 f"{path} can't be read ({type(error).__name__}: {reason}). Expected the state of this optimizer. "

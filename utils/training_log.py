@@ -1,6 +1,7 @@
 """What a training leaves to look at: its log, and the same numbers for TensorBoard."""
 
 import json
+import math
 import os
 from pathlib import Path
 
@@ -34,7 +35,10 @@ class TrainingLog:
                 raise cannot_write(output_dir / "runs", error) from None
 
     def write(self, line: dict) -> None:
-        """Adds a line: `step`, `epoch`, and what was measured there. It is on the disk before a checkpoint follows."""
+        """Adds a line: `step`, `epoch`, and what was measured there; what is not finite as null, which is all that JSON
+        has for it. It is on the disk before a checkpoint follows."""
+        measured = line
+        line = {name: value if math.isfinite(value) else None for name, value in measured.items()}
         self.lines.append(line)
         if not self.writes:
             return
@@ -44,7 +48,7 @@ class TrainingLog:
                 file.flush()
                 os.fsync(file.fileno())
             for name in line.keys() - {"step", "epoch", "total"}:
-                self.board.add_scalar(name, line[name], line["step"])
+                self.board.add_scalar(name, measured[name], line["step"])
             self.board.flush()
         except OSError as error:
             raise cannot_write(self.path, error) from None
