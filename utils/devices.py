@@ -24,7 +24,7 @@ def choose_device(name: str) -> torch.device:
         fault = cuda_fault(torch.device("cuda"))
         name = "cuda" if fault is None else "mps" if torch.backends.mps.is_available() else "cpu"
         if name == "cpu" and shutil.which("nvidia-smi"):
-            warn(f"an NVIDIA driver is here, but {fault}")
+            warn(f"an NVIDIA driver is here, but torch {torch.__version__} {fault}")
     known = name.partition(":")[0] in ("cpu", "cuda", "mps")
     try:
         device = torch.device(name) if known else None  # torch knows others, which nothing here was written for
@@ -33,29 +33,30 @@ def choose_device(name: str) -> torch.device:
     if device is None:
         raise UserError(f"--device {name} is not known. Expected auto, cpu, cuda, cuda:1 or mps.")
     if device.type == "cuda" and (fault := cuda_fault(device)):
-        raise UserError(f"--device {name}: {fault}")
+        raise UserError(f"--device {name}: torch {torch.__version__} {fault}")
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise UserError(f"--device {name}: torch {torch.__version__} sees no Apple GPU. Use --device cpu.")
     return device
 
 
 def cuda_fault(device: torch.device) -> str | None:
-    """Why this torch can't compute on a CUDA card, and what to do about it; None where it can."""
-    build, install = f"torch {torch.__version__}", "pip install --force-reinstall torch --index-url"
+    """Why this torch can't compute on a CUDA card, and what to do about it: words that follow its name. None where it
+    can."""
+    install = "pip install --force-reinstall torch --index-url"
     if not torch.cuda.is_available():
         if torch.version.cuda is None:
-            return f"{build} is a build for the CPU. Install a CUDA build: {install} {WHEELS}/{NEWEST}"
+            return f"is a build for the CPU. Install a CUDA build: {install} {WHEELS}/{NEWEST}"
         return (
-            f"{build}, built for CUDA {torch.version.cuda}, finds no card that it can use. Look with nvidia-smi, and "
+            f"is built for CUDA {torch.version.cuda} and finds no card that it can use. Look with nvidia-smi, and "
             f"update the driver (CUDA 13: 580 or newer) or install a build for older ones: {install} {WHEELS}/{OLDER}"
         )
     if (device.index or 0) >= (count := torch.cuda.device_count()):
-        return f"{build} sees {count} GPUs. Look with: nvidia-smi"
+        return f"sees {count} GPUs. Look with: nvidia-smi"
     major, minor = torch.cuda.get_device_capability(device)
     kernels = [int(re.sub(r"\D", "", name)) for name in torch.cuda.get_arch_list() if name.startswith("sm_")]
     if kernels and 10 * major + minor < min(kernels):
         return (
-            f"{build} has no kernels for {torch.cuda.get_device_name(device)} (compute capability {major}.{minor}, "
+            f"has no kernels for {torch.cuda.get_device_name(device)} (compute capability {major}.{minor}, "
             f"expected {min(kernels) / 10} or more). Install a build for older cards: {install} {WHEELS}/{OLDER}"
         )
     return None
