@@ -48,7 +48,7 @@ def cards(monkeypatch, count=1, capability=(8, 6), kernels=("sm_75", "sm_86", "s
     [
         ({"capability": (6, 1)}, r"no kernels for a card \(compute capability 6.1, expected 7.5 or more\).*whl/cu126"),
         ({"capability": (7, 0)}, r"no kernels for a card \(compute capability 7.0, expected 7.5 or more\).*whl/cu126"),
-        ({"count": 0}, r"is built for CUDA 13.0 and finds no card that it can use.*nvidia-smi.*580 or newer.*whl/cu126"),
+        ({"count": 0}, r"built for CUDA 13.0 and finds no card that it can use.*nvidia-smi.*580 or newer.*whl/cu126"),
         ({"count": 0, "cuda": None}, "build for the CPU.*whl/cu130"),
     ],
     ids=["old card", "older card", "old driver", "CPU build"],
