@@ -27,7 +27,7 @@ ONNX_FILES = {"int8": "model.int8.onnx", "no": "model.onnx"}  # "auto" takes the
 BACKENDS = ["auto", "torch", "onnx"]
 PRECISIONS = ["auto", "no", "bf16", "fp16", "int8"]
 EXPORT = "Run: python tools/export_onnx.py --model_dir"
-LESS_MEMORY = "Close other programs that use the GPU, or answer on the CPU: --device cpu"
+FREE_THE_GPU = "Close other programs that use the GPU, or answer on the CPU: --device cpu"
 CPU_BATCH, GPU_BATCH = 16, 32  # windows at once: on a CPU 16 stay in its caches, 32 do not (docs/RESULTS.md)
 
 
@@ -136,7 +136,7 @@ class TorchBackend:
         except RuntimeError as error:
             if not out_of_memory(error):
                 raise
-            raise UserError(f"out of GPU memory: the model does not fit. {LESS_MEMORY}") from None
+            raise UserError(f"out of GPU memory: the model does not fit. {FREE_THE_GPU}") from None
         self.inputs = input_names(model)
         self.batch_size = CPU_BATCH if device.type == "cpu" else GPU_BATCH
         self.at_once = None  # windows, at most, once more of them did not fit the GPU's memory
@@ -155,7 +155,7 @@ class TorchBackend:
                 continue
             # behind the with: while the error was there it held on to the tensors
             if windows == 1:
-                raise UserError(f"out of GPU memory with 1 window at once. {LESS_MEMORY}")
+                raise UserError(f"out of GPU memory with 1 window at once. {FREE_THE_GPU}")
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
             self.at_once = windows // 2

@@ -32,9 +32,9 @@ def cap_memory(device: torch.device, gib: float | None) -> int | None:
     cap = int(SHARE_OF_FREE_MEMORY * free) if gib is None else int(gib * 2**30)
     if cap > total:
         raise UserError(f"--max_gpu_memory {gib:g} is more than the card has: {total / 2**30:.1f} GiB. Use less.")
-    # not the device: accelerate gives "cuda" without a number, which this one function refuses
     if cap > free:
         warn(f"--max_gpu_memory {gib:g} is more than the {free / 2**30:.1f} GiB that other programs leave free")
+    # not the device: accelerate gives "cuda" without a number, which this one function refuses
     torch.cuda.set_per_process_memory_fraction(cap / total, device.index)
     return cap
 
