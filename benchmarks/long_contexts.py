@@ -2,7 +2,8 @@
 
     python benchmarks/long_contexts.py --eval_file ../shared/squad/dev_a.json
 
-Every question is asked of its own paragraph, of 8 paragraphs of its article, and of the whole article. Rules:
+Every question is asked of its own paragraph, of 8 paragraphs of its article, and of the whole article (--paragraphs).
+Rules:
 
 raw      a span's score is its start logit plus its end logit, whatever the window
 cls      the same less the window's score of [CLS], where training points when the answer is in another window; this is
@@ -36,7 +37,6 @@ from utils.spans import relative_to_cls
 from utils.squad import read_examples
 
 RULES = ("raw", "cls", "softmax")
-PARAGRAPHS = (1, 8, None)  # None: all of the article
 
 
 class RuleReader(Reader):
@@ -70,8 +70,8 @@ def articles_of(path: Path) -> list[list[str]]:
     return [[paragraph["context"] for paragraph in article["paragraphs"]] for article in articles]
 
 
-def join(example: dict, paragraphs: list[str], count: int | None) -> dict:
-    """The example with its context among `count` neighbouring paragraphs of its article."""
+def join(example: dict, paragraphs: list[str], count: int) -> dict:
+    """The example with its context among `count` neighbouring paragraphs of its article, 0: all of them."""
     place = paragraphs.index(example["context"])
     count = min(count or len(paragraphs), len(paragraphs))
     first = max(0, min(place - count // 2, len(paragraphs) - count))
@@ -83,8 +83,11 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--model_dir", type=Path, default=SAMPLE_MODEL_DIR, help="a trained model")
     parser.add_argument("--eval_file", type=Path, default=SAMPLE_DATA_DIR / "dev.json", help="SQuAD's nested JSON")
     parser.add_argument("--max_samples", type=int, default=200, help="questions, drawn with a fixed seed")
+    parser.add_argument("--paragraphs", type=int, nargs="+", default=[1, 8, 0], help="of the article; 0: all of it")
     parser.add_argument("--output", type=Path, default=PROJECT_ROOT / "benchmarks" / "results" / "long_contexts.json")
     args = parser.parse_args(argv)
+    if min(args.paragraphs) < 0:
+        raise console.UserError(f"--paragraphs {min(args.paragraphs)}, expected 1 or more, or 0 for all")
     make_room(args.output, "--output")
 
     reader = RuleReader(args.model_dir, batch_size=32, backend="torch")
@@ -92,7 +95,7 @@ def main(argv: list[str] | None = None) -> None:
     examples = random.Random(0).sample(examples, min(args.max_samples, len(examples)))
     article_of = {context: article for article in articles_of(args.eval_file) for context in article}
     results = {}
-    for count in PARAGRAPHS:
+    for count in args.paragraphs:
         predictions = {rule: {} for rule in RULES}
         for example in tqdm(examples, f"{count or 'all'} paragraphs"):
             joined = join(example, article_of[example["context"]], count)

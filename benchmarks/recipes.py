@@ -43,6 +43,7 @@ BEGIN, END = "<!-- recipes -->\n", "<!-- /recipes -->"
 COMMON = {
     "per_device_train_batch_size": 16, "gradient_accumulation_steps": 1, "max_eval_samples": 100, "save_total_limit": 1,
 }  # fmt: skip
+HOW = {*COMMON, "seed", "per_device_eval_batch_size"}  # flags that the table does not repeat
 LONGER = {"num_train_epochs": 3, "learning_rate": 2e-4}
 SPANS = {"num_train_epochs": 1, "learning_rate": 1e-4}  # of tools/pretrain_spans.py, before the questions
 TEACHERS = ["longer 1", "longer 2", "longer 3"]
@@ -211,29 +212,38 @@ def commit() -> str:
 
 
 def table(results: list[dict]) -> str:
-    """The table in Markdown: a line a recipe, in the order of RECIPES."""
-    heads = "recipe", "settings", "runs", "EM", "F1", "F1, spread", "against plain", "F1, weights averaged"
-    rows = [heads, ["---"] * len(heads)]
-    means = {}
-    for recipe, settings in RECIPES.items():
-        runs = [result for result in results if result["recipe"] == recipe]
-        if not runs:
-            continue
-        exact_match, f1 = ([run[name] for run in runs] for name in ("exact_match", "f1"))
-        means[recipe] = statistics.mean(f1)
-        told = [
-            f"`--{name} {value:g}`" for name, value in settings.items() if name not in ("teachers", "spans", "larger")
-        ]
-        if spans := settings.get("spans"):
-            told += [f"{spans['num_train_epochs']} epoch of recurring spans before"]
-        told += [f"teacher: {teacher}" for teacher in settings.get("teachers", [])]
-        against = f"{means[recipe] - means['plain']:+.2f}" if "plain" in means else ""
-        spread = f"{min(f1):.2f} to {max(f1):.2f}" if len(f1) > 1 else ""
-        averages = [run["averaged"]["f1"] for run in runs if "averaged" in run]
-        averaged = f"{statistics.mean(averages):.2f}" if averages else ""
-        rows.append([recipe, ", ".join(told), str(len(runs)), f"{statistics.mean(exact_match):.2f}",
-                     f"{means[recipe]:.2f}", spread, against, averaged])  # fmt: skip
-    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    """The table in Markdown: a line a recipe, each beside the first of those that learned from as many questions. In
+    the order of RECIPES, and after them those that were given up: train.py has lost their flags since."""
+    heads = "recipe", "settings", "runs", "EM", "F1", "F1, spread", "against the first", "F1, weights averaged"
+    order = list(RECIPES)
+    results = sorted(results, key=lambda run: order.index(run["recipe"]) if run["recipe"] in order else len(order))
+    tables = {}  # by the questions learned from
+    for run in results:
+        runs = tables.setdefault(run["flags"].get("max_train_samples"), {}).setdefault(run["recipe"], [])
+        runs.append(run)
+    made = []
+    for recipes in tables.values():
+        rows = [heads, ["---"] * len(heads)]
+        first = statistics.mean(run["f1"] for run in next(iter(recipes.values())))
+        for recipe, runs in recipes.items():
+            exact_match, f1 = ([run[name] for run in runs] for name in ("exact_match", "f1"))
+            mean = statistics.mean(f1)
+            spread = f"{min(f1):.2f} to {max(f1):.2f}" if len(f1) > 1 else ""
+            averages = [run["averaged"]["f1"] for run in runs if "averaged" in run]
+            averaged = f"{statistics.mean(averages):.2f}" if averages else ""
+            rows.append([recipe, settings(runs[0]), str(len(runs)), f"{statistics.mean(exact_match):.2f}",
+                         f"{mean:.2f}", spread, f"{mean - first:+.2f}", averaged])  # fmt: skip
+        made.append("".join(f"| {' | '.join(row)} |\n" for row in rows))
+    return "\n".join(made)
+
+
+def settings(run: dict) -> str:
+    """How a run differs from what all have in common."""
+    flags = {name: value for name, value in run["flags"].items() if name not in HOW}
+    told = [f"`--{name} {value:g}`" for name, value in flags.items()]
+    if spans := run.get("spans"):
+        told += [f"{spans['num_train_epochs']} epoch of recurring spans before"]
+    return ", ".join(told + [f"teacher: {teacher}" for teacher in run["teachers"]])
 
 
 def write_table(results_dir: Path) -> str:

@@ -55,15 +55,31 @@ def test_every_run_that_is_named_is_a_recipe_and_its_flags_are_train_pys():
         assert {name: vars(args)[name] for name in flags} == flags
 
 
-def test_the_table_gives_means_and_spread_and_the_difference_from_plain():
+def test_the_table_gives_means_and_spread_and_the_difference_from_the_first():
+    plain = {"recipe": "plain", "flags": {"seed": 1, "learning_rate": 1e-4}, "teachers": []}
+    taught = plain | {"recipe": "taught", "teachers": ["longer 3"]}
     results = [
-        {"recipe": "plain", "exact_match": 50.0, "f1": 60.0},
-        {"recipe": "taught", "exact_match": 52.0, "f1": 62.0, "averaged": {"f1": 61.75}},
-        {"recipe": "plain", "exact_match": 51.0, "f1": 61.0},
+        taught | {"exact_match": 52.0, "f1": 62.0, "averaged": {"f1": 61.75}},
+        plain | {"exact_match": 50.0, "f1": 60.0},
+        plain | {"exact_match": 51.0, "f1": 61.0},
     ]
-    _, _, plain, taught = table(results).splitlines()
-    assert plain.endswith("| 2 | 50.50 | 60.50 | 60.00 to 61.00 | +0.00 |  |")
-    assert taught.endswith("teacher: longer 3 | 1 | 52.00 | 62.00 |  | +1.50 | 61.75 |")
+    _, _, *lines = table(results).splitlines()
+    assert lines == [
+        "| plain | `--learning_rate 0.0001` | 2 | 50.50 | 60.50 | 60.00 to 61.00 | +0.00 |  |",
+        "| taught | `--learning_rate 0.0001`, teacher: longer 3 | 1 | 52.00 | 62.00 |  | +1.50 | 61.75 |",
+    ]
+
+
+def test_fewer_questions_have_a_table_of_their_own_and_what_was_given_up_stands_last(monkeypatch):
+    part = {"recipe": "a third", "flags": {"max_train_samples": 9}, "teachers": [], "exact_match": 30.0, "f1": 40.0}
+    given_up = part | {"recipe": "a flag that is gone", "flags": part["flags"] | {"gone": 0.5}, "f1": 39.0}
+    whole = part | {"recipe": "plain", "flags": {}, "f1": 60.0, "spans": {"num_train_epochs": 1}}
+    monkeypatch.setitem(RECIPES, "a third", {})
+    first, _, second = table([given_up, part, whole]).partition("\n\n")
+    assert "| plain | 1 epoch of recurring spans before | 1 |" in first
+    assert [line.split(" | ")[0] for line in second.splitlines()[2:]] == ["| a third", "| a flag that is gone"]
+    assert "`--gone 0.5`" in second
+    assert "| -1.00 |" in second
 
 
 SMALL = {
