@@ -176,6 +176,7 @@ class Runs:
             for article in read_json(self.files[0], "SQuAD's nesting")["data"]
             for paragraph in article["paragraphs"]
         )
+        questions = min(questions, flags.get("max_train_samples", questions))
         rates = [line["questions_per_second"] for line in lines if "questions_per_second" in line]
         return {
             "recipe": recipe, "seed": flags["seed"], "flags": flags, "teachers": teachers,

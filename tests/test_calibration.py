@@ -61,7 +61,26 @@ def test_an_answer_matches_any_of_several_references():
     found = match_any_best(probability, 2.5)
     assert found[:, 0] == pytest.approx(match_any(probability[:, 0], 2.5))
     assert (np.diff(found, axis=1) <= 0).all() and (found.sum(axis=1) <= 1 + 1e-12).all()
-    assert found[:2].sum(axis=1) == pytest.approx(1)  # what was shared out before still is
+    # the first k together match any reference as one answer with their sum would
+    assert np.cumsum(found, axis=1) == pytest.approx(match_any(np.cumsum(probability, axis=1).clip(max=1), 2.5))
+    assert match_any_best(np.array([[0.5, 1e-12]]), 3)[0, 1] == pytest.approx(0.25 * 3e-12)
+    rounded = match_any_best(np.array([[0.6, 0.3, 0.1 + 1e-12]]), 3)  # a sum of 1, and a little more
+    assert np.isfinite(rounded).all() and rounded.sum() == pytest.approx(1)
+
+
+def test_second_answers_are_right_as_often_as_they_say():
+    rng = np.random.default_rng(5)
+    softmax = rng.dirichlet([0.6, 0.4, 0.3, 2.0], 40_000)
+    softmax = -np.sort(-softmax[:, :3], axis=1)  # the fourth stands for all other spans
+    # three references, each drawn by the softmax: the first answer that is among them is the right one
+    thrown = rng.random((3, 40_000, 1))
+    edges = np.cumsum(softmax, axis=1)
+    drawn = (thrown[..., None] < edges[:, None, :]).argmax(-1) + 3 * (thrown >= edges[:, -1:])
+    first_right = drawn.min(axis=(0, 2))
+    given = match_any_best(softmax, 3)
+    for k in range(3):
+        assert given[:, k].mean() == pytest.approx((first_right == k).mean(), abs=0.01)
+        assert calibration_error(given[:, k], first_right == k) < 0.02
 
 
 def texts(*counts: int) -> list[dict]:

@@ -195,12 +195,15 @@ def match_any(probability: np.ndarray, references: float | np.ndarray) -> np.nda
 
 
 def match_any_best(probability: np.ndarray, references: float) -> np.ndarray:
-    """match_any for the best answer of each question, (Q, n_best) with the best first. The others share what it leaves
-    over as they did before, so order and a sum of at most 1 stay. 1 reference changes nothing, to the last bit."""
+    """match_any for the best answers of each question, (Q, n_best) with the best first: each as the best of what those
+    before it leave over, so that the first k together have match_any of their sum. Order and a sum of at most 1 stay. 1
+    reference changes nothing, to the last bit."""
     if references == 1:
         return probability
-    left = (1 - probability[:, :1]) ** (references - 1)
-    return np.concatenate([match_any(probability[:, :1], references), probability[:, 1:] * left], axis=1)
+    taken = np.cumsum(probability, axis=1)[:, :-1]
+    left = np.maximum(1 - np.pad(taken, ((0, 0), (1, 0))), np.finfo(float).tiny)
+    matched = left**references * match_any(np.minimum(probability / left, 1), references)
+    return np.minimum.accumulate(matched, axis=1)  # as it is, but for rounding
 
 
 def without_overlaps(starts: list[int], ends: list[int], n_best: int) -> list[int]:
