@@ -21,10 +21,10 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 DESKTOP, PHONE = {"width": 1280, "height": 880}, {"width": 390, "height": 844}
 # file name, number of the example, settings of the browser
 PICTURES = [
-    ("page_light.png", 0, {"viewport": DESKTOP}),
-    ("page_dark.png", 3, {"viewport": DESKTOP, "color_scheme": "dark"}),
-    ("page_chinese.png", 0, {"viewport": DESKTOP, "locale": "zh-CN"}),
-    ("page_phone.png", 0, {"viewport": PHONE, "has_touch": True, "is_mobile": True}),
+    ("page_light.png", 1, {"viewport": DESKTOP}),
+    ("page_dark.png", 2, {"viewport": DESKTOP, "color_scheme": "dark"}),
+    ("page_chinese.png", 1, {"viewport": DESKTOP, "locale": "zh-CN"}),
+    ("page_phone.png", 1, {"viewport": PHONE, "has_touch": True, "is_mobile": True}),
 ]
 
 
