@@ -8,8 +8,9 @@ SPLITS times, and each half is fitted on and measured on the other. Printed is t
 mass) as the model has its confidences, with a temperature alone, and with temperature and references, as evaluate.py
 --fit_temperature fits them; and what EM the surer half of the questions has. For comparison: the error where
 the same is fitted on the measured half itself (what is left are the shape of the curve and chance), and of confidences
-that are right by construction (what is left is chance). Writes benchmarks/results/calibration.json. Takes about 8
-minutes on 2 CPU cores.
+that are right by construction (what is left is chance). And of the answers behind the best one, as reader.json has
+confidences: how likely they say they are, and how often they are right. Writes benchmarks/results/calibration.json.
+Takes about 8 minutes on 2 CPU cores.
 """
 
 import argparse
@@ -23,25 +24,38 @@ from tqdm.auto import tqdm
 from utils import console
 from utils.calibration import TEMPERATURES, calibration_error, fit_and_report, split_in_halves
 from utils.files import make_room
-from utils.metrics import exact_matches
+from utils.metrics import exact_match_score
 from utils.offline import SAMPLE_MODEL_DIR
 from utils.reader import Reader
 from utils.spans import match_any
 from utils.squad import read_examples
 
 SPLITS = 20
+PLACES = 5
 TARGETS = {"error": 0.035, "gain": 10}
 COLUMNS = ("error_uncalibrated", "error_temperature", "error", "error_fitted_on_itself", "error_by_chance", "gain")
 
 
-def answer(reader: Reader, examples: list[dict]) -> tuple[np.ndarray, np.ndarray]:
-    """The best answers' probabilities, float (TEMPERATURES, Q), and which are exact matches, bool (Q,)."""
-    probability, predictions = [], {}
-    answers = tqdm(reader.answer_all(examples, temperatures=TEMPERATURES), "answering", len(examples))
-    for example, (best, *_) in zip(examples, answers, strict=True):
-        probability.append(best["probabilities"])
-        predictions[example["id"]] = best["text"]
-    return np.array(probability).T, np.array(exact_matches(predictions, examples))
+def answer(reader: Reader, examples: list[dict]) -> tuple[np.ndarray, np.ndarray, list[dict]]:
+    """The best answers' probabilities, float (TEMPERATURES, Q), which are exact matches, bool (Q,), and a row for each
+    place that an answer can have among the PLACES best."""
+    probability = []
+    given, right = np.zeros((2, len(examples), PLACES))
+    answers = tqdm(reader.answer_all(examples, PLACES, TEMPERATURES), "answering", len(examples))
+    for number, (example, found) in enumerate(zip(examples, answers, strict=True)):
+        probability.append(found[0]["probabilities"])
+        given[number, : len(found)] = [some["probability"] for some in found]
+        right[number, : len(found)] = [exact_match_score(some["text"], example["answers"]["text"]) for some in found]
+    places = [
+        {
+            "place": place + 1,
+            "confidence": float(given[:, place].mean()),
+            "right": float(right[:, place].mean()),
+            "error": calibration_error(given[:, place], right[:, place] > 0),
+        }
+        for place in range(PLACES)
+    ]
+    return np.array(probability).T, right[:, 0] > 0, places
 
 
 def measure(probability: np.ndarray, correct: np.ndarray, fitted_on: np.ndarray, random: np.random.Generator) -> dict:
@@ -78,7 +92,7 @@ def main(argv: list[str] | None = None) -> None:
     results = {}
     for name, precision in (("fp32", "no"), ("int8", "int8")):
         reader = Reader(args.model_dir, "cpu", precision, backend="onnx")
-        probability, correct = answer(reader, examples)
+        probability, correct, places = answer(reader, examples)
         random, rows = np.random.default_rng(0), []
         for seed in range(SPLITS):
             half = split_in_halves(examples, seed)
@@ -90,6 +104,7 @@ def main(argv: list[str] | None = None) -> None:
                 "error": float(np.mean([row["error"] <= TARGETS["error"] for row in rows])),
                 "gain": float(np.mean([row["gain"] >= TARGETS["gain"] for row in rows])),
             },
+            "places": places,
             "splits": rows,
         }
 
@@ -103,6 +118,8 @@ def main(argv: list[str] | None = None) -> None:
             f"{name}: error {low:.3f} to {high:.3f}, at most {TARGETS['error']} in {found['met']['error']:.0%} of the "
             f"halves; EM of the surer half at least {TARGETS['gain']} points higher in {found['met']['gain']:.0%}"
         )
+        for row in found["places"]:
+            print(f"  answer {row['place']}: {row['confidence']:.3f} sure, {row['right']:.3f} right")
     line = {
         "benchmark": "calibration", "unit": "expected calibration error, 10 bins of equal mass",
         "questions": len(examples), "targets": TARGETS, "results": results, "device": cpu(), "versions": own_versions(),
