@@ -28,6 +28,7 @@ hush_interrupts()
 import argparse
 import math
 import os
+import re
 import shutil
 import signal
 import textwrap
@@ -138,6 +139,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--weight_decay", type=float, default=0.01, help="not applied to norms and biases")
     add("--adam_epsilon", type=float, default=1e-6, help="AdamW's epsilon")
     add("--max_grad_norm", type=float, default=1.0, help="gradients are clipped to this norm; 0: not")
+    add("--layerwise_lr_decay", type=float, default=1.0, help="each layer below learns at so much of the rate above")
     add("--distillation_weight", type=float, default=0.5, help="share of the teachers in the loss, 1: no labels")
     add("--distillation_temperature", type=float, default=2.0, help="softens the teachers' answers and the student's")
     add("--max_length", type=int, default=384, help="tokens in a window: question, context and special tokens")
@@ -374,13 +376,24 @@ def start_model(args: argparse.Namespace, model_dir: Path, accelerator: Accelera
         enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
         enable({"use_reentrant": False})
     # norms and biases are vectors; all else is decayed
+    layers = model.config.num_hidden_layers
     groups = [
-        {"params": [p for p in model.parameters() if p.ndim >= 2], "weight_decay": args.weight_decay},
-        {"params": [p for p in model.parameters() if p.ndim < 2], "weight_decay": 0.0},
+        {"params": matrices, "weight_decay": decay, "rate": args.layerwise_lr_decay ** (layers + 1 - depth)}
+        for depth in range(layers + 2)
+        for wanted, decay in ((True, args.weight_decay), (False, 0.0))
+        if (matrices := [p for name, p in model.named_parameters()
+                         if depth_of(name, layers) == depth and (p.ndim >= 2) == wanted])
     ]
     fused = accelerator.device.type in ("cuda", "cpu")
     optimizer = torch.optim.AdamW(groups, lr=args.learning_rate, eps=args.adam_epsilon, fused=fused)
     return accelerator.prepare(model, optimizer)
+
+
+def depth_of(name: str, layers: int) -> int:
+    """Embeddings 0, layers 1 to `layers`, the output layer one more."""
+    if match := re.search(r"layer\.(\d+)\.", name):
+        return 1 + int(match[1])
+    return 0 if "embeddings" in name else layers + 1
 
 
 def train(run: Training, log: TrainingLog, bar) -> None:
@@ -420,7 +433,7 @@ def train(run: Training, log: TrainingLog, bar) -> None:
         loss, stop, grad_norm = torch.stack([loss, stop, grad_norm]).tolist()  # the step's only synchronisation
         rate = learning_rate_at(run.step, total_steps, args)
         for group in optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["rate"]
         if guard.check(run.step + 1, loss, grad_norm) or accelerator.scaler:  # fp16's scaler skips by itself
             optimizer.step()
         optimizer.zero_grad()
