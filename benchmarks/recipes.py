@@ -45,7 +45,7 @@ COMMON = {
 }  # fmt: skip
 LONGER = {"num_train_epochs": 3, "learning_rate": 2e-4}
 SPANS = {"num_train_epochs": 1, "learning_rate": 1e-4}  # of tools/pretrain_spans.py, before the questions
-HALF = LONGER | {"max_train_samples": 5000, "teachers": ["larger 1"]}
+THIRD = LONGER | {"max_train_samples": 3400, "teachers": ["larger 1"]}
 TEACHERS = ["longer 1", "longer 2", "longer 3"]
 # train.py's flags; under "teachers" the runs to learn from, under "spans" the flags of a stage on raw text before it
 RECIPES = {
@@ -62,13 +62,13 @@ RECIPES = {
     "taught by larger, after spans": LONGER | {"teachers": ["larger 1"], "spans": SPANS},
     "taught by larger, still longer": LONGER | {"num_train_epochs": 5, "teachers": ["larger 1"]},
     # fewer questions, where what keeps a model from learning them by heart should gain most
-    "half": HALF,
-    "half, layer-wise rates": HALF | {"layerwise_lr_decay": 0.8},
-    "half, smoothed labels": HALF | {"label_smoothing": 0.1},
-    "half, R-Drop": HALF | {"r_drop": 1.0},
-    "half, question words dropped": HALF | {"question_word_dropout": 0.1},
-    "half, joined contexts": HALF | {"joined_contexts": 0.2},
-    "half, after spans": HALF | {"spans": SPANS | {"max_train_samples": 5000}},
+    "third": THIRD,
+    "third, layer-wise rates": THIRD | {"layerwise_lr_decay": 0.8},
+    "third, smoothed labels": THIRD | {"label_smoothing": 0.1},
+    "third, R-Drop": THIRD | {"r_drop": 1.0},
+    "third, question words dropped": THIRD | {"question_word_dropout": 0.1},
+    "third, joined contexts": THIRD | {"joined_contexts": 0.2},
+    "third, after spans": THIRD | {"spans": SPANS | {"max_train_samples": 3400}},
     "taught": LONGER | {"teachers": TEACHERS},
 }
 # in the order in which most is learned for the time
