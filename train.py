@@ -140,6 +140,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--adam_epsilon", type=float, default=1e-6, help="AdamW's epsilon")
     add("--max_grad_norm", type=float, default=1.0, help="gradients are clipped to this norm; 0: not")
     add("--layerwise_lr_decay", type=float, default=1.0, help="each layer below learns at so much of the rate above")
+    add("--label_smoothing", type=float, default=0.0, help="share of a label that its neighbouring tokens get")
+    add("--r_drop", type=float, default=0.0, help="weight of the difference between two draws of dropout; 0: one draw")
+    add("--question_word_dropout", type=float, default=0.0, help="share of a question's words dropped, and swapped")
+    add("--joined_contexts", type=float, default=0.0, help="share of contexts joined with other paragraphs")
     add("--distillation_weight", type=float, default=0.5, help="share of the teachers in the loss, 1: no labels")
     add("--distillation_temperature", type=float, default=2.0, help="softens the teachers' answers and the student's")
     add("--max_length", type=int, default=384, help="tokens in a window: question, context and special tokens")
@@ -248,15 +252,90 @@ def learning_rate_at(step: int, total_steps: int, args: argparse.Namespace) -> f
     return args.learning_rate * (1 - progress)
 
 
-def window_losses(start_logits, end_logits, batch):
+def window_losses(start_logits, end_logits, batch, smoothing: float = 0.0):
     """Cross-entropy of each window, (B,), the mean over start and end. Padding takes no part in the softmax, so a
     window's loss does not depend on how far its batch is padded."""
     padding = batch["attention_mask"] == 0
-    start = cross_entropy(
-        start_logits.float().masked_fill(padding, -torch.inf), batch["start_positions"], reduction="none"
-    )
-    end = cross_entropy(end_logits.float().masked_fill(padding, -torch.inf), batch["end_positions"], reduction="none")
-    return (start + end) / 2
+    losses = []
+    for logits, side in ((start_logits, "start_positions"), (end_logits, "end_positions")):
+        logits = logits.float().masked_fill(padding, -torch.inf)
+        if not smoothing:
+            losses.append(cross_entropy(logits, batch[side], reduction="none"))
+            continue
+        label = batch[side][:, None]
+        distance = (torch.arange(logits.shape[1], device=logits.device) - label).abs()
+        near = torch.exp(-(distance**2) / 2) * ((distance > 0) & (distance <= 3))
+        near = near * (batch["token_type_ids"] == 1) * (label > 0)
+        total = near.sum(-1, keepdim=True)
+        share = smoothing * (total > 0)
+        target = (distance == 0) * (1 - share) + near / total.clamp(min=1e-9) * share
+        losses.append(-(target * logits.log_softmax(-1).masked_fill(padding, 0)).sum(-1))
+    return sum(losses) / 2
+
+
+def difference(one, other, attention_mask):
+    """Symmetric Kullback-Leibler divergence of two draws' answers, (B,)."""
+    padding = attention_mask == 0
+    result = 0
+    for side in ("start_logits", "end_logits"):
+        p, q = (out[side].float().masked_fill(padding, -torch.inf).log_softmax(-1).masked_fill(padding, 0)
+                for out in (one, other))
+        apart = ((p.exp() - q.exp()) * (p - q)).masked_fill(padding, 0).sum(-1)  # KL(p, q) + KL(q, p)
+        result = result + apart / 2
+    return result / 2
+
+
+def drop_words(window: dict, continues: np.ndarray, share: float, random: np.random.Generator, before: int,
+               between: int) -> dict:
+    """The window with words of its question dropped, and neighbours swapped."""
+    ids = window["input_ids"]
+    end = window["context_start"] - between
+    question = ids[before:end]
+    words = []
+    for token in question:
+        if words and continues[token]:
+            words[-1].append(token)
+        else:
+            words.append([token])
+    kept = [word for word in words if random.random() >= share] or words
+    place = 0
+    while place < len(kept) - 1:
+        if random.random() < share:
+            kept[place], kept[place + 1] = kept[place + 1], kept[place]
+            place += 1
+        place += 1
+    new = np.array([token for word in kept for token in word], dtype=ids.dtype)
+    gone = len(question) - len(new)
+    cut = lambda array: np.concatenate([array[:before], array[before : before + len(new)], array[end:]])
+    result = window | {"input_ids": np.concatenate([ids[:before], new, ids[end:]])}
+    result |= {name: cut(window[name]) for name in ("token_type_ids", "offsets")}
+    result |= {name: window[name] - gone for name in ("context_start", "context_end")}
+    result |= {name: max(0, window[name] - gone) for name in ("start_position", "end_position")}
+    return result
+
+
+def join_contexts(examples: list[dict], share: float, seed: int) -> tuple[list[dict], np.ndarray]:
+    """The examples, some with one to three other paragraphs around their context, and by how many characters each
+    context was moved."""
+    import random
+
+    draw = random.Random(seed)
+    contexts = list(dict.fromkeys(example["context"] for example in examples))
+    joined, moved = [], np.zeros(len(examples), dtype=np.int64)
+    for number, example in enumerate(examples):
+        if draw.random() < share:
+            others = [c for c in draw.sample(contexts, 3) if c != example["context"]][: draw.randint(1, 3)]
+            cut = draw.randint(0, len(others))
+            front = "".join(f"{other}\n" for other in others[:cut])
+            back = "".join(f"\n{other}" for other in others[cut:])
+            answers = example["answers"]
+            starts = [start + len(front) for start in answers["answer_start"]]
+            example = example | {
+                "context": front + example["context"] + back, "answers": answers | {"answer_start": starts}
+            }
+            moved[number] = len(front)
+        joined.append(example)
+    return joined, moved
 
 
 def to_device(array: np.ndarray, device: torch.device) -> torch.Tensor:
@@ -278,15 +357,34 @@ def accumulate_gradients(run: Training, batch_indices: np.ndarray) -> torch.Tens
     total = torch.zeros((), device=accelerator.device)
     parts = micro_batches(batch_indices, run.micro_batch_size, rank, processes)
     for number, (indices, share) in enumerate(parts, 1):
-        batch = pad_batch([run.features[i] for i in indices], run.args.max_length, pad_id)
+        windows = [run.features[i] for i in indices]
+        if share_dropped := run.args.question_word_dropout:
+            if not hasattr(run, "continues"):
+                vocabulary = load_tokenizer(run.args.model_dir).get_vocab()
+                run.continues = np.zeros(max(vocabulary.values()) + 1, dtype=bool)
+                run.continues[[number for word, number in vocabulary.items() if word.startswith("##")]] = True
+            t = run.features.template
+            windows = [
+                drop_words(window, run.continues, share_dropped, np.random.default_rng([run.args.seed, run.step, i]),
+                           len(t.before), len(t.between))
+                for i, window in zip(indices, windows, strict=True)
+            ]
+        batch = pad_batch(windows, run.args.max_length, pad_id)
         batch = {name: to_device(array, accelerator.device) for name, array in batch.items()}
         weights = to_device(share, accelerator.device)  # (B,)
         # processes average their gradients once, at the last micro-batch
         with nullcontext() if number == len(parts) else accelerator.no_sync(model):
-            output = run.forward(**{name: batch[name] for name in run.inputs})
-            losses = window_losses(output.start_logits, output.end_logits, batch)  # (B,)
-            if run.teachers:
-                losses = join_teachers(run, losses, output, batch["attention_mask"], indices)
+            losses, outputs = 0, []
+            for _ in range(2 if run.args.r_drop else 1):
+                output = run.forward(**{name: batch[name] for name in run.inputs})
+                outputs.append(output)
+                some = window_losses(output.start_logits, output.end_logits, batch, run.args.label_smoothing)  # (B,)
+                if run.teachers:
+                    some = join_teachers(run, some, output, batch["attention_mask"], windows)
+                losses = losses + some
+            losses = losses / len(outputs)
+            if run.args.r_drop:
+                losses = losses + run.args.r_drop * difference(*outputs, batch["attention_mask"])
             # every window counts the same, however the batch was cut
             loss = (losses * weights).sum() / len(batch_indices)
             accelerator.backward(loss * processes)
@@ -294,10 +392,10 @@ def accumulate_gradients(run: Training, batch_indices: np.ndarray) -> torch.Tens
     return total
 
 
-def join_teachers(run: Training, losses: torch.Tensor, output, attention_mask: torch.Tensor, indices: np.ndarray):
-    """The labels' losses of the windows `indices`, (B,), joined with the teachers' in their shares."""
+def join_teachers(run: Training, losses: torch.Tensor, output, attention_mask: torch.Tensor, windows: list):
+    """The labels' losses of the windows, (B,), joined with the teachers' in their shares."""
     weight, temperature = run.args.distillation_weight, run.args.distillation_temperature
-    targets = run.teachers.probabilities(indices, attention_mask.shape[1], temperature)  # (2, B, L)
+    targets = run.teachers.probabilities(windows, attention_mask.shape[1], temperature)  # (2, B, L)
     targets = to_device(targets, attention_mask.device)
     taught = distillation_losses(output.start_logits, output.end_logits, targets, attention_mask, temperature)
     return (1 - weight) * losses + weight * taught
@@ -482,9 +580,16 @@ def fine_tune(args: argparse.Namespace) -> None:
     needed = args.model_dir, *args.teacher_dir, args.train_file, args.eval_file
     prepare_output_dir(args.output_dir, args.resume, args.overwrite_output_dir, needed)
     examples, eval_examples = load_questions(args)
+    plain_examples, moved = examples, None
+    if args.joined_contexts:
+        examples, moved = join_contexts(examples, args.joined_contexts, args.seed)
     features = cached_train_features(examples, load_tokenizer(args.model_dir), args.max_length, args.doc_stride)
     accelerator, precision = start_accelerator(args)
-    teachers = start_teachers(args, examples, features, accelerator, precision)
+    teachers = start_teachers(args, plain_examples, features, accelerator, precision)
+    if moved is not None and teachers:
+        teachers.said = [
+            (np.where(places >= 0, places + moved[:, None, None], -1), scores) for places, scores in teachers.said
+        ]
     model, optimizer = start_model(args, args.resume or args.model_dir, accelerator, precision)
     longest = padded_length(int(features.lengths.max()), args.max_length)
     if args.per_device_train_batch_size == "auto":

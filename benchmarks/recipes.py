@@ -66,8 +66,8 @@ RECIPES = {
     "third, layer-wise rates": THIRD | {"layerwise_lr_decay": 0.8},
     "third, smoothed labels": THIRD | {"label_smoothing": 0.1},
     "third, R-Drop": THIRD | {"r_drop": 1.0},
-    "third, question words dropped": THIRD | {"question_word_dropout": 0.1},
-    "third, joined contexts": THIRD | {"joined_contexts": 0.2},
+    "third, question words dropped or swapped": THIRD | {"question_word_dropout": 0.1},
+    "third, joined contexts": THIRD | {"joined_contexts": 0.15},
     "third, after spans": THIRD | {"spans": SPANS | {"max_train_samples": 3400}},
     "taught": LONGER | {"teachers": TEACHERS},
 }

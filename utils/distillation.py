@@ -85,17 +85,16 @@ class Teachers:
     def __init__(self, features: Features, said: Sequence[tuple[np.ndarray, np.ndarray]], identities: list[str]):
         self.features, self.said, self.identities = features, said, identities  # identities: of their files
 
-    def probabilities(self, indices: Sequence[int], length: int, temperature: float) -> np.ndarray:
-        """The mean of the teachers' probabilities of windows `indices`, float32 (2, B, length), start and end, each of
+    def probabilities(self, windows: Sequence[dict], length: int, temperature: float) -> np.ndarray:
+        """The mean of the teachers' probabilities of the windows, float32 (2, B, length), start and end, each of
         which sums to 1: what lies outside a window is its [CLS]'s, as in the labels, and so is the token of a place.
 
         Probabilities are averaged, not their logarithms: to be taught by the mean is to be taught by each teacher in
         equal parts (the mean of the cross-entropies is that against the mean), and where they disagree every answer
         keeps its share. The mean of the logarithms lets any one teacher rule an answer out.
         """
-        targets = np.zeros((2, len(indices), length), dtype=np.float32)
-        for row, i in enumerate(indices):
-            window = self.features[i]
+        targets = np.zeros((2, len(windows), length), dtype=np.float32)
+        for row, window in enumerate(windows):
             context = window["offsets"][window["context_start"] : window["context_end"]]
             question = window["example_index"]
             for places, scores in self.said:
