@@ -120,7 +120,7 @@ class Runs:
                 raise UserError(f"{run} needs --larger_model_dir, the folder of a larger encoder. See --help")
             folders = [self.last_state(teacher) for teacher in teachers]
             if spans:
-                encoder = self.after_spans(COMMON | {"seed": int(seed)} | spans, folders)
+                encoder = self.after_spans(COMMON | {"seed": int(seed)} | spans, [])
             console.note(f"run: {run}")
             self.train(self.folder(run), encoder, self.files, flags, folders)
             result = self.collect(self.folder(run), recipe, flags, teachers) | ({"spans": spans} if spans else {})
