@@ -105,6 +105,7 @@ def test_long_contexts_are_scored_under_every_rule(tiny_model, tmp_path):
     assert all(scores.keys() == {"raw", "cls", "softmax"} for scores in results.values())
 
 
+@pytest.mark.torture
 def test_growth_is_measured_and_drawn(tiny_model, tmp_path):
     output = tmp_path / "scaling.json"
     run_script("benchmarks/scaling.py", "--model_dir", tiny_model, "--eval_file", PROJECT_ROOT / "data/sample/dev.json",
@@ -117,6 +118,7 @@ def test_growth_is_measured_and_drawn(tiny_model, tmp_path):
     assert (tmp_path / "scaling.png").stat().st_size > 1000
 
 
+@pytest.mark.torture
 def test_coverage_counts_what_processes_of_the_tests_ran_fails_below_its_bounds_and_leaves_nothing(tmp_path):
     before, temporary = sorted(PROJECT_ROOT.iterdir()), dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(tmp_path))
     some = ("tests/test_console.py", "-k", "exit_codes", "-p", "no:cacheprovider")
