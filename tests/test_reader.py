@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForQuestionAnswering, AutoTokenizer
 
 from utils.console import UserError
-from utils.reader import QUESTIONS_AT_ONCE, SPANS_KEPT, Reader, withhold_unsure
+from utils.reader import QUESTIONS_AT_ONCE, SPANS_KEPT, Reader, only_punctuation, withhold_unsure
 from utils.windows import prepare_validation_features
 
 TEXT = "Ada Müller wrote the reader in Zürich — 东京 and “Köln” 😀 followed in 1999, for 12 € (or 3.5 km). "
@@ -35,6 +35,29 @@ def test_answers_are_spans_of_the_context(reader):
         assert sum(answer["probability"] for answer in answers) <= 1
         for one, other in itertools.combinations(answers, 2):
             assert one["end"] <= other["start"] or other["end"] <= one["start"]
+
+
+@pytest.mark.parametrize("best", ["Ada", "."])
+def test_of_the_other_answers_none_is_punctuation(tiny_model, best):
+    reader = Reader(tiny_model, "cpu", "no")
+    context = "Ada. Bob! Eve"
+    wanted = [best, ".", "Bob", "!", "Eve"] if best == "Ada" else [best, "Ada", "!", "Bob", "Eve"]
+
+    def logits(features, windows):
+        (row,) = rows = [features[i] for i in windows]
+        words = [context[start:end] for start, end in row["offsets"]]
+        scores = [[20.0 - wanted.index(word) if word in wanted else -20.0 for word in words]]
+        return rows, *np.array([scores, scores], dtype=np.float32)
+
+    reader.logits = logits
+    found = [answer["text"] for answer in reader.answer("Who?", context, top_k=3)]
+    assert found == [best, *(name for name in wanted[1:] if name.isalpha())][:3]
+    assert reader.answer("Who?", context)["text"] == best
+
+
+def test_what_is_punctuation_alone():
+    assert all(map(only_punctuation, [".", "...", "“ ”", "。", "-", ") ("]))
+    assert not any(map(only_punctuation, ["", "a", ". a", "5.", "$", "₮)", "中", "é", "+"]))
 
 
 def test_an_answer_does_not_depend_on_its_batch(tiny_model, reader):

@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
+from unicodedata import category
 
 import numpy as np
 
@@ -29,6 +30,7 @@ DEFAULT_SETTINGS = {
     "temperature": 1.0, "references": 1.0,
 }  # fmt: skip
 SPANS_KEPT = 5  # of each window, at least: enough to see which spans two windows share
+SPANS_SPARE = 2  # more than asked for, as one of six is punctuation
 WINDOWS_AT_ONCE = 128  # whose spans are looked for together: NumPy's calls take as long for a batch of 16
 QUESTIONS_AT_ONCE = 512  # read and prepared together, so that windows of like length can share a batch
 
@@ -91,8 +93,9 @@ class Reader:
     def answer(self, question: str, context: str, top_k: int = 1) -> dict | list[dict]:
         """The answer to one question: text, start, end (characters, `context[start:end] == text`), probability.
 
-        With top_k > 1 a list of up to top_k answers, best first, none overlapping another. Where question or context
-        hold no token at all, text is "" and probability 0. Any str will do, lone surrogates and control characters too.
+        With top_k > 1 a list of up to top_k answers, best first, none overlapping another, and none but the first
+        punctuation alone. Where question or context hold no token at all, text is "" and probability 0. Any str will
+        do, lone surrogates and control characters too.
         With handle_impossible_answer one of the answers may be "", start and end 0, with a probability of its own; a
         context without a token then has no other answer, and its probability is 1.
 
@@ -155,6 +158,11 @@ class Reader:
         return rows, logits[0], logits[1]
 
 
+def only_punctuation(text: str) -> bool:
+    """Whether a text that is not empty has no letter, digit or symbol: the full stop between two answers."""
+    return not text[:1].isalnum() and text != "" and all(category(c)[0] in "PZ" for c in text)
+
+
 def withhold_unsure(answers: list[dict], min_confidence: float) -> list[dict]:
     """The answers to a question, or, where the best one's probability is below `min_confidence`, in its place one with
     no text that keeps its probability. `--min_confidence` everywhere."""
@@ -170,7 +178,8 @@ class Choice:
     def __init__(self, features: Features, settings: dict, top_k: int = 1, temperatures: Sequence[float] = ()):
         self.features, self.settings, self.top_k, self.temperatures = features, settings, top_k, temperatures
         self.context_start = features.context_start
-        shape = len(features), min(max(top_k, SPANS_KEPT), settings["max_length"])  # a window has no more
+        # some are left out at the end; a window has no more than it has tokens
+        shape = len(features), min(max(top_k + SPANS_SPARE, SPANS_KEPT), settings["max_length"])
         self.start, self.end = np.zeros((2, *shape), dtype=np.int64)  # characters into the contexts
         self.score = np.full(shape, -np.inf)
         self.log_normaliser = np.full(len(features), -np.inf)
@@ -233,20 +242,19 @@ class Choice:
                 ]
                 log_normaliser = np.pad(log_normaliser, ((0, 0), (0, 1)))
                 log_normalisers = np.pad(log_normalisers, ((0, 0), (0, 1), (0, 0)))
-            *found, probability = merge_windows(*spans, log_normaliser, self.top_k)
-            found.append(match_any_best(probability, self.settings["references"]))
-            for question, *best in zip(questions.tolist(), *(array.tolist() for array in found), strict=True):
+            candidates = self.score.shape[1] if self.top_k > 1 else 1
+            start, end, probability = merge_windows(*spans, log_normaliser, candidates)
+            probability = match_any_best(probability, self.settings["references"])
+            columns = np.maximum(start, 0), end, probability, end > start  # no answer begins at -1
+            for question, *best in zip(questions.tolist(), *(array.tolist() for array in columns), strict=True):
                 context = contexts[question]
-                answers[question] = [
-                    {
-                        "text": context[max(start, 0) : end],
-                        "start": max(start, 0),
-                        "end": end,
-                        "probability": probability,
-                    }
-                    for start, end, probability in zip(*best, strict=True)
-                    if end > start
+                found = [
+                    {"text": context[start:end], "start": start, "end": end, "probability": probability}
+                    for start, end, probability, there in zip(*best, strict=True)
+                    if there
                 ]
+                others = [answer for answer in found[1:] if not only_punctuation(answer["text"])]
+                answers[question] = found[:1] + others[: self.top_k - 1]
             if len(self.temperatures):
                 self.add_probabilities([answers[question] for question in questions], *spans, log_normalisers)
         return answers
@@ -254,13 +262,15 @@ class Choice:
     def trim(self, contexts: Sequence[str]) -> None:
         """Takes white space off both ends of every span: to byte-level and Unigram tokenizers the space before a word
         may belong to it."""
-        for window, n in zip(*np.nonzero(self.score > -np.inf), strict=True):
-            context = contexts[self.features.example_index[window]]
-            start, end = self.start[window, n], self.end[window, n]
-            if start < end and (context[start].isspace() or context[end - 1].isspace()):
-                text = context[start:end]
-                self.start[window, n] = end - len(text.lstrip())
-                self.end[window, n] = max(self.start[window, n], start + len(text.rstrip()))
+        window, n = np.nonzero(self.score > -np.inf)
+        question, start, end = self.features.example_index[window], self.start[window, n], self.end[window, n]
+        for i, (q, first, last) in enumerate(zip(*(a.tolist() for a in (question, start, end)), strict=True)):
+            context = contexts[q]
+            if first < last and (context[first].isspace() or context[last - 1].isspace()):
+                text = context[first:last]
+                start[i] = last - len(text.lstrip())
+                end[i] = max(start[i], first + len(text.rstrip()))
+        self.start[window, n], self.end[window, n] = start, end
 
     def add_probabilities(
         self, answers: list[list[dict]], start: np.ndarray, end: np.ndarray, score: np.ndarray, normalisers: np.ndarray
