@@ -217,9 +217,10 @@ def commit() -> str:
 
 
 def table(results: list[dict]) -> str:
-    """The table in Markdown: a line a recipe, each beside the first of those that learned from as many questions. In
-    the order of RECIPES, and after them those that were given up: train.py has lost their flags since."""
-    heads = "recipe", "settings", "runs", "EM", "F1", "F1, spread", "against the first", "F1, weights averaged"
+    """The table in Markdown: a line a recipe, each beside the first of those that learned from as many questions, seed
+    by seed where both have the seed. In the order of RECIPES, and after them those that were given up: train.py has
+    lost their flags since."""
+    heads = "recipe", "settings", "runs", "EM", "F1", "F1, spread", "F1 against the first", "F1, weights averaged"
     order = list(RECIPES)
     results = sorted(results, key=lambda run: order.index(run["recipe"]) if run["recipe"] in order else len(order))
     tables = {}  # by the questions learned from
@@ -229,17 +230,26 @@ def table(results: list[dict]) -> str:
     made = []
     for recipes in tables.values():
         rows = [heads, ["---"] * len(heads)]
-        first = statistics.mean(run["f1"] for run in next(iter(recipes.values())))
+        first = {run["flags"]["seed"]: run["f1"] for run in next(iter(recipes.values()))}
         for recipe, runs in recipes.items():
             exact_match, f1 = ([run[name] for run in runs] for name in ("exact_match", "f1"))
-            mean = statistics.mean(f1)
-            spread = f"{min(f1):.2f} to {max(f1):.2f}" if len(f1) > 1 else ""
+            gains = [run["f1"] - first[seed] for run in runs if (seed := run["flags"]["seed"]) in first]
+            gained = statistics.mean(gains) if gains else statistics.mean(f1) - statistics.mean(first.values())
             averages = [run["averaged"]["f1"] for run in runs if "averaged" in run]
             averaged = f"{statistics.mean(averages):.2f}" if averages else ""
-            rows.append([recipe, settings(runs[0]), str(len(runs)), f"{statistics.mean(exact_match):.2f}",
-                         f"{mean:.2f}", spread, f"{mean - first:+.2f}", averaged])  # fmt: skip
+            rows.append([
+                recipe, settings(runs[0]), str(len(runs)), f"{statistics.mean(exact_match):.2f}",
+                f"{statistics.mean(f1):.2f}", spread(f1, ".2f"), f"{gained:+.2f} {spread(gains, '+.2f')}".strip(),
+                averaged,
+            ])  # fmt: skip
         made.append("".join(f"| {' | '.join(row)} |\n" for row in rows))
     return "\n".join(made)
+
+
+def spread(values: list[float], form: str) -> str:
+    """From the least to the most, or nothing where all are the same."""
+    low, high = min(values, default=0), max(values, default=0)
+    return f"({low:{form}} to {high:{form}})" if low < high else ""
 
 
 def settings(run: dict) -> str:

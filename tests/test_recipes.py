@@ -56,24 +56,37 @@ def test_every_run_that_is_named_is_a_recipe_and_its_flags_are_train_pys():
 
 
 def test_the_table_gives_means_and_spread_and_the_difference_from_the_first():
-    plain = {"recipe": "plain", "flags": {"seed": 1, "learning_rate": 1e-4}, "teachers": []}
-    taught = plain | {"recipe": "taught", "teachers": ["longer 3"]}
+    def run(recipe, seed, exact_match, f1, **more):
+        flags = {"seed": seed, "learning_rate": 1e-4}
+        return {"recipe": recipe, "flags": flags, "teachers": [], "exact_match": exact_match, "f1": f1} | more
+
     results = [
-        taught | {"exact_match": 52.0, "f1": 62.0, "averaged": {"f1": 61.75}},
-        plain | {"exact_match": 50.0, "f1": 60.0},
-        plain | {"exact_match": 51.0, "f1": 61.0},
+        run("taught", 2, 52.0, 62.0, teachers=["longer 3"], averaged={"f1": 61.75}),
+        run("plain", 1, 50.0, 60.0),
+        run("plain", 2, 51.0, 61.0),
+        run("longer", 1, 51.0, 60.5),
+        run("longer", 2, 51.0, 60.0),
+        run("larger", 3, 70.0, 80.0),
     ]
     _, _, *lines = table(results).splitlines()
     assert lines == [
-        "| plain | `--learning_rate 0.0001` | 2 | 50.50 | 60.50 | 60.00 to 61.00 | +0.00 |  |",
-        "| taught | `--learning_rate 0.0001`, teacher: longer 3 | 1 | 52.00 | 62.00 |  | +1.50 | 61.75 |",
+        "| plain | `--learning_rate 0.0001` | 2 | 50.50 | 60.50 | (60.00 to 61.00) | +0.00 |  |",
+        "| longer | `--learning_rate 0.0001` | 2 | 51.00 | 60.25 | (60.00 to 60.50) | -0.25 (-1.00 to +0.50) |  |",
+        "| larger | `--learning_rate 0.0001` | 1 | 70.00 | 80.00 |  | +19.50 |  |",
+        "| taught | `--learning_rate 0.0001`, teacher: longer 3 | 1 | 52.00 | 62.00 |  | +1.00 | 61.75 |",
     ]
 
 
 def test_fewer_questions_have_a_table_of_their_own_and_what_was_given_up_stands_last(monkeypatch):
-    part = {"recipe": "a third", "flags": {"max_train_samples": 9}, "teachers": [], "exact_match": 30.0, "f1": 40.0}
+    part = {
+        "recipe": "a third",
+        "flags": {"seed": 1, "max_train_samples": 9},
+        "teachers": [],
+        "exact_match": 30.0,
+        "f1": 40.0,
+    }
     given_up = part | {"recipe": "a flag that is gone", "flags": part["flags"] | {"gone": 0.5}, "f1": 39.0}
-    whole = part | {"recipe": "plain", "flags": {}, "f1": 60.0, "spans": {"num_train_epochs": 1}}
+    whole = part | {"recipe": "plain", "flags": {"seed": 1}, "f1": 60.0, "spans": {"num_train_epochs": 1}}
     monkeypatch.setitem(RECIPES, "a third", {})
     first, _, second = table([given_up, part, whole]).partition("\n\n")
     assert "| plain | 1 epoch of recurring spans before | 1 |" in first
