@@ -75,7 +75,12 @@ def join(example: dict, paragraphs: list[str], count: int) -> dict:
     place = paragraphs.index(example["context"])
     count = min(count or len(paragraphs), len(paragraphs))
     first = max(0, min(place - count // 2, len(paragraphs) - count))
-    return example | {"context": "\n".join(paragraphs[first : first + count])}
+    moved = sum(len(paragraph) + 1 for paragraph in paragraphs[first:place])  # characters
+    starts = [start + moved for start in example["answers"]["answer_start"]]
+    return example | {
+        "context": "\n".join(paragraphs[first : first + count]),
+        "answers": example["answers"] | {"answer_start": starts},
+    }
 
 
 def main(argv: list[str] | None = None) -> None:
