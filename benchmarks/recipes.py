@@ -6,12 +6,12 @@
     python benchmarks/recipes.py --table                                             # only the table in docs/RESULTS.md
 
 A run is a recipe with a seed: train.py as a user runs it, on the articles of --train_file but 6, drawn with a fixed
-seed. evaluate.py scores the state after the last step on those 6: no epoch is chosen by its score, so train.py scores
-100 questions only. A recipe's teachers are other runs, made first where they are missing, each in the state after its
-last step. --final trains on all of --train_file and scores --eval_file, by which nothing was chosen; its teachers are
-trained so too, but for the larger one, which learned from the articles of the split. Without --larger_model_dir the
-larger one's answers that lie beside its result serve in its place: a copy of the file that its asking left in
-data/cache.
+seed. evaluate.py scores the state after the last step on those 6, and on 500 of their questions asked of 8 paragraphs:
+no epoch is chosen by its score, so train.py scores 100 questions only. A recipe's teachers are other runs, made first
+where they are missing, each in the state after its last step. --final trains on all of --train_file and scores
+--eval_file, by which nothing was chosen; its teachers are trained so too, but for the larger one, which learned from
+the articles of the split. Without --larger_model_dir the larger one's answers that lie beside its result serve in its
+place: a copy of the file that its asking left in data/cache.
 
 Runs are done one after another, in output/recipes. What was stopped (Ctrl-C) goes on where it was, and what has a
 result in benchmarks/results/recipes is not done again. On one CPU core a run takes from half an hour to hours. Writes
@@ -24,6 +24,7 @@ import random
 import statistics
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -31,14 +32,17 @@ from utils.offline import OUTPUT_DIR, PROJECT_ROOT, go_offline
 
 go_offline()
 
+from long_contexts import articles_of, join
 from pairs import DEV_FILE, RESULTS_DIR, TRAIN_FILE, cpu, own_versions
 
 from utils import console
 from utils.checkpoints import list_checkpoints, read_state
 from utils.console import UserError
 from utils.files import read_json, with_table
+from utils.squad import read_examples
 
 HELD_OUT, SPLIT_SEED = 6, 0  # articles, and what draws them
+LONG_QUESTIONS, PARAGRAPHS = 500, 8  # asked of so many paragraphs of their article
 BEGIN, END = "<!-- recipes -->\n", "<!-- /recipes -->"
 COMMON = {
     "per_device_train_batch_size": 16, "gradient_accumulation_steps": 1, "max_eval_samples": 100, "save_total_limit": 1,
@@ -86,6 +90,16 @@ def split(train_file: Path, folder: Path) -> tuple[Path, Path]:
         part = [article for article in articles if (article["title"] in held_out) == wanted]
         path.write_text(json.dumps({"version": "1.1", "data": part}), encoding="utf-8")
     return paths
+
+
+def among_paragraphs(eval_file: Path, path: Path) -> Path:
+    """Writes questions of `eval_file`, each asked of its paragraph and its neighbours, to `path`, and returns that."""
+    examples = read_examples(eval_file)
+    examples = random.Random(SPLIT_SEED).sample(examples, min(LONG_QUESTIONS, len(examples)))
+    article_of = {context: article for article in articles_of(eval_file) for context in article}
+    joined = [join(example, article_of[example["context"]], PARAGRAPHS) for example in examples]
+    path.write_text(json.dumps(joined), encoding="utf-8")
+    return path
 
 
 class Runs:
@@ -173,8 +187,8 @@ class Runs:
         lines = [json.loads(line) for line in (folder / "training_log.jsonl").read_text("utf-8").splitlines()]
         last = list_checkpoints(folder)[-1]
         state = read_state(last)
-        call("evaluate.py", {"model_dir": last, "eval_file": self.files[1], "output_dir": folder / "scores"})
-        scores = read_json(folder / "scores" / "metrics.json", "scores")
+        scores = self.score(last, self.files[1], folder / "scores")
+        of_long = self.score(last, among_paragraphs(self.files[1], folder / "long.json"), folder / "long_scores")
         questions = sum(
             len(paragraph["qas"])
             for article in read_json(self.files[0], "SQuAD's nesting")["data"]
@@ -184,12 +198,18 @@ class Runs:
         rates = [line["questions_per_second"] for line in lines if "questions_per_second" in line]
         return {
             "recipe": recipe, "seed": flags["seed"], "flags": flags, "teachers": teachers,
-            "exact_match": scores["exact_match"], "f1": scores["f1"], "total": scores["total"],
+            **scores, "long_contexts": of_long,
             "questions": questions, "windows": state["windows"],
             "windows_per_second": statistics.median(rates) * state["windows"] / questions,
             "mixed_precision": state["precision"],
             "commit": (folder / "commit.txt").read_text("utf-8"), "device": cpu(), "versions": own_versions(),
         }  # fmt: skip
+
+    def score(self, model_dir: Path, eval_file: Path, folder: Path) -> dict:
+        """exact_match, f1 and total of a model on a file. What evaluate.py writes stays in `folder`."""
+        call("evaluate.py", {"model_dir": model_dir, "eval_file": eval_file, "output_dir": folder})
+        scores = read_json(folder / "metrics.json", "scores")
+        return {name: scores[name] for name in ("exact_match", "f1", "total")}
 
 
 def call(script: str, flags: dict, *more: str | Path) -> None:
@@ -220,7 +240,10 @@ def table(results: list[dict]) -> str:
     """The table in Markdown: a line a recipe, each beside the first of those that learned from as many questions, seed
     by seed where both have the seed. In the order of RECIPES, and after them those that were given up: train.py has
     lost their flags since."""
-    heads = "recipe", "settings", "runs", "EM", "F1", "F1, spread", "F1 against the first", "F1, weights averaged"
+    heads = (
+        "recipe", "settings", "runs", "EM", "F1", "F1, spread", "F1 against the first",
+        f"F1 of {PARAGRAPHS} paragraphs", "that against the first", "F1, weights averaged",
+    )  # fmt: skip
     order = list(RECIPES)
     results = sorted(results, key=lambda run: order.index(run["recipe"]) if run["recipe"] in order else len(order))
     tables = {}  # by the questions learned from
@@ -229,24 +252,39 @@ def table(results: list[dict]) -> str:
         runs.append(run)
     made = []
     for recipes in tables.values():
-        rows = [heads, ["---"] * len(heads)]
-        first = {run["flags"]["seed"]: run["f1"] for run in next(iter(recipes.values()))}
+        first = next(iter(recipes.values()))
+        rows = []
         for recipe, runs in recipes.items():
-            exact_match, f1 = ([run[name] for run in runs] for name in ("exact_match", "f1"))
-            gains = [run["f1"] - first[seed] for run in runs if (seed := run["flags"]["seed"]) in first]
-            gained = statistics.mean(gains) if gains else statistics.mean(f1) - statistics.mean(first.values())
-            averages = [run["averaged"]["f1"] for run in runs if "averaged" in run]
-            averaged = f"{statistics.mean(averages):.2f}" if averages else ""
+            f1, long, averaged = (f1_by_seed(runs, part) for part in ("", "long_contexts", "averaged"))
             rows.append([
-                recipe, settings(runs[0]), str(len(runs)), f"{statistics.mean(exact_match):.2f}",
-                f"{statistics.mean(f1):.2f}", spread(f1, ".2f"), f"{gained:+.2f} {spread(gains, '+.2f')}".strip(),
-                averaged,
+                recipe, settings(runs[0]), str(len(runs)), f"{statistics.mean(run['exact_match'] for run in runs):.2f}",
+                mean(f1), spread(f1.values(), ".2f"), gain(f1, f1_by_seed(first)),
+                mean(long), gain(long, f1_by_seed(first, "long_contexts")), mean(averaged),
             ])  # fmt: skip
-        made.append("".join(f"| {' | '.join(row)} |\n" for row in rows))
+        told = [[head, "---", *cells] for head, *cells in zip(heads, *rows, strict=True) if any(cells)]
+        made.append("".join(f"| {' | '.join(row)} |\n" for row in zip(*told, strict=True)))
     return "\n".join(made)
 
 
-def spread(values: list[float], form: str) -> str:
+def f1_by_seed(runs: list[dict], part: str = "") -> dict[int, float]:
+    """F1 of the runs that have it, or of one of their other scores."""
+    return {run["flags"]["seed"]: (run[part] if part else run)["f1"] for run in runs if not part or part in run}
+
+
+def mean(by_seed: dict[int, float]) -> str:
+    return f"{statistics.mean(by_seed.values()):.2f}" if by_seed else ""
+
+
+def gain(by_seed: dict[int, float], first: dict[int, float]) -> str:
+    """The mean difference from the first recipe and its spread, seed by seed; where no seed is shared that of means."""
+    if not by_seed or not first:
+        return ""
+    gains = [f1 - first[seed] for seed, f1 in by_seed.items() if seed in first]
+    gained = statistics.mean(gains) if gains else statistics.mean(by_seed.values()) - statistics.mean(first.values())
+    return f"{gained:+.2f} {spread(gains, '+.2f')}".strip()
+
+
+def spread(values: Iterable[float], form: str) -> str:
     """From the least to the most, or nothing where all are the same."""
     low, high = min(values, default=0), max(values, default=0)
     return f"({low:{form}} to {high:{form}})" if low < high else ""

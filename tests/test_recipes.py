@@ -63,17 +63,18 @@ def test_the_table_gives_means_and_spread_and_the_difference_from_the_first():
     results = [
         run("taught", 2, 52.0, 62.0, teachers=["longer 3"], averaged={"f1": 61.75}),
         run("plain", 1, 50.0, 60.0),
-        run("plain", 2, 51.0, 61.0),
+        run("plain", 2, 51.0, 61.0, long_contexts={"f1": 49.0}),
         run("longer", 1, 51.0, 60.5),
-        run("longer", 2, 51.0, 60.0),
+        run("longer", 2, 51.0, 60.0, long_contexts={"f1": 50.0}),
         run("larger", 3, 70.0, 80.0),
     ]
     _, _, *lines = table(results).splitlines()
+    rate = "`--learning_rate 0.0001`"
     assert lines == [
-        "| plain | `--learning_rate 0.0001` | 2 | 50.50 | 60.50 | (60.00 to 61.00) | +0.00 |  |",
-        "| longer | `--learning_rate 0.0001` | 2 | 51.00 | 60.25 | (60.00 to 60.50) | -0.25 (-1.00 to +0.50) |  |",
-        "| larger | `--learning_rate 0.0001` | 1 | 70.00 | 80.00 |  | +19.50 |  |",
-        "| taught | `--learning_rate 0.0001`, teacher: longer 3 | 1 | 52.00 | 62.00 |  | +1.00 | 61.75 |",
+        f"| plain | {rate} | 2 | 50.50 | 60.50 | (60.00 to 61.00) | +0.00 | 49.00 | +0.00 |  |",
+        f"| longer | {rate} | 2 | 51.00 | 60.25 | (60.00 to 60.50) | -0.25 (-1.00 to +0.50) | 50.00 | +1.00 |  |",
+        f"| larger | {rate} | 1 | 70.00 | 80.00 |  | +19.50 |  |  |  |",
+        f"| taught | {rate}, teacher: longer 3 | 1 | 52.00 | 62.00 |  | +1.00 |  |  | 61.75 |",
     ]
 
 
@@ -120,13 +121,14 @@ def test_teachers_come_first_and_nothing_is_done_twice(articles, tiny_model, tmp
     called = listed_calls(monkeypatch)
     runs = Runs(tiny_model, None, split(articles, tmp_path / "files"), tmp_path / "results", tmp_path / "output")
     result = runs.do("two 7")
-    assert [script for script, *_ in called] == ["train.py", "evaluate.py"] * 3
+    assert [script for script, *_ in called] == ["train.py", "evaluate.py", "evaluate.py"] * 3
     states = [str(tmp_path / "output" / name / "checkpoint-4") for name in ("one_1", "one_2")]
-    assert called[-2][-3:] == ("--teacher_dir", *states)
+    assert called[-3][-3:] == ("--teacher_dir", *states)
     assert (result["seed"], result["teachers"], result["questions"]) == (7, ["one 1", "one 2"], 14)
     assert result["total"] == HELD_OUT  # all of them, not the few that train.py scores
+    assert result["long_contexts"]["total"] == HELD_OUT
     assert runs.do("two 7") == result
-    assert len(called) == 6
+    assert len(called) == 9
 
 
 @pytest.mark.torture
@@ -144,11 +146,11 @@ def test_a_stage_on_raw_text_and_a_larger_teacher_from_the_split(
     final = Runs(tiny_encoder, tiny_model, (articles, articles), tmp_path / "final", tmp_path / "last", larger=held_out)
     result = final.do("after 3")
     scripts = [script for script, *_ in called]
-    scored = ["train.py", "evaluate.py"]
+    scored = ["train.py", "evaluate.py", "evaluate.py"]
     assert scripts == [*scored, "tools/pretrain_spans.py", "train.py", *scored]  # the teacher, the stage, the run
     teacher = str(tmp_path / "output" / "large_1" / "checkpoint-4")
-    assert called[4][-2:] == ("--teacher_dir", teacher)
-    assert "--teacher_dir" not in called[3]
+    assert called[5][-2:] == ("--teacher_dir", teacher)
+    assert "--teacher_dir" not in called[4]
     assert (result["spans"], result["teachers"], result["questions"]) == ({"learning_rate": 1e-4}, ["large 1"], 20)
     settings = recipes.read_state(tmp_path / "last" / "after_3" / "checkpoint-4")["settings"]
     assert settings["model_dir"] == str(tmp_path / "last" / "spans_3_all" / "stage" / "checkpoint-4")
@@ -159,4 +161,4 @@ def test_a_stage_on_raw_text_and_a_larger_teacher_from_the_split(
     answers, _ = from_model(Path(teacher), examples, question_keys(examples), "cpu", "no", tmp_path)
     answers.save(lacking.result("large 1").with_suffix(".teacher"))
     assert lacking.do("taught 3")["teachers"] == ["large 1"]
-    assert called[-2][-2:] == ("--teacher_dir", str(tmp_path / "no_results" / "large_1.teacher"))
+    assert called[-3][-2:] == ("--teacher_dir", str(tmp_path / "no_results" / "large_1.teacher"))
