@@ -45,6 +45,7 @@ from torch.nn.functional import cross_entropy
 
 from utils import console
 from utils.attention import attend_window_by_window
+from utils.augmentation import join_contexts
 from utils.backends import load_encoder
 from utils.batches import epoch_batches, micro_batches, pad_batch, padded_length
 from utils.checkpoints import (
@@ -138,6 +139,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--weight_decay", type=float, default=0.01, help="not applied to norms and biases")
     add("--adam_epsilon", type=float, default=1e-6, help="AdamW's epsilon")
     add("--max_grad_norm", type=float, default=1.0, help="gradients are clipped to this norm; 0: not")
+    add(
+        "--joined_contexts", type=float, default=0.0, metavar="SHARE",
+        help="share of the questions, 0 to 1, that are asked of two to four neighbouring contexts of the file at once, "
+        "for a model that will read long texts",
+    )  # fmt: skip
     add("--distillation_weight", type=float, default=0.5, help="share of the teachers in the loss, 1: no labels")
     add("--distillation_temperature", type=float, default=2.0, help="softens the teachers' answers and the student's")
     add("--max_length", type=int, default=384, help="tokens in a window: question, context and special tokens")
@@ -218,7 +224,7 @@ def check_args(args: argparse.Namespace) -> None:
             problems.append(f"--{name} is {getattr(args, name)}, expected 0 or more")
     if args.max_gpu_memory is not None and not 0 < args.max_gpu_memory < math.inf:
         problems.append(f"--max_gpu_memory is {args.max_gpu_memory}, expected GiB, more than 0")
-    for name in ("warmup_ratio", "distillation_weight"):
+    for name in ("warmup_ratio", "joined_contexts", "distillation_weight"):
         if not 0 <= getattr(args, name) <= 1:
             problems.append(f"--{name} is {getattr(args, name)}, expected 0 to 1")
     if not 0 <= args.seed < 2**63:
@@ -337,15 +343,18 @@ def start_accelerator(args: argparse.Namespace) -> tuple[Accelerator, str]:
 
 
 def start_teachers(
-    args: argparse.Namespace, examples: list[dict], features: Features, accelerator: Accelerator, precision: str
-) -> Teachers | None:
-    """What the models of --teacher_dir say of the windows, before the student needs the memory."""
+    args: argparse.Namespace, examples: list[dict], moved: np.ndarray, features: Features, accelerator: Accelerator,
+    precision: str,
+) -> Teachers | None:  # fmt: skip
+    """What the models of --teacher_dir say of the windows, before the student needs the memory. They are asked of the
+    examples' own contexts."""
     if not args.teacher_dir:
         return None
     with accelerator.main_process_first():  # it keeps on disk what they say, the others read it
         return ask_teachers(
             args.teacher_dir, examples, features, str(accelerator.device),
             precision="bf16" if precision == "bf16" else "no",  # MobileBERT overflows fp16
+            moved=moved,
         )  # fmt: skip
 
 
@@ -469,9 +478,10 @@ def fine_tune(args: argparse.Namespace) -> None:
     needed = args.model_dir, *args.teacher_dir, args.train_file, args.eval_file
     prepare_output_dir(args.output_dir, args.resume, args.overwrite_output_dir, needed)
     examples, eval_examples = load_questions(args)
-    features = cached_train_features(examples, load_tokenizer(args.model_dir), args.max_length, args.doc_stride)
+    joined, moved = join_contexts(examples, args.joined_contexts, args.seed)
+    features = cached_train_features(joined, load_tokenizer(args.model_dir), args.max_length, args.doc_stride)
     accelerator, precision = start_accelerator(args)
-    teachers = start_teachers(args, examples, features, accelerator, precision)
+    teachers = start_teachers(args, examples, moved, features, accelerator, precision)
     model, optimizer = start_model(args, args.resume or args.model_dir, accelerator, precision)
     longest = padded_length(int(features.lengths.max()), args.max_length)
     if args.per_device_train_batch_size == "auto":

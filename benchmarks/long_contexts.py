@@ -30,6 +30,7 @@ import transformers
 from tqdm.auto import tqdm
 
 from utils import console
+from utils.augmentation import among_neighbours
 from utils.files import make_room
 from utils.metrics import compute_metrics
 from utils.reader import Reader
@@ -72,15 +73,8 @@ def articles_of(path: Path) -> list[list[str]]:
 
 def join(example: dict, paragraphs: list[str], count: int) -> dict:
     """The example with its context among `count` neighbouring paragraphs of its article, 0: all of them."""
-    place = paragraphs.index(example["context"])
     count = min(count or len(paragraphs), len(paragraphs))
-    first = max(0, min(place - count // 2, len(paragraphs) - count))
-    moved = sum(len(paragraph) + 1 for paragraph in paragraphs[first:place])  # characters
-    starts = [start + moved for start in example["answers"]["answer_start"]]
-    return example | {
-        "context": "\n".join(paragraphs[first : first + count]),
-        "answers": example["answers"] | {"answer_start": starts},
-    }
+    return among_neighbours(example, paragraphs, paragraphs.index(example["context"]) - count // 2, count)[0]
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -69,6 +69,7 @@ RECIPES = {
     "taught": LONGER | {"teachers": TEACHERS},
     # less to learn from, in less time: what was given up was measured beside it
     "third": THIRD,
+    "third, joined with neighbours": THIRD | {"joined_contexts": 0.3},
     "third, after spans": THIRD | {"spans": SPANS | {"max_train_samples": 3400}},
 }
 # in the order in which most is learned for the time

@@ -138,10 +138,11 @@ def log_softmax(scores: np.ndarray) -> np.ndarray:
 
 def ask_teachers(
     teachers: Sequence[Path], examples: Sequence[dict], features: Features, device: str, precision: str,
-    folder: Path = CACHE_DIR,
+    folder: Path = CACHE_DIR, moved: np.ndarray | int = 0,
 ) -> Teachers:  # fmt: skip
     """What `teachers`, model folders or files of answers, say of the windows `features` that were made of `examples`.
 
+    moved: int (Q,), how many characters stand before each example's context in the one that its windows were made of.
     A folder's answers are kept in `folder`, and read where they were kept; the models of all others are asked, one in
     memory at a time. precision: "no" or "bf16". Raises UserError for a folder that can't answer, and for a file that is
     none or lacks a question.
@@ -154,7 +155,10 @@ def ask_teachers(
     gc.collect()  # a teacher that was asked may be held by frames that hold each other
     if device.startswith("cuda"):
         torch.cuda.empty_cache()
-    return Teachers(features, [answers.of(keys) for answers, _ in read], [identity for _, identity in read])
+    said = [answers.of(keys) for answers, _ in read]
+    moved = np.reshape(moved, (-1, 1, 1))
+    said = [(np.where(places >= 0, places + moved, -1), scores) for places, scores in said]
+    return Teachers(features, said, [identity for _, identity in read])
 
 
 def from_file(path: Path, keys: np.ndarray) -> tuple[Answers, str]:
