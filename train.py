@@ -315,25 +315,23 @@ def drop_words(window: dict, continues: np.ndarray, share: float, random: np.ran
 
 
 def join_contexts(examples: list[dict], share: float, seed: int) -> tuple[list[dict], np.ndarray]:
-    """The examples, some with one to three other paragraphs around their context, and by how many characters each
-    context was moved."""
+    """The examples, a share of them with one to three neighbours of their context around it, in the order of the
+    file, and by how many characters each context was moved."""
     import random
 
     draw = random.Random(seed)
     contexts = list(dict.fromkeys(example["context"] for example in examples))
+    places = {context: place for place, context in enumerate(contexts)}
     joined, moved = [], np.zeros(len(examples), dtype=np.int64)
     for number, example in enumerate(examples):
         if draw.random() < share:
-            others = [c for c in draw.sample(contexts, 3) if c != example["context"]][: draw.randint(1, 3)]
-            cut = draw.randint(0, len(others))
-            front = "".join(f"{other}\n" for other in others[:cut])
-            back = "".join(f"\n{other}" for other in others[cut:])
+            count = draw.randint(2, 4)
+            first = max(0, places[example["context"]] - draw.randrange(count))
+            some = contexts[first : first + count]
+            moved[number] = sum(len(context) + 1 for context in some[: some.index(example["context"])])
             answers = example["answers"]
-            starts = [start + len(front) for start in answers["answer_start"]]
-            example = example | {
-                "context": front + example["context"] + back, "answers": answers | {"answer_start": starts}
-            }
-            moved[number] = len(front)
+            starts = [start + int(moved[number]) for start in answers["answer_start"]]
+            example = example | {"context": "\n".join(some), "answers": answers | {"answer_start": starts}}
         joined.append(example)
     return joined, moved
 

@@ -68,6 +68,7 @@ RECIPES = {
     "third, R-Drop": THIRD | {"r_drop": 1.0},
     "third, question words dropped or swapped": THIRD | {"question_word_dropout": 0.1},
     "third, joined contexts": THIRD | {"joined_contexts": 0.15},
+    "third, joined with neighbours": THIRD | {"joined_contexts": 0.3},
     "third, after spans": THIRD | {"spans": SPANS | {"max_train_samples": 3400}},
     "taught": LONGER | {"teachers": TEACHERS},
 }
