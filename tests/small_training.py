@@ -66,9 +66,10 @@ def make_run(model_dir: Path, output_dir: Path, *flags: object) -> tuple:
     train_script.prepare_output_dir(args.output_dir, args.resume, args.overwrite_output_dir)
     examples, eval_examples = train_script.load_questions(args)
     tokenizer = train_script.load_tokenizer(model_dir)
-    features = train_script.cached_train_features(examples, tokenizer, args.max_length, args.doc_stride)
+    joined, moved = train_script.join_contexts(examples, args.joined_contexts, args.seed)
+    features = train_script.cached_train_features(joined, tokenizer, args.max_length, args.doc_stride)
     accelerator, precision = train_script.start_accelerator(args)
-    teachers = train_script.start_teachers(args, examples, features, accelerator, precision)
+    teachers = train_script.start_teachers(args, examples, moved, features, accelerator, precision)
     model, optimizer = train_script.start_model(args, model_dir, accelerator, precision)
     run = train_script.Training(
         args, features, len(examples), eval_examples, accelerator, precision, model, optimizer,
