@@ -51,6 +51,7 @@ HOW = {*COMMON, "seed", "per_device_eval_batch_size"}  # flags that the table do
 LONGER = {"num_train_epochs": 3, "learning_rate": 2e-4}
 SPANS = {"num_train_epochs": 1, "learning_rate": 1e-4}  # of tools/pretrain_spans.py, before the questions
 THIRD = LONGER | {"max_train_samples": 3400, "teachers": ["larger 1"]}
+FEW = {"num_train_epochs": 6, "learning_rate": 1e-4, "max_train_samples": 300}
 TEACHERS = ["longer 1", "longer 2", "longer 3"]
 # train.py's flags; under "teachers" the runs to learn from, under "spans" the flags of a stage on raw text before it
 RECIPES = {
@@ -66,6 +67,9 @@ RECIPES = {
     | {"teachers": ["larger 1"], "distillation_weight": 0.9, "distillation_temperature": 1},
     "taught by larger, after spans": LONGER | {"teachers": ["larger 1"], "spans": SPANS},
     "taught by larger, still longer": LONGER | {"num_train_epochs": 5, "teachers": ["larger 1"]},
+    # as few as somebody has who wrote them, and no teacher
+    "few": FEW,
+    "few, after spans": FEW | {"spans": SPANS | {"max_train_samples": 3400}},
     "taught": LONGER | {"teachers": TEACHERS},
     # less to learn from, in less time: what was given up was measured beside it
     "third": THIRD,
