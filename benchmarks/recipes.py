@@ -46,6 +46,7 @@ COMMON = {
 LONGER = {"num_train_epochs": 3, "learning_rate": 2e-4}
 SPANS = {"num_train_epochs": 1, "learning_rate": 1e-4}  # of tools/pretrain_spans.py, before the questions
 THIRD = LONGER | {"max_train_samples": 3400, "teachers": ["larger 1"]}
+FEW = {"num_train_epochs": 6, "learning_rate": 1e-4, "max_train_samples": 300}
 TEACHERS = ["longer 1", "longer 2", "longer 3"]
 # train.py's flags; under "teachers" the runs to learn from, under "spans" the flags of a stage on raw text before it
 RECIPES = {
@@ -70,6 +71,9 @@ RECIPES = {
     "third, joined contexts": THIRD | {"joined_contexts": 0.15},
     "third, joined with neighbours": THIRD | {"joined_contexts": 0.3},
     "third, after spans": THIRD | {"spans": SPANS | {"max_train_samples": 3400}},
+    # as few as somebody has who wrote them, and no teacher
+    "few": FEW,
+    "few, after spans": FEW | {"spans": SPANS | {"max_train_samples": 3400}},
     "taught": LONGER | {"teachers": TEACHERS},
 }
 # in the order in which most is learned for the time
