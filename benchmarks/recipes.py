@@ -67,21 +67,25 @@ RECIPES = {
     | {"teachers": ["larger 1"], "distillation_weight": 0.9, "distillation_temperature": 1},
     "taught by larger, after spans": LONGER | {"teachers": ["larger 1"], "spans": SPANS},
     "taught by larger, still longer": LONGER | {"num_train_epochs": 5, "teachers": ["larger 1"]},
-    # as few as somebody has who wrote them, and no teacher
-    "few": FEW,
-    "few, after spans": FEW | {"spans": SPANS | {"max_train_samples": 3400}},
     "taught": LONGER | {"teachers": TEACHERS},
     # less to learn from, in less time: what was given up was measured beside it
     "third": THIRD,
     "third, joined with neighbours": THIRD | {"joined_contexts": 0.3},
     "third, after spans": THIRD | {"spans": SPANS | {"max_train_samples": 3400}},
+    # as few as somebody has who wrote them, and no teacher
+    "few": FEW,
+    "few, as many steps": FEW | {"num_train_epochs": 17},  # as both stages of the next
+    "few, after spans": FEW | {"spans": SPANS | {"max_train_samples": 3400}},
 }
 # in the order in which most is learned for the time
 QUEUE = [
     "plain 1", "longer 1", "larger 1", "taught by larger 1", "taught by larger, as it answers 1",
     "taught by larger 2", "taught by larger 3", "longer, after spans 1", "plain 2", "plain 3", "longer 2", "longer 3",
     "taught 4", "longer, higher rate 1", "taught by larger, still longer 1", "taught more by larger 1",
-    "taught by larger, after spans 1", "third 1", "third, after spans 1",
+    "taught by larger, after spans 1", "third 1", "third 2", "third 3", "third, joined with neighbours 1",
+    "third, joined with neighbours 2", "third, joined with neighbours 3", "third, after spans 1",
+    "third, after spans 2", "third, after spans 3", "few 1", "few 2", "few 3", "few, after spans 1",
+    "few, after spans 2", "few, after spans 3", "few, as many steps 1", "few, as many steps 2", "few, as many steps 3",
 ]  # fmt: skip
 
 
