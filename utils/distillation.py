@@ -142,10 +142,10 @@ def ask_teachers(
 ) -> Teachers:  # fmt: skip
     """What `teachers`, model folders or files of answers, say of the windows `features` that were made of `examples`.
 
-    moved: int (Q,), how many characters stand before each example's context in the one that its windows were made of.
     A folder's answers are kept in `folder`, and read where they were kept; the models of all others are asked, one in
-    memory at a time. precision: "no" or "bf16". Raises UserError for a folder that can't answer, and for a file that is
-    none or lacks a question.
+    memory at a time. precision: "no" or "bf16". moved: int (Q,), how many characters stand before each example's
+    context in the one that its windows were made of. Raises UserError for a folder that can't answer, and for a file
+    that is none or lacks a question.
     """
     keys = question_keys(examples)
     read = [
