@@ -49,43 +49,36 @@ COMMON = {
 }  # fmt: skip
 HOW = {*COMMON, "seed", "per_device_eval_batch_size"}  # flags that the table does not repeat
 LONGER = {"num_train_epochs": 3, "learning_rate": 2e-4}
-SPANS = {"num_train_epochs": 1, "learning_rate": 1e-4}  # of tools/pretrain_spans.py, before the questions
 THIRD = LONGER | {"max_train_samples": 3400, "teachers": ["larger 1"]}
 FEW = {"num_train_epochs": 6, "learning_rate": 1e-4, "max_train_samples": 300}
 TEACHERS = ["longer 1", "longer 2", "longer 3"]
-# train.py's flags; under "teachers" the runs to learn from, under "spans" the flags of a stage on raw text before it
+# train.py's flags; under "teachers" the runs to learn from
 RECIPES = {
     "plain": {"num_train_epochs": 2, "learning_rate": 1e-4},
     "longer": LONGER,
     "longer, higher rate": LONGER | {"learning_rate": 4e-4},
-    "longer, after spans": LONGER | {"spans": SPANS},
     # of --larger_model_dir, a larger encoder than all the others start from
     "larger": {"num_train_epochs": 1, "learning_rate": 5e-5, "larger": True},
     "taught by larger": LONGER | {"teachers": ["larger 1"]},
     "taught more by larger": LONGER | {"teachers": ["larger 1"], "distillation_weight": 0.9},
     "taught by larger, as it answers": LONGER
     | {"teachers": ["larger 1"], "distillation_weight": 0.9, "distillation_temperature": 1},
-    "taught by larger, after spans": LONGER | {"teachers": ["larger 1"], "spans": SPANS},
     "taught by larger, still longer": LONGER | {"num_train_epochs": 5, "teachers": ["larger 1"]},
     "taught": LONGER | {"teachers": TEACHERS},
     # less to learn from, in less time: what was given up was measured beside it
     "third": THIRD,
     "third, joined with neighbours": THIRD | {"joined_contexts": 0.3},
-    "third, after spans": THIRD | {"spans": SPANS | {"max_train_samples": 3400}},
     # as few as somebody has who wrote them, and no teacher
     "few": FEW,
-    "few, as many steps": FEW | {"num_train_epochs": 17},  # as both stages of the next
-    "few, after spans": FEW | {"spans": SPANS | {"max_train_samples": 3400}},
+    "few, as many steps": FEW | {"num_train_epochs": 17},  # as 6 epochs and a stage on raw text before them
 }
 # in the order in which most is learned for the time
 QUEUE = [
     "plain 1", "longer 1", "larger 1", "taught by larger 1", "taught by larger, as it answers 1",
-    "taught by larger 2", "taught by larger 3", "longer, after spans 1", "plain 2", "plain 3", "longer 2", "longer 3",
-    "taught 4", "longer, higher rate 1", "taught by larger, still longer 1", "taught more by larger 1",
-    "taught by larger, after spans 1", "third 1", "third 2", "third 3", "third, joined with neighbours 1",
-    "third, joined with neighbours 2", "third, joined with neighbours 3", "third, after spans 1",
-    "third, after spans 2", "third, after spans 3", "few 1", "few 2", "few 3", "few, after spans 1",
-    "few, after spans 2", "few, after spans 3", "few, as many steps 1", "few, as many steps 2", "few, as many steps 3",
+    "taught by larger 2", "taught by larger 3", "plain 2", "plain 3", "longer 2", "longer 3", "taught 4",
+    "longer, higher rate 1", "taught by larger, still longer 1", "taught more by larger 1", "third 1", "third 2",
+    "third 3", "third, joined with neighbours 1", "third, joined with neighbours 2", "third, joined with neighbours 3",
+    "few 1", "few 2", "few 3", "few, as many steps 1", "few, as many steps 2", "few, as many steps 3",
 ]  # fmt: skip
 
 
@@ -133,16 +126,14 @@ class Runs:
         if not self.result(run).exists():
             recipe, _, seed = run.rpartition(" ")
             flags = COMMON | {"seed": int(seed)} | RECIPES[recipe]
-            teachers, spans = flags.pop("teachers", []), flags.pop("spans", None)
+            teachers = flags.pop("teachers", [])
             encoder = self.larger_model_dir if flags.pop("larger", False) else self.model_dir
             if encoder is None:
                 raise UserError(f"{run} needs --larger_model_dir, the folder of a larger encoder. See --help")
             folders = [self.last_state(teacher) for teacher in teachers]
-            if spans:
-                encoder = self.after_spans(COMMON | {"seed": int(seed)} | spans)
             console.note(f"run: {run}")
             self.train(self.folder(run), encoder, self.files, flags, folders)
-            result = self.collect(self.folder(run), recipe, flags, teachers) | ({"spans": spans} if spans else {})
+            result = self.collect(self.folder(run), recipe, flags, teachers)
             self.result(run).parent.mkdir(parents=True, exist_ok=True)
             self.result(run).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
         return read_json(self.result(run), "the result of a run")
@@ -160,23 +151,6 @@ class Runs:
             self.result(run).unlink(missing_ok=True)
         self.do(run)
         return list_checkpoints(self.folder(run))[-1]
-
-    def after_spans(self, flags: dict) -> Path:
-        """The encoder after its stage on the contexts of the articles to train on, as tools/pretrain_spans.py asks.
-        Without a teacher: to ask it of these questions too would take longer than all the rest."""
-        folder = self.output_dir / f"spans_{flags['seed']}_{flags.get('max_train_samples', 'all')}"
-        texts, questions = folder / "texts", folder / "spans.jsonl"
-        if not questions.exists():
-            texts.mkdir(parents=True, exist_ok=True)
-            for number, article in enumerate(read_json(self.files[0], "SQuAD's nesting")["data"]):
-                text = "\n\n".join(paragraph["context"] for paragraph in article["paragraphs"])
-                (texts / f"{number:03}.txt").write_text(text, encoding="utf-8")
-            call("tools/pretrain_spans.py", {}, texts, questions)
-        stage = folder / "stage"
-        last = list_checkpoints(stage)
-        if not last or not (stage / "final_model").exists():
-            self.train(stage, self.model_dir, (questions, self.files[1]), flags, [])
-        return list_checkpoints(stage)[-1]
 
     def train(
         self, folder: Path, encoder: Path, questions: tuple[Path, Path], flags: dict, teachers: list[Path]
@@ -303,7 +277,7 @@ def settings(run: dict) -> str:
     """How a run differs from what all have in common."""
     flags = {name: value for name, value in run["flags"].items() if name not in HOW}
     told = [f"`--{name} {value:g}`" for name, value in flags.items()]
-    if spans := run.get("spans"):
+    if spans := run.get("spans"):  # a stage on raw text, given up
         told += [f"{spans['num_train_epochs']} epoch of recurring spans before"]
     return ", ".join(told + [f"teacher: {teacher}" for teacher in run["teachers"]])
 

@@ -50,7 +50,7 @@ def test_every_run_that_is_named_is_a_recipe_and_its_flags_are_train_pys():
     assert [known_run(run) for run in runs] == runs
     assert len({recipes.file_name(run) for run in QUEUE}) == len(QUEUE)
     for recipe in RECIPES.values():
-        flags = recipes.COMMON | {name: recipe[name] for name in recipe.keys() - {"teachers", "spans", "larger"}}
+        flags = recipes.COMMON | {name: recipe[name] for name in recipe.keys() - {"teachers", "larger"}}
         args = train_script.parse_args([str(word) for name, value in flags.items() for word in (f"--{name}", value)])
         assert {name: vars(args)[name] for name in flags} == flags
 
@@ -132,31 +132,21 @@ def test_teachers_come_first_and_nothing_is_done_twice(articles, tiny_model, tmp
 
 
 @pytest.mark.torture
-def test_a_stage_on_raw_text_and_a_larger_teacher_from_the_split(
-    articles, tiny_model, tiny_encoder, tmp_path, monkeypatch
-):
+def test_a_larger_teacher_learns_from_the_split(articles, tiny_model, tiny_encoder, tmp_path, monkeypatch):
     monkeypatch.setattr(recipes, "COMMON", SMALL)
-    recipe = {"teachers": ["large 1"], "spans": {"learning_rate": 1e-4}}
-    monkeypatch.setattr(
-        recipes, "RECIPES", {"large": {"larger": True}, "after": recipe, "taught": {"teachers": ["large 1"]}}
-    )
+    monkeypatch.setattr(recipes, "RECIPES", {"large": {"larger": True}, "taught": {"teachers": ["large 1"]}})
     called = listed_calls(monkeypatch)
     files = split(articles, tmp_path / "files")
     held_out = Runs(tiny_encoder, tiny_model, files, tmp_path / "results", tmp_path / "output")
     final = Runs(tiny_encoder, tiny_model, (articles, articles), tmp_path / "final", tmp_path / "last", larger=held_out)
-    result = final.do("after 3")
-    scripts = [script for script, *_ in called]
-    scored = ["train.py", "evaluate.py", "evaluate.py"]
-    assert scripts == [*scored, "tools/pretrain_spans.py", "train.py", *scored]  # the teacher, the stage, the run
+    result = final.do("taught 3")
+    assert [script for script, *_ in called] == ["train.py", "evaluate.py", "evaluate.py"] * 2
     teacher = str(tmp_path / "output" / "large_1" / "checkpoint-4")
-    assert called[5][-2:] == ("--teacher_dir", teacher)
-    assert "--teacher_dir" not in called[4]
-    assert (result["spans"], result["teachers"], result["questions"]) == ({"learning_rate": 1e-4}, ["large 1"], 20)
-    settings = recipes.read_state(tmp_path / "last" / "after_3" / "checkpoint-4")["settings"]
-    assert settings["model_dir"] == str(tmp_path / "last" / "spans_3_all" / "stage" / "checkpoint-4")
+    assert called[3][-2:] == ("--teacher_dir", teacher)
+    assert (result["teachers"], result["questions"]) == (["large 1"], 20)
     lacking = Runs(tiny_encoder, None, files, tmp_path / "no_results", tmp_path / "no_output")
     with pytest.raises(UserError, match="large 1 needs --larger_model_dir"):
-        lacking.do("after 3")
+        lacking.do("taught 3")
     examples = read_examples(articles, "train")
     answers, _ = from_model(Path(teacher), examples, question_keys(examples), "cpu", "no", tmp_path)
     answers.save(lacking.result("large 1").with_suffix(".teacher"))
