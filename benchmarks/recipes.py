@@ -76,6 +76,7 @@ RECIPES = {
     "few": FEW,
     "few, as many steps": FEW | {"num_train_epochs": 17},  # as both stages of the next
     "few, after spans": FEW | {"spans": SPANS | {"max_train_samples": 3400}},
+    "few, as many steps, after spans": FEW | {"num_train_epochs": 17, "spans": SPANS | {"max_train_samples": 3400}},
 }
 # in the order in which most is learned for the time
 QUEUE = [
