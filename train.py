@@ -135,6 +135,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--gradient_accumulation_steps", type=int, default=4, help="micro-batches per optimizer step")
     add("--learning_rate", type=float, default=3e-5, help="peak learning rate")
     add("--lr_scheduler_type", choices=["linear", "cosine"], default="linear", help="decay after the warm-up, to 0")
+    add("--r_drop", type=float, default=0.0, help="weight of the difference between two draws of dropout; 0: one draw")
     add("--warmup_ratio", type=float, default=0.1, help="share of all steps in which the learning rate rises")
     add("--weight_decay", type=float, default=0.01, help="not applied to norms and biases")
     add("--adam_epsilon", type=float, default=1e-6, help="AdamW's epsilon")
@@ -263,6 +264,20 @@ def window_losses(start_logits, end_logits, batch):
     return (start + end) / 2
 
 
+def difference(one, other, attention_mask):
+    """Symmetric Kullback-Leibler divergence of two draws' answers, (B,)."""
+    padding = attention_mask == 0
+    result = 0
+    for side in ("start_logits", "end_logits"):
+        p, q = (
+            out[side].float().masked_fill(padding, -torch.inf).log_softmax(-1).masked_fill(padding, 0)
+            for out in (one, other)
+        )
+        apart = ((p.exp() - q.exp()) * (p - q)).masked_fill(padding, 0).sum(-1)  # KL(p, q) + KL(q, p)
+        result = result + apart / 2
+    return result / 2
+
+
 def to_device(array: np.ndarray, device: torch.device) -> torch.Tensor:
     """The array on the device. To a CUDA card it goes from pinned memory, and nobody waits for it."""
     tensor = torch.from_numpy(array)
@@ -287,10 +302,17 @@ def accumulate_gradients(run: Training, batch_indices: np.ndarray) -> torch.Tens
         weights = to_device(share, accelerator.device)  # (B,)
         # processes average their gradients once, at the last micro-batch
         with nullcontext() if number == len(parts) else accelerator.no_sync(model):
-            output = run.forward(**{name: batch[name] for name in run.inputs})
-            losses = window_losses(output.start_logits, output.end_logits, batch)  # (B,)
-            if run.teachers:
-                losses = join_teachers(run, losses, output, batch["attention_mask"], indices)
+            losses, outputs = 0, []
+            for _ in range(2 if run.args.r_drop else 1):
+                output = run.forward(**{name: batch[name] for name in run.inputs})
+                outputs.append(output)
+                some = window_losses(output.start_logits, output.end_logits, batch)  # (B,)
+                if run.teachers:
+                    some = join_teachers(run, some, output, batch["attention_mask"], indices)
+                losses = losses + some
+            losses = losses / len(outputs)
+            if run.args.r_drop:
+                losses = losses + run.args.r_drop * difference(*outputs, batch["attention_mask"])
             # every window counts the same, however the batch was cut
             loss = (losses * weights).sum() / len(batch_indices)
             accelerator.backward(loss * processes)

@@ -71,6 +71,7 @@ RECIPES = {
     # less to learn from, in less time: what was given up was measured beside it
     "third": THIRD,
     "third, joined with neighbours": THIRD | {"joined_contexts": 0.3},
+    "third, R-Drop": THIRD | {"r_drop": 0.5},
     "third, after spans": THIRD | {"spans": SPANS | {"max_train_samples": 3400}},
     # as few as somebody has who wrote them, and no teacher
     "few": FEW,
