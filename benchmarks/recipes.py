@@ -71,11 +71,11 @@ RECIPES = {
     # less to learn from, in less time: what was given up was measured beside it
     "third": THIRD,
     "third, joined with neighbours": THIRD | {"joined_contexts": 0.3},
-    "third, R-Drop": THIRD | {"r_drop": 0.5},
     "third, after spans": THIRD | {"spans": SPANS | {"max_train_samples": 3400}},
     # as few as somebody has who wrote them, and no teacher
     "few": FEW,
     "few, as many steps": FEW | {"num_train_epochs": 17},  # as both stages of the next
+    "few, as many steps, R-Drop": FEW | {"num_train_epochs": 17, "r_drop": 0.5},
     "few, after spans": FEW | {"spans": SPANS | {"max_train_samples": 3400}},
 }
 # in the order in which most is learned for the time
