@@ -132,7 +132,7 @@ class Runs:
                 raise UserError(f"{run} needs --larger_model_dir, the folder of a larger encoder. See --help")
             folders = [self.last_state(teacher) for teacher in teachers]
             console.note(f"run: {run}")
-            self.train(self.folder(run), encoder, self.files, flags, folders)
+            self.train(self.folder(run), encoder, flags, folders)
             result = self.collect(self.folder(run), recipe, flags, teachers)
             self.result(run).parent.mkdir(parents=True, exist_ok=True)
             self.result(run).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
@@ -152,16 +152,14 @@ class Runs:
         self.do(run)
         return list_checkpoints(self.folder(run))[-1]
 
-    def train(
-        self, folder: Path, encoder: Path, questions: tuple[Path, Path], flags: dict, teachers: list[Path]
-    ) -> None:
+    def train(self, folder: Path, encoder: Path, flags: dict, teachers: list[Path]) -> None:
         """Runs train.py in `folder`, from the beginning or from where it was stopped."""
         if list_checkpoints(folder):
             call("train.py", {"output_dir": folder}, "--resume")
             return
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "commit.txt").write_text(commit(), encoding="utf-8")
-        files = {"model_dir": encoder, "output_dir": folder, "train_file": questions[0], "eval_file": questions[1]}
+        files = {"model_dir": encoder, "output_dir": folder, "train_file": self.files[0], "eval_file": self.files[1]}
         words = ["--teacher_dir", *map(str, teachers)] if teachers else []
         call("train.py", files | flags, "--overwrite_output_dir", *words)
 
