@@ -32,9 +32,20 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from utils.console import EXIT_CODES, HelpFormatter, UserError, be_quiet, note, run, say, shown, warn
-from utils.fetch import FetchError, Patience, RemoteFile, fetch, find_on_hub, matches, without_login, without_password
-from utils.manifest import check_manifest, read_manifest, write_manifest
+from extractive_qa.errors import QAError
+from extractive_qa.files.manifest import check_manifest, read_manifest, write_manifest
+from extractive_qa.hub.fetch import (
+    FetchError,
+    Patience,
+    RemoteFile,
+    fetch,
+    find_on_hub,
+    matches,
+    without_login,
+    without_password,
+)
+from extractive_qa.text import shown
+from utils.console import EXIT_CODES, HelpFormatter, be_quiet, note, run, say, warn
 from utils.offline import MODEL_DIR, SQUAD_DIR, TEACHER_DIR
 
 HUB = "https://huggingface.co"
@@ -129,7 +140,7 @@ def prepare_network(args):
     proxies = urllib.request.getproxies()
     socks = [url for kind in ("http", "https", "all") if (url := proxies.get(kind, "")).startswith("socks")]
     if socks and not (importlib.util.find_spec("socks") and importlib.util.find_spec("socksio")):
-        raise UserError(
+        raise QAError(
             f"The environment asks for the proxy {without_login(socks[0])}, which needs packages that are not "
             "installed. Expected an HTTP proxy; most SOCKS programs offer one as well. "
             "Run: python download_data.py --proxy http://HOST:PORT"
@@ -168,7 +179,7 @@ def get_files(names, find, by_hand, staging, args):
         revision = remote.revision  # a commit: the other files are taken from the same one
         placed = by_hand / Path(name).name
         if placed.is_file() and not matches(placed, remote):
-            raise UserError(
+            raise QAError(
                 f"{placed} has {placed.stat().st_size:,} bytes and is not the file at "
                 f"{without_password(remote.url)}. Expected {remote}. "
                 "Get it again or delete it, then run: python download_data.py"
@@ -223,7 +234,7 @@ def save_data(files, ready):
     splits = {split: read_split(path) for split, path in files.items()}
     for split, path in files.items():
         if len(splits[split]) != ROWS[split]:
-            raise UserError(
+            raise QAError(
                 f"{path} has {len(splits[split]):,} questions. Expected the {ROWS[split]:,} of SQuAD 1.1 ({split}). "
                 "Delete it, then run: python download_data.py --only data"
             )
@@ -257,7 +268,7 @@ def read_split(path):
         return Dataset.from_list(rows, features=features)
     # OSError: Arrow says so of some damage
     except (pyarrow.ArrowException, ValueError, KeyError, TypeError, RecursionError, OSError) as error:
-        raise UserError(
+        raise QAError(
             f"{path} can't be read as SQuAD 1.1 ({brief(error)}). Expected {', '.join(features)} of every question. "
             "Delete it, then run: python download_data.py --only data"
         ) from error
@@ -321,7 +332,7 @@ def read_weights(part, path):
         state = torch.load(path, map_location="cpu", weights_only=True)
         return {name: tensor for name, tensor in state.items() if isinstance(tensor, torch.Tensor)}
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, AttributeError) as error:
-        raise UserError(
+        raise QAError(
             f"{path} ({path.stat().st_size:,} bytes) can't be read as weights ({brief(error)}). Expected a whole file "
             f"of tensors. Delete it, then run: python download_data.py --only {part}"
         ) from error
@@ -348,7 +359,7 @@ def save_tokenizer(part, folder):
     except Exception as error:  # the library raises nothing narrower
         problem = f"can't be read ({brief(error)})"
     if problem:
-        raise UserError(
+        raise QAError(
             f"vocab.txt and tokenizer.json {problem}. Expected the files of {MODEL_REPOS[part]}. Files that were put "
             f"there by hand must be replaced (vocab.txt is enough). Then run: python download_data.py --only {part}"
         )
@@ -360,11 +371,11 @@ def save_tokenizer(part, folder):
 
 
 def check_model(part, folder, source):
-    """Loads the folder as train.py will. Raises UserError where weights of the encoder, or the output layer of a
+    """Loads the folder as train.py will. Raises QAError where weights of the encoder, or the output layer of a
     teacher, or words are missing."""
     from transformers import AutoTokenizer
 
-    from utils.backends import load_encoder
+    from extractive_qa.model.loading import load_encoder
 
     remedy = f"Expected the files of {MODEL_REPOS[part]}. Files that were put there by hand must be replaced. "
     remedy += f"Then run: python download_data.py --only {part}"
@@ -380,7 +391,7 @@ def check_model(part, folder, source):
         if tokenizer.tokenize("CAFÉ") != tokenizer.tokenize("cafe"):
             problems.append("has a tokenizer that doesn't lower-case")
     if problems:
-        raise UserError(f"The model ({source}) {' and '.join(problems)}. {remedy}")
+        raise QAError(f"The model ({source}) {' and '.join(problems)}. {remedy}")
 
 
 def brief(error):
@@ -397,12 +408,12 @@ def hand_folder(folder):
 
 
 def verify(folder, part):
-    """Compares `folder` with its manifest, byte for byte, and prints what it is. Raises UserError where it differs."""
+    """Compares `folder` with its manifest, byte for byte, and prints what it is. Raises QAError where it differs."""
     remedy = f"Run: python download_data.py --force --only {part}"
     if not folder.is_dir():
-        raise UserError(f"{folder} is missing. Run: python download_data.py --only {part}")
+        raise QAError(f"{folder} is missing. Run: python download_data.py --only {part}")
     if not check_manifest(folder, full=True, remedy=remedy):
-        raise UserError(f"{folder} has no manifest.json. Expected what this script writes. {remedy} (replaces it)")
+        raise QAError(f"{folder} has no manifest.json. Expected what this script writes. {remedy} (replaces it)")
     manifest = read_manifest(folder)
     size = sum(entry["size"] for entry in manifest["files"]) / 1e6
     print(f"{folder}: {len(manifest['files'])} files, {size:,.1f} MB, all as they should be")
@@ -430,7 +441,7 @@ def make(folder, build, args):
             raise
     except (OSError, SafetensorError) as error:  # the latter wraps the system's
         place = getattr(error, "filename2", None) or getattr(error, "filename", None) or staging
-        raise UserError(
+        raise QAError(
             f"{place}: {getattr(error, 'strerror', None) or error}. Expected to be able to write there. Check space, "
             "rights and programs that use the folder, then run the same command again"
         ) from error
@@ -480,10 +491,10 @@ def main(argv=None):
         if args.verify or part not in missing:
             try:
                 verify(folder, part)
-            except UserError as error:
+            except QAError as error:
                 problems.append(str(error))
     if problems:
-        raise UserError("\n".join(problems))
+        raise QAError("\n".join(problems))
     if args.verify or not missing:
         return
 
@@ -492,7 +503,7 @@ def main(argv=None):
         try:
             make(folder, get_data if part == "data" else partial(get_model, part), args)
         except FetchError as error:
-            raise UserError(f"{error}\n{ways_out(missing)}") from error
+            raise QAError(f"{error}\n{ways_out(missing)}") from error
         del missing[part]
         verify(folder, part)
     if SQUAD_DIR.exists() and MODEL_DIR.exists():

@@ -26,26 +26,29 @@ from pathlib import Path
 
 import numpy as np
 
-from utils import console
-from utils.analysis import compare
-from utils.backends import BACKENDS, ONNX_MANIFEST, PRECISIONS
-from utils.calibration import (
+from extractive_qa.data.examples import read_examples
+from extractive_qa.errors import QAError
+from extractive_qa.files.atomic import atomic_file, write_file
+from extractive_qa.files.manifest import NAME, check_manifest, unlisted
+from extractive_qa.files.reading import read_json, require
+from extractive_qa.metrics import compute_metrics, exact_match_score, exact_matches, f1_score
+from extractive_qa.model.backends import BACKENDS, PRECISIONS
+from extractive_qa.model.folder import ONNX_MANIFEST
+from extractive_qa.postprocessing.calibration import (
     TEMPERATURES,
     describe_calibration,
     fit_and_report,
     report_calibration,
     split_in_halves,
 )
-from utils.checkpoints import MARKER
-from utils.console import UserError, paint, printable
-from utils.files import read_json, write_whole
-from utils.manifest import NAME, check_manifest, unlisted
-from utils.metrics import compute_metrics, exact_match_score, exact_matches, f1_score
-from utils.offline import require
-from utils.outcomes import Outcomes, judge, read_answers
-from utils.reader import count_windows
-from utils.squad import read_examples, replace_surrogates
-from utils.training_log import find_log
+from extractive_qa.reader import count_windows
+from extractive_qa.report.outcomes import Outcomes, collect_outcomes, read_answers
+from extractive_qa.report.statistics import compare
+from extractive_qa.text import printable, replace_surrogates, shown
+from extractive_qa.training.checkpoints import MARKER
+from extractive_qa.training.log import find_log
+from utils import console
+from utils.console import paint
 
 NO_ANSWER = "(no answer)"
 CONTEXT_SHOWN = 80  # characters on each side of an answer
@@ -108,7 +111,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     if args.compare and not args.predictions and args.compare.resolve() == args.output_dir.resolve():
         problems.append("--compare is --output_dir itself, which this run writes to: give another --output_dir")
     if problems:
-        raise UserError("; ".join(problems) + ". See: python evaluate.py --help")
+        raise QAError("; ".join(problems) + ". See: python evaluate.py --help")
     return args
 
 
@@ -118,10 +121,10 @@ def read_predictions(path: Path, examples: list[dict], complete: bool = False) -
     require(path, "a JSON file {id: text}", "python evaluate.py writes one to output/predictions.json.")
     predictions = read_json(path, "a JSON object {id: text}")
     if not isinstance(predictions, dict):
-        raise UserError(f"{path} is not of the official format. Expected one JSON object {{id: text}}.")
+        raise QAError(f"{path} is not of the official format. Expected one JSON object {{id: text}}.")
     for identifier, text in predictions.items():
         if not isinstance(text, str):
-            raise UserError(
+            raise QAError(
                 f"{path} is not of the official format: the prediction for {printable(identifier, 80)!r} is no text, "
                 f"but {text!r:.40}. Expected one JSON object {{id: text}}."
             )
@@ -130,12 +133,12 @@ def read_predictions(path: Path, examples: list[dict], complete: bool = False) -
     missing = [example["id"] for example in examples if example["id"] not in predictions]
     if len(missing) == len(examples):
         found = f"its first id is {next(iter(predictions), 'missing')!r:.80}"
-        raise UserError(
+        raise QAError(
             f"{path} answers none of the questions scored: {found}. Expected ids of --eval_file, like "
             f"{examples[0]['id']!r:.80}. Name the file with the same questions: --eval_file"
         )
     if missing and complete:
-        raise UserError(
+        raise QAError(
             f"{path} lacks {len(missing)} of the {len(examples)} questions scored, the first is "
             f"{printable(missing[0], 80)!r}. Expected a run on the same questions (--eval_file, --max_samples)."
         )
@@ -153,33 +156,27 @@ def predict(
     Returns {id: text}; float (1 + T, Q), the best answers' probabilities as the model has them and at each of T
     `temperatures`; and how it was done, for metrics.json. Where it fails, earlier files stay as they were.
     """
-    from utils.reader import DEFAULT_SETTINGS, Reader
+    from extractive_qa.reader import Reader
+    from extractive_qa.settings import DEFAULT_SETTINGS
 
     reader = Reader(
         args.model_dir, args.device, args.mixed_precision, args.batch_size, args.backend,
         handle_impossible_answer=args.handle_impossible_answer or None,
     )  # fmt: skip
     args.output_dir.mkdir(parents=True, exist_ok=True)
-    console.say(f"model: {console.shown(args.model_dir)}")
+    console.say(f"model: {shown(args.model_dir)}")
     console.say(f"device: {reader.backend.describe()}, mixed precision: {reader.backend.precision}")
-    predictions: dict[str, str] = {}
-    probabilities = np.zeros((1 + len(temperatures), len(examples)))
     began = time.monotonic()
-    partial = args.output_dir / "nbest_predictions.json.partial"
-    try:
-        with partial.open("w", encoding="utf-8") as nbest:
-            answers = reader.answer_all(examples, args.n_best_size, temperatures)
-            answers = console.progress(answers, desc="answering", total=len(examples), unit=" questions")
-            for number, (example, best) in enumerate(zip(examples, answers, strict=True)):
-                probabilities[:, number] = best[0]["probability"], *best[0].pop("probabilities")
-                predictions[example["id"]] = best[0]["text"]
-                nbest.write(
-                    ("{\n" if len(predictions) == 1 else ",\n") + f"{json.dumps(example['id'])}: {json.dumps(best)}"
-                )
-            nbest.write("\n}\n")
-        partial.replace(args.output_dir / "nbest_predictions.json")
-    finally:
-        partial.unlink(missing_ok=True)
+    bar = console.progress(desc="answering", total=len(examples), unit=" questions")
+    with atomic_file(args.output_dir / "nbest_predictions.json") as nbest, bar:
+
+        def each(example: dict, answers: list[dict]) -> None:
+            line = f"{json.dumps(example['id'])}: {json.dumps(answers)}"
+            nbest.write((("{\n" if nbest.tell() == 0 else ",\n") + line).encode())
+            bar.update()
+
+        predictions, probabilities = reader.predict(examples, args.n_best_size, temperatures, each)
+        nbest.write(b"\n}\n")
     seconds = time.monotonic() - began
     peak = reader.backend.peak_memory() / 2**20
     console.say(
@@ -195,17 +192,17 @@ def predict(
 
 
 def halves(examples: list[dict]) -> np.ndarray:
-    """As split_in_halves. Raises UserError where there is only one text."""
+    """As split_in_halves. Raises QAError where there is only one text."""
     try:
         return split_in_halves(examples)
     except ValueError as error:
-        raise UserError(f"--fit_temperature: {error}. Expected questions on several texts.") from None
+        raise QAError(f"--fit_temperature: {error}. Expected questions on several texts.") from None
 
 
 def save_fitted(model_dir: Path, calibration: dict) -> None:
     """Sets what was fitted in the model's reader.json, which is made where it is missing, and keeps the lists of
-    checksums right in which it stands. Raises UserError where it can't be written: then the old one stays."""
-    from utils.reader import DEFAULT_SETTINGS, SETTINGS_FILE, read_settings
+    checksums right in which it stands. Raises QAError where it can't be written: then the old one stays."""
+    from extractive_qa.settings import DEFAULT_SETTINGS, SETTINGS_FILE, read_settings
 
     path = model_dir / SETTINGS_FILE
     fitted = {name: calibration[name] for name in ("temperature", "references")}
@@ -213,14 +210,14 @@ def save_fitted(model_dir: Path, calibration: dict) -> None:
         with unlisted(path, (NAME, MARKER, ONNX_MANIFEST)):
             write_json(path, DEFAULT_SETTINGS | read_settings(model_dir) | fitted)
     except OSError as error:
-        raise UserError(
+        raise QAError(
             f"{path} can't be written: {error.strerror}. Expected a model folder of your own. To set by hand what was "
             f"fitted: {json.dumps(fitted)} in that file."
         ) from None
     if calibration["fitted_on"] < FEW_QUESTIONS:
         console.warn(f"what is fitted on {calibration['fitted_on']} questions is a rough guess")
     print(
-        f"wrote {fitted} to {console.shown(path)}, fitted on {calibration['fitted_on']:,} questions and measured on "
+        f"wrote {fitted} to {shown(path)}, fitted on {calibration['fitted_on']:,} questions and measured on "
         f"the {calibration['measured_on']:,} on other texts; nbest_predictions.json has the confidences from before"
     )
 
@@ -251,18 +248,18 @@ def review(
     args: argparse.Namespace, examples: list[dict], predictions: dict[str, str], settings: dict, other: Outcomes | None
 ) -> None:
     """Compares with the other run and writes the report, as asked for."""
-    from utils.report import comparison_table, write_report
+    from extractive_qa.report.write import comparison_table, write_report
 
     path = args.predictions or args.output_dir / "predictions.json"
     windows = None if args.predictions else count_windows(args.model_dir, examples)
-    outcomes = judge(examples, predictions, read_answers(path, predictions, examples), windows)
+    outcomes = collect_outcomes(examples, predictions, read_answers(path, predictions, examples), windows)
     comparison = compare(outcomes, other) if other else None
     if comparison:
-        print("\n" + comparison_table(comparison, console.shown(args.compare)))
+        print("\n" + comparison_table(comparison, shown(args.compare)))
     if args.report:
-        about = {"model": console.shown(args.predictions or args.model_dir), "questions": console.shown(args.eval_file)}
+        about = {"model": shown(args.predictions or args.model_dir), "questions": shown(args.eval_file)}
         if other:
-            about["compared with"] = console.shown(args.compare)
+            about["compared with"] = shown(args.compare)
         if not args.predictions:
             about |= {"device": settings["device"], "mixed precision": settings["mixed_precision"]}
         log = [] if args.predictions else find_log(args.model_dir)
@@ -270,16 +267,16 @@ def review(
             write_report(args.output_dir, outcomes, log, about, comparison, other)
         except OSError as error:
             raise cannot_write(args.output_dir, error) from None
-        console.say(f"\nwrote report.html, and its pictures in report/, to {console.shown(args.output_dir)}")
+        console.say(f"\nwrote report.html, and its pictures in report/, to {shown(args.output_dir)}")
 
 
-def cannot_write(output_dir: Path, error: OSError) -> UserError:
-    return UserError(f"{output_dir} can't be written: {error.strerror}. Use another --output_dir.")
+def cannot_write(output_dir: Path, error: OSError) -> QAError:
+    return QAError(f"{output_dir} can't be written: {error.strerror}. Use another --output_dir.")
 
 
 def write_json(path: Path, content: dict) -> None:
     """Writes the file whole or not at all. Raises OSError."""
-    write_whole(path, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
+    write_file(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -292,7 +289,7 @@ def main(argv: list[str] | None = None) -> None:
         check_manifest(args.model_dir, full=args.verify_files)
     impossible = args.handle_impossible_answer
     if args.predictions is None and not impossible:
-        from utils.reader import read_settings
+        from extractive_qa.settings import read_settings
 
         impossible = read_settings(args.model_dir).get("handle_impossible_answer") is True
     console.note("reading questions ...")
@@ -305,7 +302,7 @@ def main(argv: list[str] | None = None) -> None:
             args.compare / "predictions.json", "the predictions of another run", "--compare takes its --output_dir."
         )
         theirs = read_predictions(path, examples, complete=True)
-        other = judge(examples, theirs, read_answers(path, theirs, examples))
+        other = collect_outcomes(examples, theirs, read_answers(path, theirs, examples))
 
     if args.predictions:
         predictions, settings = read_predictions(args.predictions, examples), {}
@@ -332,9 +329,7 @@ def main(argv: list[str] | None = None) -> None:
             write_json(args.output_dir / "metrics.json", report)
         except OSError as error:
             raise cannot_write(args.output_dir, error) from None
-        console.say(
-            f"\nwrote predictions.json, nbest_predictions.json and metrics.json to {console.shown(args.output_dir)}"
-        )
+        console.say(f"\nwrote predictions.json, nbest_predictions.json and metrics.json to {shown(args.output_dir)}")
     if args.report or args.compare:
         review(args, examples, predictions, settings, other)
     if args.predictions is None:

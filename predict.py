@@ -22,16 +22,19 @@ import argparse
 import contextlib
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
+from extractive_qa.data.examples import read_examples
+from extractive_qa.errors import QAError
+from extractive_qa.files.reading import read_text, require
+from extractive_qa.model.backends import BACKENDS, PRECISIONS
+from extractive_qa.text import has_text, printable, replace_surrogates
 from utils import console
-from utils.backends import BACKENDS, PRECISIONS
-from utils.console import UserError, note, paint, printable
-from utils.files import read_text
-from utils.offline import require
-from utils.squad import has_text, read_examples, replace_surrogates
+from utils.console import note, paint
 
 TRAINED_MODEL = OUTPUT_DIR / "final_model"
+PAGE_EXAMPLES = ("sample-dev-0077", "sample-dev-0016", "sample-dev-0022", "sample-dev-0018")
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -94,7 +97,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     elif args.input is not None or args.output is not None or args.overwrite:
         problems.append("--input, --output and --overwrite belong to: python predict.py batch")
     if problems:
-        raise UserError("; ".join(problems) + ". See: python predict.py --help")
+        raise QAError("; ".join(problems) + ". See: python predict.py --help")
     return args
 
 
@@ -131,18 +134,17 @@ def read_text_file(path: Path) -> str:
     try:
         return read_text(path)
     except (OSError, ValueError) as error:  # ValueError: a path can't hold a zero byte
-        raise UserError(f"{path} can't be read: {getattr(error, 'strerror', error)}. Expected a text file.") from None
+        raise QAError(f"{path} can't be read: {getattr(error, 'strerror', error)}. Expected a text file.") from None
 
 
 def ask(reader, question: str, context: str, top_k: int, min_confidence: float) -> list[dict]:
-    """The best answers; one without text where none is as sure as `min_confidence`. Raises UserError where question or
+    """The best answers; one without text where none is as sure as `min_confidence`. Raises QAError where question or
     context holds no word."""
     for name, text in (("question", question), ("context", context)):
         if not has_text(text):
-            raise UserError(f"the {name} has no word in it: {text[:40]!r}. Expected text.")
-    from utils.reader import withhold_unsure
-
-    return withhold_unsure(next(reader.answer_all([{"question": question, "context": context}], top_k)), min_confidence)
+            raise QAError(f"the {name} has no word in it: {text[:40]!r}. Expected text.")
+    example = {"question": question, "context": context}
+    return next(reader.answer_all([example], top_k, min_confidence=min_confidence))
 
 
 def show(answers: list[dict], min_confidence: float) -> str:
@@ -158,11 +160,14 @@ def show(answers: list[dict], min_confidence: float) -> str:
     return "\n".join(lines)
 
 
+def read_sample() -> list[dict]:
+    return read_examples(require(SAMPLE_DATA_DIR / "dev.json", "the bundled questions", "Restore it with git."))
+
+
 def demo(reader, top_k: int, min_confidence: float) -> None:
     """The first question of each of the first paragraphs of data/sample/dev.json."""
-    path = require(SAMPLE_DATA_DIR / "dev.json", "the bundled questions", "Restore it with git.")
     shown = set()
-    for example in read_examples(path):
+    for example in read_sample():
         if example["context"] not in shown and len(shown) < 6:
             shown.add(example["context"])
             print(f"\nquestion:   {paint(example['question'], 'bold')}")
@@ -192,7 +197,7 @@ def interactive(reader, top_k: int, min_confidence: float) -> None:
                 elif question:
                     answers = ask(reader, replace_surrogates(question), context, top_k, min_confidence)
                     print(show(answers, min_confidence))
-            except UserError as error:
+            except QAError as error:
                 console.warn(str(error))
     print()
 
@@ -216,18 +221,18 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     context = read_text_file(args.context_file) if args.context_file else args.context
     if args.mode == "interactive" and sys.stdin is None:
-        raise UserError("standard input is closed. Expected a text and questions there, or: python predict.py ask")
+        raise QAError("standard input is closed. Expected a text and questions there, or: python predict.py ask")
     if args.mode == "batch":
-        from utils.answer_file import answer_file, check_paths
+        from extractive_qa.batch.answer_file import answer_file, check_paths
 
         check_paths(args.input, args.output)
     if args.mode == "web":
-        from utils.page import require_gradio, serve
+        from extractive_qa.web.page import require_gradio, serve
 
         require_gradio()
     model_dir = choose_model(args)
 
-    from utils.reader import Reader
+    from extractive_qa.reader import Reader
 
     reader = Reader(
         model_dir, args.device, args.mixed_precision, args.batch_size, args.backend,
@@ -236,7 +241,9 @@ def main(argv: list[str] | None = None) -> None:
     if args.mode == "demo":
         demo(reader, args.top_k, args.min_confidence)
     elif args.mode == "web":
-        serve(reader, args.host, args.port, args.min_confidence)
+        examples = {example["id"]: example for example in read_sample()}
+        some = [examples[name] for name in PAGE_EXAMPLES]
+        serve(reader, args.host, args.port, some, partial(print, flush=True), args.min_confidence)
     elif args.mode == "interactive":
         interactive(reader, args.top_k, args.min_confidence)
     elif args.mode == "batch":

@@ -12,15 +12,7 @@ The windows of 1,000 questions and more are kept in data/cache for the next trai
 """
 
 from utils.console import hush_interrupts
-from utils.offline import (
-    MODEL_DIR,
-    OUTPUT_DIR,
-    SAMPLE_DATA_DIR,
-    SAMPLE_MODEL_DIR,
-    SQUAD_DIR,
-    TEACHER_DIR,
-    go_offline,
-)
+from utils.offline import MODEL_DIR, OUTPUT_DIR, SAMPLE_DATA_DIR, SAMPLE_MODEL_DIR, SQUAD_DIR, TEACHER_DIR, go_offline
 
 go_offline()
 hush_interrupts()
@@ -30,6 +22,7 @@ import math
 import os
 import shutil
 import signal
+import sys
 import textwrap
 import time
 from contextlib import nullcontext
@@ -43,21 +36,12 @@ from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs
 from torch.nn.functional import cross_entropy
 
-from utils import console
-from utils.attention import attend_window_by_window
-from utils.augmentation import join_contexts
-from utils.backends import load_encoder
-from utils.batches import epoch_batches, micro_batches, pad_batch, padded_length
-from utils.checkpoints import (
-    delete_earlier_run,
-    delete_to_go_back,
-    latest_checkpoint,
-    prepare_output_dir,
-    read_state,
-    sole_training,
-)
-from utils.console import UserError
-from utils.devices import (
+from extractive_qa.data.examples import read_examples
+from extractive_qa.errors import QAError
+from extractive_qa.files.atomic import cannot_write
+from extractive_qa.files.manifest import check_manifest
+from extractive_qa.files.reading import require
+from extractive_qa.model.devices import (
     choose_attention,
     choose_device,
     choose_precision,
@@ -67,18 +51,37 @@ from utils.devices import (
     require_compiler,
     used_memory,
 )
-from utils.distillation import REMEDY, Teachers, ask_teachers, distillation_losses
-from utils.families import usable_positions
-from utils.feature_cache import cached_train_features
-from utils.guard import Guard
-from utils.manifest import check_manifest
-from utils.micro_batch import LESS_MEMORY, cap_memory, choose_micro_batch, require_memory, smaller_micro_batch
-from utils.offline import require, require_model
-from utils.pictures import draw_training_curve
-from utils.squad import read_examples
-from utils.training import Training, plain
-from utils.training_log import TrainingLog
-from utils.windows import Features, check_window_settings, load_tokenizer
+from extractive_qa.model.families import usable_positions
+from extractive_qa.model.folder import require_model
+from extractive_qa.model.loading import load_encoder
+from extractive_qa.preprocessing.batches import epoch_batches, micro_batches, pad_batch, padded_length
+from extractive_qa.preprocessing.windows import Features, check_window_settings, load_tokenizer
+from extractive_qa.report.charts import draw_training_curve
+from extractive_qa.text import shown
+from extractive_qa.training.augmentation import join_contexts
+from extractive_qa.training.checkpoints import (
+    RESUME,
+    delete_earlier_run,
+    delete_to_go_back,
+    latest_checkpoint,
+    prepare_output_dir,
+    read_state,
+    sole_training,
+)
+from extractive_qa.training.cpu_attention import attend_window_by_window
+from extractive_qa.training.distillation import REMEDY, Teachers, distillation_losses, teacher_predictions
+from extractive_qa.training.finite_guard import FiniteGuard
+from extractive_qa.training.log import TrainingLog
+from extractive_qa.training.memory import (
+    LESS_MEMORY,
+    cap_memory,
+    choose_micro_batch,
+    require_memory,
+    smaller_micro_batch,
+)
+from extractive_qa.training.run import Training, plain
+from utils import console
+from utils.preprocessing import CACHE_DIR, WORTH_A_FILE, cached_train_features
 
 DOWNLOAD = "Run: python download_data.py (or try: python train.py --sample)"
 MICRO_BATCH = 4  # windows
@@ -204,7 +207,7 @@ def number_or_auto(text: str) -> int | str:
 
 
 def check_args(args: argparse.Namespace) -> None:
-    """Raises UserError with everything that is wrong with the settings."""
+    """Raises QAError with everything that is wrong with the settings."""
     problems = check_window_settings(args.max_length, args.doc_stride)
     at_least_one = (
         "num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps", "max_answer_length",
@@ -232,7 +235,7 @@ def check_args(args: argparse.Namespace) -> None:
     if args.resume and args.overwrite_output_dir:
         problems.append("--resume and --overwrite_output_dir exclude each other")
     if problems:
-        raise UserError("; ".join(problems) + ". See: python train.py --help")
+        raise QAError("; ".join(problems) + ". See: python train.py --help")
 
 
 def saved_settings(checkpoint: Path) -> dict:
@@ -308,7 +311,7 @@ def join_teachers(run: Training, losses: torch.Tensor, output, attention_mask: t
 
 
 def load_questions(args: argparse.Namespace) -> tuple[list[dict], list[dict]]:
-    """The examples to train on and the examples to score. Raises UserError for all that can be wrong with them."""
+    """The examples to train on and the examples to score. Raises QAError for all that can be wrong with them."""
     require_model(args.model_dir, DOWNLOAD)
     for teacher in args.teacher_dir:
         if not teacher.is_file():  # of answers
@@ -351,10 +354,10 @@ def start_teachers(
     if not args.teacher_dir:
         return None
     with accelerator.main_process_first():  # it keeps on disk what they say, the others read it
-        return ask_teachers(
+        return teacher_predictions(
             args.teacher_dir, examples, features, str(accelerator.device),
             precision="bf16" if precision == "bf16" else "no",  # MobileBERT overflows fp16
-            moved=moved,
+            folder=CACHE_DIR, keep=len(examples) >= WORTH_A_FILE, moved=moved, progress=console.progress,
         )  # fmt: skip
 
 
@@ -365,7 +368,7 @@ def start_model(args: argparse.Namespace, model_dir: Path, accelerator: Accelera
     model, _ = load_encoder(model_dir, remedy, choose_attention(accelerator.device, precision))
     positions = usable_positions(model.config.to_dict())
     if positions and args.max_length > positions:
-        raise UserError(
+        raise QAError(
             f"--max_length {args.max_length} is more than the {positions} positions of {args.model_dir}. "
             f"Use --max_length {positions} or less."
         )
@@ -375,7 +378,7 @@ def start_model(args: argparse.Namespace, model_dir: Path, accelerator: Accelera
         attend_window_by_window(model)
     if args.gradient_checkpointing:
         if not model.supports_gradient_checkpointing:  # MobileBERT before transformers 5
-            raise UserError(
+            raise QAError(
                 f"--gradient_checkpointing: transformers {transformers.__version__} can't do it for this model "
                 f"({model.config.model_type}). Leave it out, or install the versions of requirements.txt."
             )
@@ -397,12 +400,13 @@ def train(run: Training, log: TrainingLog, bar) -> None:
     args, accelerator, model, optimizer = run.args, run.accelerator, run.model, run.optimizer
     steps_per_epoch, total_steps = run.steps_per_epoch, run.total_steps
     questions_per_window = run.questions / len(run.features)
-    guard, epoch, windows, since = Guard(run.precision), -1, 0, time.monotonic()
+    guard, epoch, windows, since = FiniteGuard(run.precision), -1, 0, time.monotonic()
     model.train()
     while True:
         # at the end of an epoch, and of the training: score, unless that was done before the run was resumed
         if run.step and (run.step % steps_per_epoch == 0 or run.step == total_steps) and not log.has_scores(run.step):
-            run.evaluate(log)
+            for line in run.evaluate(log):
+                console.write(line, sys.stdout)
             since, windows = time.monotonic(), 0
         if run.step >= total_steps:
             break
@@ -470,7 +474,7 @@ def main(argv: list[str] | None = None) -> None:
             if not out_of_memory(error):
                 raise
             # outside of the steps, which go on with less
-            raise UserError(f"out of GPU memory. {LESS_MEMORY}") from None
+            raise QAError(f"out of GPU memory. {LESS_MEMORY}") from None
 
 
 def fine_tune(args: argparse.Namespace) -> None:
@@ -491,7 +495,7 @@ def fine_tune(args: argparse.Namespace) -> None:
     require_memory(accelerator, model, args.per_device_train_batch_size, longest)
     run = Training(
         args, features, len(examples), eval_examples, accelerator, precision, model, optimizer,
-        micro_batch_size=args.per_device_train_batch_size, teachers=teachers,
+        micro_batch_size=args.per_device_train_batch_size, teachers=teachers, progress=console.progress,
     )  # fmt: skip
     if args.resume:
         run.resume(args.resume)
@@ -519,12 +523,16 @@ def fine_tune(args: argparse.Namespace) -> None:
         f"{run.step - first_step:,} steps in {(time.monotonic() - began) / 60:.1f} min, peak memory {peak:,.0f} MB"
     )
     if accelerator.is_main_process:
-        draw_training_curve(log.lines, args.output_dir / "training_curve.png")
+        curve = args.output_dir / "training_curve.png"
+        try:
+            draw_training_curve(log.lines, curve)
+        except OSError as error:
+            raise cannot_write(curve, error, RESUME) from None
         best = log.best
         print(f"best epoch {best['epoch']:.2f}: EM {best['exact_match']:.2f}, F1 {best['f1']:.2f}")
         final_model = require(args.output_dir / "final_model", "the model of the best epoch", "Was it deleted?")
         megabytes = sum(path.stat().st_size for path in final_model.iterdir()) / 2**20
-        print(f"saved {console.shown(final_model)} ({megabytes:.0f} MB)")
+        print(f"saved {shown(final_model)} ({megabytes:.0f} MB)")
     accelerator.end_training()
 
 
@@ -546,7 +554,7 @@ def heed_signals(run: Training) -> None:
 
 def describe_run(run: Training) -> str:
     """What is about to happen, in a few lines."""
-    values = {name: plain(value, console.shown) for name, value in sorted(vars(run.args).items())}
+    values = {name: plain(value, shown) for name, value in sorted(vars(run.args).items())}
     settings = " ".join(f"{name}={value}" for name, value in values.items())
     width = min(120, shutil.get_terminal_size((120, 24)).columns)
     parameters = sum(parameter.numel() for parameter in run.model.parameters())
@@ -560,7 +568,7 @@ def describe_run(run: Training) -> str:
         f"steps: {run.total_steps:,} of {run.effective_batch} windows, {run.micro_batch_size} at once",
     ]
     if run.args.resume:
-        lines.append(f"resumed from {console.shown(run.args.resume)} after step {run.step}")
+        lines.append(f"resumed from {shown(run.args.resume)} after step {run.step}")
     return "\n".join(lines)
 
 

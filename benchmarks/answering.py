@@ -3,7 +3,7 @@
     python tools/make_random_model.py                                          # once
     python benchmarks/answering.py
 
-Ours: utils.reader in every precision and with every backend that is there. Peers: transformers' question-answering
+Ours: extractive_qa.reader in every precision and with every backend that is there. Peers: transformers' question-answering
 pipeline and Haystack's ExtractiveReader, in fp32 as they come; at their own best also in bf16, with questions sorted by
 length. A short trial finds each side's best setting; these then take turns on all questions. Answers are compared with
 the pipeline's on models/sample. Writes benchmarks/results/answering.json (our fastest) and answering_fp32.json. Takes
@@ -33,12 +33,12 @@ from pairs import (
     wait_for_quiet,
 )
 
+from extractive_qa.data.examples import read_examples
+from extractive_qa.model.folder import ONNX_FILES
+from extractive_qa.preprocessing.windows import prepare_validation_features
+from extractive_qa.reader import Reader
 from utils import console
-from utils.backends import ONNX_FILES
 from utils.offline import SAMPLE_MODEL_DIR
-from utils.reader import Reader
-from utils.squad import read_examples
-from utils.windows import prepare_validation_features
 
 TARGETS = {"answering": 3.5, "answering_fp32": 1.7}
 SEED = 0

@@ -4,7 +4,7 @@
     python benchmarks/attention.py --model_dir <MiniLM folder> --output benchmarks/results/attention_minilm.json
 
 Forward and backward of 4 windows of 176 and of 384 tokens with the model's dropout, all in turn, medians. train.py and
-utils.devices.choose_attention follow what this shows on a CPU. Writes benchmarks/results/attention.json. Takes a
+extractive_qa.model.devices.choose_attention follow what this shows on a CPU. Writes benchmarks/results/attention.json. Takes a
 minute on one CPU core.
 """
 
@@ -23,12 +23,12 @@ go_offline()
 import torch
 from pairs import RANDOM_ENCODER, RESULTS_DIR, own_versions
 
+from extractive_qa.files.reading import make_room
+from extractive_qa.model.devices import autocast, choose_device, describe
+from extractive_qa.model.loading import load_encoder
+from extractive_qa.training.cpu_attention import NAME as WINDOW_BY_WINDOW
+from extractive_qa.training.cpu_attention import attend_window_by_window
 from utils import console
-from utils.attention import NAME as WINDOW_BY_WINDOW
-from utils.attention import attend_window_by_window
-from utils.backends import load_encoder
-from utils.devices import autocast, choose_device, describe
-from utils.files import make_room
 
 WINDOWS, LENGTHS, TURNS = 4, (176, 384), 5
 ATTENTION, PRECISIONS = ("eager", "sdpa"), ("bf16", "no")

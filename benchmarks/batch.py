@@ -30,9 +30,9 @@ from evaluation_memory import COUNTS, MB, make_tiny_model
 from fresh import environment, in_fresh_process, repeat
 from pairs import DEV_FILE, RESULTS_DIR, cpu, own_versions
 
+from extractive_qa.errors import QAError
+from extractive_qa.files.reading import make_room
 from utils import console
-from utils.console import UserError
-from utils.files import make_room
 
 
 def write_questions(path: Path, examples: Iterable[dict]) -> Path:
@@ -54,7 +54,7 @@ def kill_after(process: subprocess.Popen, answers: Path, count: int, delay: floa
         time.sleep(0.02)
     time.sleep(delay)
     if process.poll() is not None:
-        raise UserError("the run ended before it could be killed. Expected more questions: see --eval_file")
+        raise QAError("the run ended before it could be killed. Expected more questions: see --eval_file")
     process.kill()
     process.wait()
     return lines_of(answers)
@@ -65,31 +65,31 @@ def lines_of(path: Path) -> int:
 
 
 def measure_killed(model_dir: Path, questions: Path, count: int, kills: int, seed: int) -> dict:
-    """Both runs of `count` questions. Raises UserError where their files differ."""
+    """Both runs of `count` questions. Raises QAError where their files differ."""
     chance = random.Random(seed)
     undisturbed, killed = questions.with_name("undisturbed.jsonl"), questions.with_name("killed.jsonl")
     began = time.monotonic()
     if start(model_dir, questions, undisturbed).wait():
-        raise UserError("predict.py batch failed: see above")
+        raise QAError("predict.py batch failed: see above")
     seconds = time.monotonic() - began
     found = []
     for moment in sorted(chance.uniform(0.05, 0.9) for _ in range(kills)):
         run = start(model_dir, questions, killed)
         found.append(kill_after(run, killed, int(moment * count), chance.uniform(0, 2 * seconds * 128 / count)))
     if start(model_dir, questions, killed).wait():
-        raise UserError("predict.py batch failed: see above")
+        raise QAError("predict.py batch failed: see above")
     if killed.read_bytes() != undisturbed.read_bytes():
-        raise UserError(f"killed after {found} answers and gone on with, the file differs from the undisturbed one")
+        raise QAError(f"killed after {found} answers and gone on with, the file differs from the undisturbed one")
     ids = [json.loads(line)["id"] for line in killed.read_text(encoding="utf-8").splitlines()]
     expected = [json.loads(line)["id"] for line in questions.read_text(encoding="utf-8").splitlines()]
     if ids != expected:
-        raise UserError("the answers' ids are not those of the questions, in their order")
+        raise QAError("the answers' ids are not those of the questions, in their order")
     return {"questions": count, "killed_after_answers": found, "same_bytes": True, "seconds_undisturbed": seconds}
 
 
 def measure_memory(model_dir: str, questions: str, answers: str) -> dict:
     """Peak memory in MB of predict.py batch, which runs in this process, and how long it took."""
-    from utils.memory import process_memory
+    from extractive_qa.model.memory import process_memory
 
     predict = runpy.run_path(str(PROJECT_ROOT / "predict.py"), run_name="measured")
     began = time.monotonic()
@@ -111,7 +111,7 @@ def main(argv: list[str] | None = None) -> None:
         print(json.dumps(measure_memory(**args.part)))
         return
 
-    from utils.squad import read_examples
+    from extractive_qa.data.examples import read_examples
 
     examples = read_examples(args.eval_file)
     with tempfile.TemporaryDirectory() as name:

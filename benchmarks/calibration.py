@@ -21,14 +21,19 @@ import numpy as np
 from pairs import DEV_FILE, RESULTS_DIR, cpu, own_versions, rounded
 from tqdm.auto import tqdm
 
+from extractive_qa.data.examples import read_examples
+from extractive_qa.files.reading import make_room
+from extractive_qa.metrics import exact_match_score
+from extractive_qa.postprocessing.calibration import (
+    TEMPERATURES,
+    any_reference_probability,
+    calibration_error,
+    fit_and_report,
+    split_in_halves,
+)
+from extractive_qa.reader import Reader
 from utils import console
-from utils.calibration import TEMPERATURES, calibration_error, fit_and_report, split_in_halves
-from utils.files import make_room
-from utils.metrics import exact_match_score
 from utils.offline import SAMPLE_MODEL_DIR
-from utils.reader import Reader
-from utils.spans import match_any
-from utils.squad import read_examples
 
 SPLITS = 20
 PLACES = 5
@@ -63,7 +68,7 @@ def measure(probability: np.ndarray, correct: np.ndarray, fitted_on: np.ndarray,
     measured_on = ~fitted_on
     report = fit_and_report(probability, correct, fitted_on, measured_on)
     given = probability[np.searchsorted(TEMPERATURES, report["temperature"])]
-    confidence = match_any(given, report["references"])[measured_on]
+    confidence = any_reference_probability(given, report["references"])[measured_on]
     right = correct[measured_on]
     surer = np.argsort(-confidence, kind="stable")[: len(right) // 2]
     exact_match, of_surer = 100 * right.mean(), 100 * right[surer].mean()

@@ -3,7 +3,7 @@
     python benchmarks/ceiling.py --train_file ../shared/squad/train_11877.json --eval_file ../shared/squad/dev_a.json
 
 Labels: the share of labelled windows whose span is the answer to the letter, and what the rest are. Ceiling: logits
-that are 20 at the tokens of the first reference and 0 elsewhere, decoded by utils.spans, scored by utils.metrics.
+that are 20 at the tokens of the first reference and 0 elsewhere, decoded by extractive_qa.postprocessing.spans, scored by extractive_qa.metrics.
 Writes benchmarks/results/ceiling.json. Takes seconds.
 """
 
@@ -19,12 +19,13 @@ go_offline()
 
 import numpy as np
 
+from extractive_qa.data.examples import read_examples
+from extractive_qa.files.reading import make_room
+from extractive_qa.metrics import compute_metrics, exact_match_score
+from extractive_qa.postprocessing.answers import AnswerCollector
+from extractive_qa.preprocessing.windows import load_tokenizer, prepare_train_features
+from extractive_qa.settings import DEFAULT_SETTINGS
 from utils import console
-from utils.files import make_room
-from utils.metrics import compute_metrics, exact_match_score
-from utils.reader import DEFAULT_SETTINGS, Choice
-from utils.squad import read_examples
-from utils.windows import load_tokenizer, prepare_train_features
 
 WINDOWS = ((384, 128), (96, 32))
 SHOWN = 40
@@ -53,7 +54,7 @@ def labels(examples: list[dict], features) -> dict:
 
 def ceiling(examples: list[dict], features) -> dict:
     """EM and F1 of perfect logits, and the questions that are lost with the reason."""
-    choice = Choice(features, DEFAULT_SETTINGS)
+    choice = AnswerCollector(features, DEFAULT_SETTINGS)
     for i in range(len(features)):
         window = features[i]
         logits = np.zeros((2, 1, len(window["input_ids"])), dtype=np.float32)

@@ -30,8 +30,8 @@ from pairs import (
     take_turns,
 )
 
+from extractive_qa.errors import QAError
 from utils import console
-from utils.console import UserError
 
 TARGET = 0.33
 
@@ -40,7 +40,7 @@ def run(command: list[str], environment: dict[str, str]) -> None:
     """Runs a command to its end; its output goes to a pipe and must not be empty."""
     done = subprocess.run(command, env=environment, capture_output=True, encoding="utf-8", check=False)
     if done.returncode or not done.stdout.strip():
-        raise UserError(f"exit code {done.returncode}: {done.stdout}{done.stderr}")
+        raise QAError(f"exit code {done.returncode}: {done.stdout}{done.stderr}")
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -26,8 +26,8 @@ go_offline()
 from fresh import in_fresh_process
 from pairs import RANDOM_ENCODER, RESULTS_DIR, own_versions
 
+from extractive_qa.files.reading import make_room
 from utils import console
-from utils.files import make_room
 
 WINDOWS, LENGTHS, PAIRS = 4, (176, 192), 5
 PRECISIONS, MODES = ("bf16", "no"), ("dynamic", "static")
@@ -37,8 +37,8 @@ def measure(model_dir: str, device: str, precision: str, mode: str) -> dict:
     """Seconds to compile, and of a forward and backward pass, medians of turns: compiled, plain."""
     import torch
 
-    from utils.backends import load_encoder
-    from utils.devices import autocast, choose_attention, choose_device, describe, require_compiler
+    from extractive_qa.model.devices import autocast, choose_attention, choose_device, describe, require_compiler
+    from extractive_qa.model.loading import load_encoder
 
     device = choose_device(device)
     require_compiler(device)

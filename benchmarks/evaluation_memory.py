@@ -27,8 +27,8 @@ go_offline()
 from fresh import in_fresh_process, repeat, write_squad
 from pairs import DEV_FILE, RESULTS_DIR, cpu, own_versions
 
+from extractive_qa.files.reading import make_room
 from utils import console
-from utils.files import make_room
 
 COUNTS = (5_000, 50_000)
 FIRST = 2_000  # questions, after which all that is loaded once is loaded
@@ -56,9 +56,9 @@ def measure_answers(model_dir: str, file: str, count: int, output: str) -> dict:
     """Resident memory in MB after FIRST questions and at POINTS places, and what the kept texts take."""
     import torch
 
-    from utils.devices import used_memory
-    from utils.reader import Reader
-    from utils.squad import read_examples
+    from extractive_qa.data.examples import read_examples
+    from extractive_qa.model.devices import used_memory
+    from extractive_qa.reader import Reader
 
     reader, device = Reader(model_dir, "cpu", "no"), torch.device("cpu")
     stream = repeat(read_examples(file), count)
@@ -77,7 +77,7 @@ def measure_script(model_dir: str, file: str, count: int, output: str) -> dict:
     """The peak in MB of evaluate.py with `count` questions, and what reading them took of it."""
     import torch
 
-    from utils.devices import used_memory
+    from extractive_qa.model.devices import used_memory
 
     device = torch.device("cpu")
     evaluate = runpy.run_path(str(PROJECT_ROOT / "evaluate.py"), run_name="measured")
@@ -105,7 +105,7 @@ def main(argv: list[str] | None = None) -> None:
         print(json.dumps((measure_answers if kind == "answers" else measure_script)(**args.part)))
         return
 
-    from utils.squad import read_examples
+    from extractive_qa.data.examples import read_examples
 
     answers, script = [], []
     with tempfile.TemporaryDirectory() as folder:

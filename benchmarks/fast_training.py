@@ -32,8 +32,8 @@ go_offline()
 from fresh import in_fresh_process, write_squad
 from pairs import DEV_FILE, RESULTS_DIR, TRAIN_FILE, cpu, own_versions
 
+from extractive_qa.files.reading import make_room
 from utils import console
-from utils.files import make_room
 
 KINDS, SEEDS = ("fast", "plain"), (0, 1)
 EPOCHS, BATCH = 3, 16
@@ -56,10 +56,10 @@ def train_plain(model_dir: str, train_file: Path, seed: int, folder: Path) -> Pa
     import numpy as np
     import torch
 
-    from utils.batches import pad_batch
-    from utils.reader import save_reader
-    from utils.squad import read_examples
-    from utils.windows import load_tokenizer, prepare_train_features
+    from extractive_qa.data.examples import read_examples
+    from extractive_qa.model.folder import save_reader
+    from extractive_qa.preprocessing.batches import pad_batch
+    from extractive_qa.preprocessing.windows import load_tokenizer, prepare_train_features
 
     train = runpy.run_path(str(PROJECT_ROOT / "train.py"), run_name="measured")
     args = train["parse_args"]([str(word) for name, value in RECIPE.items() for word in (f"--{name}", value)])
@@ -100,9 +100,9 @@ def measure(
     kind: str, seed: int, model_dir: str, train_file: str, eval_file: str, sizes: list[int], max_characters: int
 ) -> dict:
     """Trains and scores once: EM, F1 and the seconds of the training."""
-    from utils.metrics import compute_metrics
-    from utils.reader import Reader
-    from utils.squad import read_examples
+    from extractive_qa.data.examples import read_examples
+    from extractive_qa.metrics import compute_metrics
+    from extractive_qa.reader import Reader
 
     drawn = []
     for file, size in zip((train_file, eval_file), sizes, strict=True):

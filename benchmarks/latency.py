@@ -2,7 +2,7 @@
 
     python benchmarks/latency.py
 
-Ours: utils.reader in every precision and with every backend that is there, each in a process of its own. Peer:
+Ours: extractive_qa.reader in every precision and with every backend that is there, each in a process of its own. Peer:
 transformers' question-answering pipeline in fp32; at its best also in bf16. Writes benchmarks/results/latency.json.
 Takes about 2 minutes on 2 CPU cores.
 """

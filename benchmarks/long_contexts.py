@@ -7,7 +7,7 @@ Rules:
 
 raw      a span's score is its start logit plus its end logit, whatever the window
 cls      the same less the window's score of [CLS], where training points when the answer is in another window; this is
-         what utils.reader does
+         what extractive_qa.reader does
 softmax  start and end logits each normalized over their own window first, as they are in training
 
 Writes benchmarks/results/long_contexts.json. Takes about 10 minutes on 2 CPU cores.
@@ -29,13 +29,14 @@ import torch
 import transformers
 from tqdm.auto import tqdm
 
+from extractive_qa.data.examples import read_examples
+from extractive_qa.errors import QAError
+from extractive_qa.files.reading import make_room
+from extractive_qa.metrics import compute_metrics
+from extractive_qa.postprocessing.spans import relative_to_cls
+from extractive_qa.reader import Reader
+from extractive_qa.training.augmentation import among_neighbours
 from utils import console
-from utils.augmentation import among_neighbours
-from utils.files import make_room
-from utils.metrics import compute_metrics
-from utils.reader import Reader
-from utils.spans import relative_to_cls
-from utils.squad import read_examples
 
 RULES = ("raw", "cls", "softmax")
 
@@ -86,7 +87,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, default=PROJECT_ROOT / "benchmarks" / "results" / "long_contexts.json")
     args = parser.parse_args(argv)
     if min(args.paragraphs) < 0:
-        raise console.UserError(f"--paragraphs {min(args.paragraphs)}, expected 1 or more, or 0 for all")
+        raise QAError(f"--paragraphs {min(args.paragraphs)}, expected 1 or more, or 0 for all")
     make_room(args.output, "--output")
 
     reader = RuleReader(args.model_dir, batch_size=32, backend="torch")

@@ -1,4 +1,4 @@
-"""What MobileBERT gains by answering without its norms (utils/no_norm.py): time with and without, in turn.
+"""What MobileBERT gains by answering without its norms (extractive_qa/model/fold_norms.py): time with and without, in turn.
 
     python tools/make_random_model.py     # once
     python benchmarks/no_norm.py
@@ -20,14 +20,15 @@ import onnx
 import torch
 from pairs import PROJECT_ROOT, arguments, cpu, own_versions, pairwise, random_reader, rounded, seconds_of, take_turns
 
+from extractive_qa.data.examples import read_examples
+from extractive_qa.files.reading import make_room
+from extractive_qa.model.backends import OnnxBackend, TorchBackend
+from extractive_qa.model.devices import choose_attention
+from extractive_qa.model.fold_norms import fold_norms
+from extractive_qa.model.loading import load_model
+from extractive_qa.reader import Reader
 from utils import console
-from utils.backends import OnnxBackend, TorchBackend, load_model
-from utils.devices import choose_attention
-from utils.files import make_room
-from utils.no_norm import absorb_norms
 from utils.offline import SAMPLE_DATA_DIR
-from utils.reader import Reader
-from utils.squad import read_examples
 
 sys.path.insert(0, str(PROJECT_ROOT / "tools"))
 import export_onnx
@@ -39,7 +40,7 @@ CALIBRATION_QUESTIONS = 16
 
 def exported(model_dir: Path, folder: Path, absorb) -> dict[str, OnnxBackend]:
     """The model exported in fp32 and int8, with what `absorb` does to its norms."""
-    export_onnx.absorb_norms = absorb
+    export_onnx.fold_norms = absorb
     paths = {"no": folder / f"{absorb.__name__}.onnx", "int8": folder / f"{absorb.__name__}.int8.onnx"}
     export_onnx.export_fp32(model_dir, paths["no"])
     model = without_identities(onnx.load(paths["no"]))
@@ -69,7 +70,7 @@ def distance_from_float64(model_dir: Path, batch: dict[str, np.ndarray]) -> dict
         return torch.stack([output.start_logits, output.end_logits]).double()
 
     exact = logits(copy.deepcopy(model).double())
-    found = {"with norms": logits(model), "without": logits(absorb_norms(model))}
+    found = {"with norms": logits(model), "without": logits(fold_norms(model))}
     return {name: ((some - exact).abs().max() / exact.std()).item() for name, some in found.items()}
 
 
@@ -81,7 +82,7 @@ def main(argv: list[str] | None = None) -> None:
     batch = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
     with tempfile.TemporaryDirectory() as folder:
         backends = {}
-        for way, absorb in (("with norms", keep_norms), ("without", absorb_norms)):
+        for way, absorb in (("with norms", keep_norms), ("without", fold_norms)):
             for precision in ("no", "bf16"):
                 model = absorb(load_model(model_dir, choose_attention(device, precision)))
                 backends[f"torch {precision}", way] = TorchBackend(model, device, precision)

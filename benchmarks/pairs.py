@@ -23,8 +23,9 @@ from utils.offline import SAMPLE_DATA_DIR, SQUAD_DIR, SWITCHES, go_offline
 
 go_offline()
 
+from extractive_qa.errors import QAError
+from extractive_qa.text import shown
 from utils import console
-from utils.console import UserError
 
 RESULTS_DIR = PROJECT_ROOT / "benchmarks" / "results"
 PEERS_DIR = PROJECT_ROOT / "benchmarks" / "peers"
@@ -66,7 +67,7 @@ class Peer:
     def read(self) -> dict:
         line = self.process.stdout.readline()
         if not line:
-            raise UserError(f"{console.shown(self.script)} stopped, exit code {self.process.wait()}: see above")
+            raise QAError(f"{shown(self.script)} stopped, exit code {self.process.wait()}: see above")
         return json.loads(line)
 
     def __enter__(self) -> "Peer":
@@ -79,11 +80,11 @@ class Peer:
 
 
 def peer_python() -> Path:
-    """The interpreter of the peers' environment. Raises UserError where it was not made."""
+    """The interpreter of the peers' environment. Raises QAError where it was not made."""
     for path in (PEERS_VENV / "bin" / "python", PEERS_VENV / "Scripts" / "python.exe"):
         if path.exists():
             return path
-    raise UserError(f"{console.shown(PEERS_VENV)} is missing. Expected the peers' environment. Run: make bench")
+    raise QAError(f"{shown(PEERS_VENV)} is missing. Expected the peers' environment. Run: make bench")
 
 
 def peer_environment() -> dict[str, str]:
@@ -258,7 +259,7 @@ def cpu() -> str:
     """The device in words."""
     import torch
 
-    from utils.devices import describe
+    from extractive_qa.model.devices import describe
 
     return describe(torch.device("cpu"))
 
@@ -279,18 +280,19 @@ def gemm_peak(size: int = 2048, repeats: int = 7) -> dict[str, float]:
 def random_reader() -> Path:
     """A folder with MobileBERT in full size that answers, with random weights, made where it is missing.
 
-    Raises UserError where the random encoder is missing.
+    Raises QAError where the random encoder is missing.
     """
     if not (RANDOM_READER / "config.json").exists():
         import torch
 
-        from utils.backends import load_encoder
-        from utils.checkpoints import write_folder
-        from utils.reader import DEFAULT_SETTINGS, save_reader
+        from extractive_qa.files.atomic import replace_folder
+        from extractive_qa.model.folder import save_reader
+        from extractive_qa.model.loading import load_encoder
+        from extractive_qa.settings import DEFAULT_SETTINGS
 
         torch.manual_seed(0)
         model, _ = load_encoder(RANDOM_ENCODER, "Run: python tools/make_random_model.py")
-        write_folder(RANDOM_READER, lambda folder: save_reader(folder, model, RANDOM_ENCODER, DEFAULT_SETTINGS))
+        replace_folder(RANDOM_READER, lambda folder: save_reader(folder, model, RANDOM_ENCODER, DEFAULT_SETTINGS))
     return RANDOM_READER
 
 
@@ -304,4 +306,4 @@ def arguments(doc: str, benchmark: str, pairs: int = 5) -> argparse.ArgumentPars
 
 
 if __name__ == "__main__":
-    console.run(lambda: print(f"random weights: {console.shown(random_reader())}"))
+    console.run(lambda: print(f"random weights: {shown(random_reader())}"))

@@ -2,7 +2,7 @@
 
     python benchmarks/preparing.py
 
-Ours: utils.windows and utils.feature_cache. Peer: the usual `datasets.map` with the fast tokenizer's overflow and a
+Ours: extractive_qa.preprocessing.windows and utils.preprocessing. Peer: the usual `datasets.map` with the fast tokenizer's overflow and a
 Python loop for the labels, one process, padded to 384; at its best without padding. Both begin with questions that are
 read and a tokenizer that is loaded, and end with a file on disk; the windows and labels of both are compared. Writes
 benchmarks/results/preparing.json. Takes about 2 minutes on 2 CPU cores.
@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 from pairs import TRAIN_FILE, Peer, arguments, cpu, own_versions, report, seconds_of, summarize, take_turns
 
+from extractive_qa.data.examples import read_examples
+from extractive_qa.preprocessing.windows import Features, load_tokenizer, prepare_train_features
 from utils import console
-from utils.feature_cache import save_features
 from utils.offline import SAMPLE_MODEL_DIR
-from utils.squad import read_examples
-from utils.windows import Features, load_tokenizer, prepare_train_features
+from utils.preprocessing import save_features
 
 MAX_LENGTH, DOC_STRIDE = 384, 128
 TARGET = 5
@@ -62,7 +62,7 @@ def main(argv: list[str] | None = None) -> None:
                 lines.write(json.dumps(fields) + "\n")
         with Peer("preparing", args.model_dir.resolve(), questions, folder) as peer:
             sides = {
-                "utils.windows": lambda: (
+                "extractive_qa.preprocessing.windows": lambda: (
                     len(examples) / seconds_of(lambda: prepare(examples, tokenizer, Path(folder) / "train.features"))
                 ),
                 "datasets.map, padded to 384": lambda: len(examples) / peer("prepare", padded=True)["seconds"],

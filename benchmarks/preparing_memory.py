@@ -24,8 +24,8 @@ go_offline()
 from fresh import in_fresh_process, repeat, write_squad
 from pairs import RESULTS_DIR, TRAIN_FILE, cpu, own_versions
 
+from extractive_qa.files.reading import make_room
 from utils import console
-from utils.files import make_room
 
 QUESTIONS, CONTEXTS = 87_599, 18_896  # SQuAD 1.1, train
 TARGET = 1500  # MB
@@ -38,10 +38,10 @@ def measure(file: str, model_dir: str, cache: str) -> dict:
     import torch
     import transformers.modeling_utils  # noqa: F401  train.py loads it later, with the model
 
-    from utils.devices import used_memory
-    from utils.feature_cache import cached_train_features
-    from utils.squad import read_examples
-    from utils.windows import load_tokenizer
+    from extractive_qa.data.examples import read_examples
+    from extractive_qa.model.devices import used_memory
+    from extractive_qa.preprocessing.windows import load_tokenizer
+    from utils.preprocessing import cached_train_features
 
     parts, device = {}, torch.device("cpu")
 
@@ -78,7 +78,7 @@ def main(argv: list[str] | None = None) -> None:
         print(json.dumps(measure(**args.part)))
         return
 
-    from utils.squad import read_examples
+    from extractive_qa.data.examples import read_examples
 
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "train.json")

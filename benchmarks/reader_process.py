@@ -1,4 +1,4 @@
-"""Our side of benchmarks/latency.py: utils.reader in a process of its own, as in a user's program. Beside other
+"""Our side of benchmarks/latency.py: extractive_qa.reader in a process of its own, as in a user's program. Beside other
 backends, loaded in one process, its threads and theirs would wait for each other. Run by latency.py."""
 
 import sys
@@ -8,7 +8,7 @@ from pathlib import Path
 sys.path[:0] = [str(Path(__file__).parent / "peers"), str(Path(__file__).resolve().parents[1])]
 from worker import serve
 
-from utils.reader import Reader
+from extractive_qa.reader import Reader
 
 model_dir, backend, precision = sys.argv[1:]
 reader = Reader(model_dir, "cpu", precision, backend=backend)

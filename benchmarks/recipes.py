@@ -35,11 +35,11 @@ go_offline()
 from long_contexts import articles_of, join
 from pairs import DEV_FILE, RESULTS_DIR, TRAIN_FILE, cpu, own_versions
 
+from extractive_qa.data.examples import read_examples
+from extractive_qa.errors import QAError
+from extractive_qa.files.reading import read_json, with_table
+from extractive_qa.training.checkpoints import list_checkpoints, read_state
 from utils import console
-from utils.checkpoints import list_checkpoints, read_state
-from utils.console import UserError
-from utils.files import read_json, with_table
-from utils.squad import read_examples
 
 HELD_OUT, SPLIT_SEED = 6, 0  # articles, and what draws them
 LONG_QUESTIONS, PARAGRAPHS = 500, 8  # asked of so many paragraphs of their article
@@ -129,7 +129,7 @@ class Runs:
             teachers = flags.pop("teachers", [])
             encoder = self.larger_model_dir if flags.pop("larger", False) else self.model_dir
             if encoder is None:
-                raise UserError(f"{run} needs --larger_model_dir, the folder of a larger encoder. See --help")
+                raise QAError(f"{run} needs --larger_model_dir, the folder of a larger encoder. See --help")
             folders = [self.last_state(teacher) for teacher in teachers]
             console.note(f"run: {run}")
             self.train(self.folder(run), encoder, flags, folders)
@@ -194,7 +194,7 @@ class Runs:
 
 
 def call(script: str, flags: dict, *more: str | Path) -> None:
-    """Runs a script of this project as a user does. Raises UserError where it fails, KeyboardInterrupt where it was
+    """Runs a script of this project as a user does. Raises QAError where it fails, KeyboardInterrupt where it was
     interrupted."""
     command = [sys.executable, str(PROJECT_ROOT / script)]
     command += [str(word) for name, value in flags.items() for word in (f"--{name}", value)]
@@ -202,7 +202,7 @@ def call(script: str, flags: dict, *more: str | Path) -> None:
     if code == 130:
         raise KeyboardInterrupt("stopped: the same command goes on from there")
     if code:
-        raise UserError(f"{script} ended with exit code {code}: see above")
+        raise QAError(f"{script} ended with exit code {code}: see above")
 
 
 def file_name(run: str) -> str:
@@ -320,7 +320,7 @@ def main(argv: list[str] | None = None) -> None:
         print(write_table(args.results_dir), end="")
         return
     if args.model_dir is None:
-        raise UserError("--model_dir is missing. Expected the folder of an encoder. See --help")
+        raise QAError("--model_dir is missing. Expected the folder of an encoder. See --help")
     encoders = args.model_dir, args.larger_model_dir
     runs = Runs(*encoders, split(args.train_file, args.output_dir), args.results_dir, args.output_dir)
     if args.final:

@@ -22,8 +22,8 @@ go_offline()
 from fresh import in_fresh_process
 from pairs import DEV_FILE, RESULTS_DIR, cpu, own_versions
 
+from extractive_qa.files.reading import make_room
 from utils import console
-from utils.files import make_room
 
 KILOBYTES = (1, 10, 100, 1000)
 QUESTIONS = (100, 1000, 4961)
@@ -53,10 +53,10 @@ peak of the whole process, and what of it was added while answering.
 
 def measure(model_dir: str, file: str, kilobytes: int | None, questions: int | None) -> dict:
     """Seconds and memory of answering one question of so many kB, or so many questions. Runs in a fresh process."""
-    from utils.memory import process_memory
-    from utils.reader import Reader
-    from utils.squad import read_examples
-    from utils.windows import prepare_validation_features
+    from extractive_qa.data.examples import read_examples
+    from extractive_qa.model.memory import process_memory
+    from extractive_qa.preprocessing.windows import prepare_validation_features
+    from extractive_qa.reader import Reader
 
     examples = read_examples(file)
     if kilobytes:

@@ -2,7 +2,7 @@
 
     python benchmarks/spans.py
 
-Ours: utils.spans in batches of 32 windows, as utils.reader calls it. Peer: the usual Python loops over the 20 best
+Ours: extractive_qa.postprocessing.spans in batches of 32 windows, as extractive_qa.reader calls it. Peer: the usual Python loops over the 20 best
 starts and ends, the windows rows of a dataset and padded to 384; at its best the same loops over Python lists, made
 beforehand, without padding, or the vectorised search of transformers' pipeline. Each side keeps the same number of
 answers. The logits are those of models/sample, computed once and kept in benchmarks/.cache. The best answers of both
@@ -17,14 +17,15 @@ from pathlib import Path
 import numpy as np
 from pairs import DEV_FILE, PROJECT_ROOT, Peer, arguments, cpu, own_versions, report, seconds_of, summarize, take_turns
 
+from extractive_qa.data.examples import read_examples
+from extractive_qa.files.manifest import sha256_of
+from extractive_qa.postprocessing.answers import AnswerCollector
+from extractive_qa.postprocessing.spans import relative_to_cls
+from extractive_qa.preprocessing.batches import length_sorted_batches, padded_length
+from extractive_qa.preprocessing.windows import Features, prepare_validation_features
+from extractive_qa.reader import Reader
 from utils import console
-from utils.batches import length_sorted_batches, padded_length
-from utils.manifest import sha256_of
 from utils.offline import SAMPLE_MODEL_DIR
-from utils.reader import Choice, Reader
-from utils.spans import relative_to_cls
-from utils.squad import read_examples
-from utils.windows import Features, prepare_validation_features
 
 CACHE_DIR = PROJECT_ROOT / "benchmarks" / ".cache"
 BATCH_SIZE = 32
@@ -71,10 +72,10 @@ def padded_batches(features, start: np.ndarray, end: np.ndarray, max_length: int
 def choose(
     features: Features, batches: list[tuple], contexts: list[str], settings: dict, n_best: int, relative: bool = True
 ) -> list:
-    """The n_best best answers of every question, as utils.reader chooses them; with relative=False windows compete by
+    """The n_best best answers of every question, as extractive_qa.reader chooses them; with relative=False windows compete by
     their raw scores."""
     comparable = relative_to_cls if relative else lambda logits: logits
-    choice = Choice(features, settings, n_best)
+    choice = AnswerCollector(features, settings, n_best)
     for windows, start_logits, end_logits in batches:
         choice.add(windows, comparable(start_logits), comparable(end_logits))
     return choice.answers(contexts)
@@ -149,7 +150,9 @@ def main(argv: list[str] | None = None) -> None:
             for n_best, target in TARGETS.items():
                 work = partial(choose, features, batches, contexts, reader.settings, n_best)
                 sides = {
-                    f"utils.spans, {n_best} kept": lambda work=work: len(examples) / seconds_of(work),
+                    f"extractive_qa.postprocessing.spans, {n_best} kept": lambda work=work: (
+                        len(examples) / seconds_of(work)
+                    ),
                     f"loops over a dataset, {n_best} kept": partial(theirs, "dataset", n_best),
                     f"loops over lists, {n_best} kept": partial(theirs, "lists", n_best),
                     f"transformers' pipeline, {n_best} kept": partial(theirs, "pipeline", n_best),

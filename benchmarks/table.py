@@ -12,9 +12,10 @@ from pathlib import Path
 
 from pairs import PROJECT_ROOT, RESULTS_DIR, sign
 
+from extractive_qa.errors import QAError
+from extractive_qa.files.reading import with_table
+from extractive_qa.text import shown
 from utils import console
-from utils.console import UserError
-from utils.files import with_table
 
 BEGIN, END = "<!-- benchmarks -->\n", "<!-- /benchmarks -->"
 # in the order of the table: what is done, in English and in Chinese, and digits after the point of its figures
@@ -80,8 +81,8 @@ def main(argv: list[str] | None = None) -> None:
                 (args.readme_dir / name).write_text(new, encoding="utf-8", newline="\n")
     print(table(results, 0), end="")
     if args.check and outdated:
-        raise UserError(
-            f"{' and '.join(outdated)}: the table is not that of {console.shown(args.results_dir)}. "
+        raise QAError(
+            f"{' and '.join(outdated)}: the table is not that of {shown(args.results_dir)}. "
             "Run: python benchmarks/table.py"
         )
 

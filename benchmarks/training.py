@@ -32,12 +32,12 @@ from pairs import (
     take_turns,
 )
 
+from extractive_qa.data.examples import read_examples
+from extractive_qa.errors import QAError
+from extractive_qa.model.folder import require_model
+from extractive_qa.preprocessing.batches import epoch_batches
+from extractive_qa.preprocessing.windows import load_tokenizer, prepare_train_features
 from utils import console
-from utils.batches import epoch_batches
-from utils.console import UserError
-from utils.offline import require_model
-from utils.squad import read_examples
-from utils.windows import load_tokenizer, prepare_train_features
 
 MAX_LENGTH, DOC_STRIDE, BATCH_SIZE = 384, 128, 16
 # train.py begins anew in every turn, and the first steps meet most lengths for the first time, for which the CPU's
@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     require_model(args.model_dir, "Run: python tools/make_random_model.py")
     if BATCH_SIZE % args.micro_batch:
-        raise UserError(f"--micro_batch {args.micro_batch} does not divide {BATCH_SIZE}")
+        raise QAError(f"--micro_batch {args.micro_batch} does not divide {BATCH_SIZE}")
 
     examples = read_examples(args.train_file, "train")
     features = prepare_train_features(examples, load_tokenizer(args.model_dir), MAX_LENGTH, DOC_STRIDE)
@@ -145,7 +145,7 @@ def train_ours(args, seed: int, windows_per_question: float, folder: Path) -> fl
     command += [str(part) for name, value in flags.items() for part in (f"--{name}", value)]
     done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=False)
     if done.returncode:
-        raise UserError(f"train.py ended with exit code {done.returncode}:\n{done.stdout}{done.stderr}")
+        raise QAError(f"train.py ended with exit code {done.returncode}:\n{done.stdout}{done.stderr}")
     log = (output / "training_log.jsonl").read_text(encoding="utf-8").splitlines()
     rates = [line["questions_per_second"] for line in map(json.loads, log) if "questions_per_second" in line]
     # every interval has as many windows: their rates' harmonic mean

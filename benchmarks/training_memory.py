@@ -24,8 +24,8 @@ go_offline()
 from fresh import in_fresh_process
 from pairs import RANDOM_ENCODER, RESULTS_DIR, own_versions
 
+from extractive_qa.files.reading import make_room
 from utils import console
-from utils.files import make_room
 
 LENGTH = 384  # tokens
 STEPS = 2  # in the second one the optimizer's state is there

@@ -7,8 +7,8 @@ from faults import pytest_addoption, pytest_runtest_makereport, pytest_terminal_
 from hypothesis import settings
 from network_guard import no_network  # noqa: F401
 
+from extractive_qa.data.examples import read_examples
 from utils.offline import PROJECT_ROOT, SAMPLE_DATA_DIR, SAMPLE_MODEL_DIR
-from utils.squad import read_examples
 
 settings.register_profile("project", deadline=None, derandomize=True, database=None, max_examples=60)
 settings.load_profile("project")
@@ -94,7 +94,7 @@ def tokenizer_dir(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def tokenizer(tokenizer_dir):
-    from utils.windows import load_tokenizer
+    from extractive_qa.preprocessing.windows import load_tokenizer
 
     return load_tokenizer(tokenizer_dir)
 
@@ -109,7 +109,7 @@ def real_tokenizer_dir(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def real_tokenizer(real_tokenizer_dir):
-    from utils.windows import load_tokenizer
+    from extractive_qa.preprocessing.windows import load_tokenizer
 
     return load_tokenizer(real_tokenizer_dir)
 

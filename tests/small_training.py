@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file
 from scripts import PROJECT_ROOT
 
-from utils.checkpoints import MARKER
-from utils.manifest import write_manifest
+from extractive_qa.files.manifest import write_manifest
+from extractive_qa.training.checkpoints import MARKER
 
 spec = importlib.util.spec_from_file_location("train_script", PROJECT_ROOT / "train.py")
 train_script = importlib.util.module_from_spec(spec)

@@ -8,11 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from utils.analysis import analyse, compare, group_scores, mistakes
-from utils.console import UserError
-from utils.findings import causes, end_of_training, findings
-from utils.metrics import compute_metrics, exact_match_score
-from utils.outcomes import MISTAKES, find_span, groups_of, judge, kind_of_mistake, question_word, read_answers
+from extractive_qa.errors import QAError
+from extractive_qa.metrics import compute_metrics, exact_match_score
+from extractive_qa.report.findings import causes, end_of_training, findings
+from extractive_qa.report.outcomes import (
+    MISTAKES,
+    collect_outcomes,
+    find_span,
+    groups_of,
+    kind_of_mistake,
+    question_word,
+    read_answers,
+)
+from extractive_qa.report.statistics import analyse, compare, group_scores, mistakes
 
 CONTEXT = "In 1912 the keeper Ada Krog lit the lamp. Her brother Per rowed to the old mill at Krog bay, in May."
 
@@ -104,7 +112,7 @@ def test_question_words(question, word):
 def test_groups_sum_to_the_whole():
     examples, predictions, answers = made_up()
     windows = 1 + np.arange(len(examples)) % 7
-    outcomes = judge(examples, predictions, answers, windows)
+    outcomes = collect_outcomes(examples, predictions, answers, windows)
     ways = {}
     for by, _, members in groups_of(outcomes):
         ways.setdefault(by, []).append(members)
@@ -125,7 +133,7 @@ def test_groups_sum_to_the_whole():
 
 def test_mistakes_are_parted_into_kinds():
     examples, predictions, answers = made_up()
-    outcomes = judge(examples, predictions, answers)
+    outcomes = collect_outcomes(examples, predictions, answers)
     rows = mistakes(outcomes)
     assert sum(row["count"] for row in rows) == (outcomes.exact_match == 0).sum() == sum(causes(rows).values())
     assert sum(row["share"] for row in rows) == pytest.approx(100)
@@ -135,32 +143,32 @@ def test_mistakes_are_parted_into_kinds():
 
 def test_a_group_that_is_bad_is_named_and_chance_is_not():
     examples, predictions, answers = made_up(contexts=150)
-    said = " ".join(findings(analyse(judge(examples, predictions, answers)), []))
+    said = " ".join(findings(analyse(collect_outcomes(examples, predictions, answers)), []))
     assert "“why” loses most: EM 0.0" in said
     even = [e for e in examples if "Why" not in e["question"]]
     rng = np.random.default_rng(1)
     chance = {e["id"]: e["answers"]["text"][0] if rng.random() < 0.6 else "" for e in even}
-    assert "No group of questions is worse" in " ".join(findings(analyse(judge(even, chance)), []))
+    assert "No group of questions is worse" in " ".join(findings(analyse(collect_outcomes(even, chance)), []))
 
 
 def test_of_small_groups_nothing_is_said():
     examples, predictions, answers = made_up(contexts=12)
-    assert "too small to tell" in " ".join(findings(analyse(judge(examples, predictions, answers)), []))
+    assert "too small to tell" in " ".join(findings(analyse(collect_outcomes(examples, predictions, answers)), []))
 
 
 def test_the_worst_mistakes_are_wrong_and_the_surest_come_first():
     examples, predictions, answers = made_up()
-    outcomes = judge(examples, predictions, answers)
+    outcomes = collect_outcomes(examples, predictions, answers)
     chosen = analyse(outcomes, shown=15)["worst"]
     badness = outcomes.probability[chosen] * (1 - outcomes.f1[chosen])
     assert (outcomes.exact_match[chosen] == 0).all() and (np.diff(badness) <= 0).all() and len(set(chosen)) == 15
-    unsure = analyse(judge(examples, predictions), shown=15)
+    unsure = analyse(collect_outcomes(examples, predictions), shown=15)
     assert unsure["confidence"] is None and len(set(unsure["worst"])) == 15
 
 
 def test_sentences_say_what_the_figures_show():
     examples, predictions, answers = made_up()
-    outcomes = judge(examples, predictions, answers)
+    outcomes = collect_outcomes(examples, predictions, answers)
     figures = analyse(outcomes)
     cause, count = next(iter(causes(figures["mistakes"]).items()))
     wrong = int((outcomes.exact_match == 0).sum())
@@ -169,7 +177,7 @@ def test_sentences_say_what_the_figures_show():
         of_all = replace(outcomes, probability=np.full(len(examples), sure))
         assert words in " ".join(findings(analyse(of_all), []))
     golds = {e["id"]: e["answers"]["text"][0] for e in examples}
-    assert "There is no mistake" in findings(analyse(judge(examples, golds)), [])[0]
+    assert "There is no mistake" in findings(analyse(collect_outcomes(examples, golds)), [])[0]
 
 
 def test_the_end_of_a_training_is_judged():
@@ -182,7 +190,7 @@ def test_the_end_of_a_training_is_judged():
 def test_a_comparison_adds_up():
     examples, predictions, answers = made_up()
     golds = {e["id"]: e["answers"]["text"][0] for e in examples}
-    this, other = judge(examples, golds), judge(examples, predictions, answers)
+    this, other = collect_outcomes(examples, golds), collect_outcomes(examples, predictions, answers)
     found = compare(this, other)
     assert sum(found["counts"].values()) == len(examples) and found["counts"]["only_other"] == 0
     em, f1 = found["scores"]
@@ -202,7 +210,7 @@ def test_answers_of_another_run_are_not_taken_for_this_one(tmp_path, capsys):
     path.write_text(json.dumps({"1": [best]}), encoding="utf-8")
     assert read_answers(file, {"1": "Ada"}, [asked]) == {"1": best}
     assert read_answers(file, {"1": "Per"}, [asked]) is None and "not of the same run" in capsys.readouterr().err
-    with pytest.raises(UserError, match="other questions under the same ids"):
+    with pytest.raises(QAError, match="other questions under the same ids"):
         read_answers(file, {"1": "Ada"}, [example("Ada", context="It was Ada.", identifier="1")])
 
 

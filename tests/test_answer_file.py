@@ -14,12 +14,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scripts import PROJECT_ROOT, assert_refused, run_script, run_struck
 
-from utils import question_stream
-from utils.answer_file import AnswerFile, Pipe, answer_file, bad_path, check_paths, progress_path
-from utils.checkpoints import lock
-from utils.console import UserError
-from utils.question_stream import START, read_groups
-from utils.reader import Reader
+from extractive_qa.batch import question_stream
+from extractive_qa.batch.answer_file import AnswerFile, Pipe, answer_file, bad_path, check_paths, progress_path
+from extractive_qa.batch.question_stream import START, read_groups
+from extractive_qa.errors import QAError
+from extractive_qa.files.locks import lock
+from extractive_qa.reader import Reader
 
 QUESTIONS = [
     {
@@ -184,7 +184,7 @@ def test_a_pipe_that_stays_open_is_answered_as_it_goes_and_may_be_left(exported)
     assert "Error" not in said, said
 
 
-@pytest.mark.parametrize(("system", "raised"), [("nt", OSError), ("posix", UserError)])
+@pytest.mark.parametrize(("system", "raised"), [("nt", OSError), ("posix", QAError)])
 def test_a_pipe_that_nobody_reads_any_more_is_left_on_every_system(monkeypatch, system, raised):
     """Windows may say of it that an argument is invalid."""
 
@@ -209,7 +209,7 @@ def test_killed_again_and_again_it_ends_as_undisturbed(exported, undisturbed, tm
     moments = [
         ("os:fsync", 8, "kill"),
         ("pathlib:Path.replace", 2, "kill"),
-        ("utils.reader:Reader.logits", 9, "interrupt"),
+        ("extractive_qa.reader:Reader.logits", 9, "interrupt"),
     ]
     record_property("tried", len(moments))
     for moment in moments:
@@ -307,7 +307,7 @@ def test_bad_records_stay_where_a_group_after_a_crash_has_none(reader, tmp_path,
     source.write_text('{"id": "bad"}\n' + as_lines(QUESTIONS), encoding="utf-8")
     answer_file(reader, str(source), str(whole))
     if rewinds:
-        monkeypatch.setattr("utils.answer_file.lock", lock_and_rewind)
+        monkeypatch.setattr("extractive_qa.batch.answer_file.lock", lock_and_rewind)
     begin(reader, source, target, groups=1)
     with bad_path(target).open("ab") as file:
         file.write(b"torn")
@@ -322,18 +322,18 @@ def test_what_was_begun_with_something_else_is_refused_and_can_be_begun_anew(
     target = tmp_path / "a.jsonl"
     begin(reader, questions, target)
     before = target.read_bytes()
-    with pytest.raises(UserError, match=r"another top_k.*--overwrite"):
+    with pytest.raises(QAError, match=r"another top_k.*--overwrite"):
         answer_file(reader, str(questions), str(target), top_k=2)
-    with pytest.raises(UserError, match="another batch_size"):
+    with pytest.raises(QAError, match="another batch_size"):
         answer_file(Reader(tiny_model, "cpu", "no", batch_size=3), str(questions), str(target))
-    with pytest.raises(UserError, match="another precision"):
+    with pytest.raises(QAError, match="another precision"):
         answer_file(Reader(tiny_model, "cpu", "bf16"), str(questions), str(target))
-    with pytest.raises(UserError, match="begun with a file"):
+    with pytest.raises(QAError, match="begun with a file"):
         answer_file(reader, "-", str(target))
     # a change of one letter of the input, where it isn't read yet
     content = questions.read_text(encoding="utf-8")
     questions.write_text(content.replace("text 29", "text 28"), encoding="utf-8")
-    with pytest.raises(UserError, match="another input"):
+    with pytest.raises(QAError, match="another input"):
         answer_file(reader, str(questions), str(target))
     assert target.read_bytes() == before
     answer_file(reader, str(questions), str(target), overwrite=True)
@@ -347,7 +347,7 @@ def test_another_model_is_noticed(reader, tiny_model, questions, tmp_path, small
     shutil.copytree(tiny_model, model)
     begin(Reader(model, "cpu", "no"), questions, target)
     (model / "reader.json").write_text('{"temperature": 2.0}', encoding="utf-8")
-    with pytest.raises(UserError, match="another model"):
+    with pytest.raises(QAError, match="another model"):
         answer_file(Reader(model, "cpu", "no"), str(questions), str(target))
 
 
@@ -356,7 +356,7 @@ def test_a_damaged_progress_is_refused(reader, questions, tmp_path, small_groups
     target = tmp_path / "a.jsonl"
     begin(reader, questions, target)
     progress_path(target).write_bytes(damage)
-    with pytest.raises(UserError, match="--overwrite"):
+    with pytest.raises(QAError, match="--overwrite"):
         answer_file(reader, str(questions), str(target))
     answer_file(reader, str(questions), str(target), overwrite=True)
     assert len(read_lines(target)) == len(QUESTIONS)
@@ -366,7 +366,7 @@ def test_answers_that_were_shortened_since_are_not_gone_on_with(reader, question
     target = tmp_path / "a.jsonl"
     begin(reader, questions, target)
     target.write_bytes(target.read_bytes()[:-5])
-    with pytest.raises(UserError, match=r"not complete, and it or its file of bad records lost lines.*--overwrite"):
+    with pytest.raises(QAError, match=r"not complete, and it or its file of bad records lost lines.*--overwrite"):
         answer_file(reader, str(questions), str(target))
 
 
@@ -374,7 +374,7 @@ def test_answers_that_are_there_are_not_overwritten_unasked(reader, questions, t
     target = tmp_path / "a.jsonl"
     target.write_text("precious\n", encoding="utf-8")
     for source in (str(questions), "-"):
-        with pytest.raises(UserError, match=r"there already.*--overwrite"):
+        with pytest.raises(QAError, match=r"there already.*--overwrite"):
             answer_file(reader, source, str(target))
     assert target.read_text(encoding="utf-8") == "precious\n"
     answer_file(reader, str(questions), str(target), overwrite=True)
@@ -385,7 +385,7 @@ def test_two_runs_into_one_file_are_refused(reader, questions, tmp_path):
     target = tmp_path / "a.jsonl"
     with (
         AnswerFile(target, 1, {}, overwrite=False),
-        pytest.raises(UserError, match="another run writes to"),
+        pytest.raises(QAError, match="another run writes to"),
     ):
         answer_file(reader, str(questions), str(target), overwrite=True)
 
@@ -403,7 +403,7 @@ def test_places_that_can_not_be_written_are_refused_before_a_model_is_loaded(que
         (questions, questions, "is --input"),
         (bad, tmp_path / "a.jsonl", "is --input"),  # its own bad records, mended
     ):
-        with pytest.raises(UserError, match=words):
+        with pytest.raises(QAError, match=words):
             check_paths(str(source), str(target))
 
 

@@ -18,11 +18,12 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from scripts import run_script
 
-from utils.backends import open_backend
+from extractive_qa.data.examples import read_examples
+from extractive_qa.model.backends import open_backend
+from extractive_qa.preprocessing.windows import prepare_validation_features
+from extractive_qa.reader import Reader
+from extractive_qa.text import replace_surrogates
 from utils.offline import SAMPLE_MODEL_DIR
-from utils.reader import Reader
-from utils.squad import read_examples, replace_surrogates
-from utils.windows import prepare_validation_features
 
 QUESTIONS_A_CASE = 8
 NARROW = {"max_length": 64, "doc_stride": 16}  # so that short texts have several windows

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from utils.attention import attention, draw_kept
+from extractive_qa.training.cpu_attention import attention, draw_kept
 
 SHAPE = 3, 2, 37, 8  # (B, H, L, D)
 TRAINING, SCORING = SimpleNamespace(training=True), SimpleNamespace(training=False)

@@ -7,10 +7,10 @@ import pytest
 from scripts import assert_refused, run_script
 from small_training import SMALL
 
-from utils.augmentation import MOST_JOINED, among_neighbours, join_contexts
-from utils.checkpoints import read_state
-from utils.distillation import ask_teachers
-from utils.windows import load_tokenizer, prepare_train_features
+from extractive_qa.preprocessing.windows import load_tokenizer, prepare_train_features
+from extractive_qa.training.augmentation import MOST_JOINED, among_neighbours, join_contexts
+from extractive_qa.training.checkpoints import read_state
+from extractive_qa.training.distillation import teacher_predictions
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def test_what_a_teacher_says_moves_with_the_context(sample_examples, tiny_model,
     def said(examples, **more):
         """For each window with the answer: the words that the teacher takes it for, and how surely."""
         features = prepare_train_features(examples, tokenizer, **settings)
-        teachers = ask_teachers(
+        teachers = teacher_predictions(
             [trained / "final_model"], sample_examples[:8], features, "cpu", "no", tmp_path / "cache", **more
         )
         found = {}

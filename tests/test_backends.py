@@ -12,12 +12,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from scripts import PROJECT_ROOT, assert_refused, run_script
 
-from utils import backends, devices
-from utils.backends import ONNX_FILES, ONNX_MANIFEST, OnnxBackend, TorchBackend, load_encoder, onnx_is_wanted
-from utils.console import UserError
-from utils.manifest import write_manifest
-from utils.reader import Reader
-from utils.windows import prepare_validation_features
+from extractive_qa.errors import QAError
+from extractive_qa.files.manifest import write_manifest
+from extractive_qa.model import backends, devices
+from extractive_qa.model.backends import OnnxBackend, TorchBackend, onnx_is_wanted
+from extractive_qa.model.folder import ONNX_FILES, ONNX_MANIFEST
+from extractive_qa.model.loading import load_encoder
+from extractive_qa.preprocessing.windows import prepare_validation_features
+from extractive_qa.reader import Reader
 
 DEV = PROJECT_ROOT / "data" / "sample" / "dev.json"
 TEXT = "Ada Müller wrote the reader in Zürich — 东京 and “Köln” followed in 1999, for 12 € (or 3.5 km). "
@@ -101,18 +103,18 @@ def test_an_export_of_other_weights_is_not_used(copy, name, capsys):
     (copy / name).write_bytes(content)
     assert isinstance(Reader(copy, "cpu").backend, TorchBackend)
     assert "does not belong to these weights" in capsys.readouterr().err
-    with pytest.raises(UserError, match=name):
+    with pytest.raises(QAError, match=name):
         Reader(copy, "cpu", backend="onnx")
 
 
 def test_what_cannot_be_had_is_refused(exported, tiny_model, copy):
-    with pytest.raises(UserError, match=r"onnx\.json.*export_onnx"):
+    with pytest.raises(QAError, match=r"onnx\.json.*export_onnx"):
         Reader(tiny_model, "cpu", backend="onnx")
-    with pytest.raises(UserError, match="export_onnx"):
+    with pytest.raises(QAError, match="export_onnx"):
         Reader(tiny_model, "cpu", "int8")
-    with pytest.raises(UserError, match="cuda"):
+    with pytest.raises(QAError, match="cuda"):
         Reader(exported, "cuda", backend="onnx")
-    with pytest.raises(UserError, match="bf16"):
+    with pytest.raises(QAError, match="bf16"):
         Reader(exported, "cpu", "bf16", backend="onnx")
     (copy / ONNX_MANIFEST).unlink()
     assert isinstance(Reader(copy, "cpu").backend, TorchBackend)
@@ -140,10 +142,10 @@ def test_int8_is_answered_on_the_cpu_also_where_a_gpu_may_be(exported, copy, mon
     for device in ("auto", "cpu"):
         assert Reader(exported, device, "int8").backend.precision == "int8"
     for device, backend in (("cuda", "auto"), ("auto", "torch"), ("cpu", "torch")):
-        with pytest.raises(UserError, match=r"int8 needs ONNX Runtime on a CPU.*Leave --device and --backend out"):
+        with pytest.raises(QAError, match=r"int8 needs ONNX Runtime on a CPU.*Leave --device and --backend out"):
             Reader(exported, device, "int8", backend=backend)
     (copy / "config.json").write_bytes((copy / "config.json").read_bytes() + b"\n")
-    with pytest.raises(UserError, match=r"config\.json.*export_onnx"):
+    with pytest.raises(QAError, match=r"config\.json.*export_onnx"):
         Reader(copy, "auto", "int8")
 
 
@@ -159,19 +161,19 @@ def test_only_the_precisions_that_were_exported_are_taken(copy):
     (copy / ONNX_FILES["int8"]).unlink()
     write_manifest(copy, "here", None, paths=[copy / ONNX_FILES["no"]], name=ONNX_MANIFEST)
     assert Reader(copy, "cpu").backend.precision == "no"
-    with pytest.raises(UserError, match=rf"no {ONNX_FILES['int8']}.*export_onnx"):
+    with pytest.raises(QAError, match=rf"no {ONNX_FILES['int8']}.*export_onnx"):
         Reader(copy, "cpu", "int8", backend="onnx")
 
 
 def test_without_onnxruntime_the_message_says_what_to_install(exported, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(UserError, match=r"onnxruntime is not installed.*pip install"):
+    with pytest.raises(QAError, match=r"onnxruntime is not installed.*pip install"):
         Reader(exported, "cpu")
 
 
 def test_an_exported_file_that_can_not_be_loaded_is_refused(tmp_path):
     (tmp_path / "model.onnx").write_bytes(b"no model")
-    with pytest.raises(UserError, match=r"model\.onnx can't be loaded.*export_onnx"):
+    with pytest.raises(QAError, match=r"model\.onnx can't be loaded.*export_onnx"):
         OnnxBackend(tmp_path / "model.onnx", "no")
 
 
@@ -218,7 +220,7 @@ def test_out_of_memory_the_same_is_answered_in_smaller_pieces(tiny_model, monkey
 def test_too_little_memory_for_a_single_window_is_said(tiny_model, monkeypatch):
     reader = Reader(tiny_model, "cpu", "no", batch_size=2)
     asked = little_memory(reader.backend, monkeypatch, fits=0)
-    with pytest.raises(UserError, match=r"out of GPU memory with 1 window at once\..*--device cpu"):
+    with pytest.raises(QAError, match=r"out of GPU memory with 1 window at once\..*--device cpu"):
         list(reader.answer_all(EXAMPLES))
     assert asked == [2, 1]
 
@@ -228,7 +230,7 @@ def test_a_model_that_does_not_fit_the_gpu_is_said(tiny_model, monkeypatch):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(torch.nn.Module, "to", full)
-    with pytest.raises(UserError, match=r"the model does not fit\..*--device cpu"):
+    with pytest.raises(QAError, match=r"the model does not fit\..*--device cpu"):
         Reader(tiny_model, "cpu", "no")
 
 
@@ -258,7 +260,7 @@ def test_a_model_that_lacks_inner_weights_is_refused_and_one_without_its_output_
     weights = load_file(folder / "model.safetensors")
     inner = next(name for name in weights if "attention" in name)
     save_file({n: t for n, t in weights.items() if n != inner}, folder / "model.safetensors", {"format": "pt"})
-    with pytest.raises(UserError, match=f"lacks 1 of its weights, among them {inner}.*the remedy"):
+    with pytest.raises(QAError, match=f"lacks 1 of its weights, among them {inner}.*the remedy"):
         load_encoder(folder, "the remedy")
     outer = {n: t for n, t in weights.items() if not n.startswith("qa_outputs.")}
     save_file(outer, folder / "model.safetensors", {"format": "pt"})
@@ -283,7 +285,7 @@ def test_a_model_that_changes_answers_is_refused_and_removed(tiny_model, tmp_pat
         onnx.save(model, path)
 
     monkeypatch.setattr(export_onnx, "export_fp32", export_with_noise)
-    with pytest.raises(UserError, match=r"model\.onnx, more than 0\.1 %"):
+    with pytest.raises(QAError, match=r"model\.onnx, more than 0\.1 %"):
         export_onnx.main(["--model_dir", str(folder), "--eval_file", str(DEV), "--max_samples", "12"])
     assert not (folder / ONNX_FILES["no"]).exists()
     assert not list(folder.glob("*.partial"))

@@ -23,9 +23,9 @@ from conftest import save_tiny_model
 from safetensors.torch import load_file, save_file
 from scripts import PROJECT_ROOT, assert_refused, run_script
 
-from utils.console import UserError
-from utils.reader import Reader
-from utils.squad import read_examples
+from extractive_qa.data.examples import read_examples
+from extractive_qa.errors import QAError
+from extractive_qa.reader import Reader
 
 CONTEXT = "🙂 In 1871 Ada sailed to Ærø."  # "Ærø": character 24, UTF-16 unit 25, byte 27
 GOOD = {
@@ -356,7 +356,7 @@ def test_no_two_causes_are_alike():
 @pytest.mark.parametrize("case", DAMAGED, ids=lambda case: case.cause)
 def test_what_is_damaged_is_refused_with_record_and_reason(case, tmp_path):
     path = write(case, tmp_path)
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(QAError) as caught:
         read_examples(path, "validation")
     for word in (str(path), *case.says):
         assert word in str(caught.value)
@@ -550,7 +550,7 @@ def damaged_model(tiny_model: Path, folder: Path, name: str, content: str) -> Pa
 @pytest.mark.parametrize("content", BAD_SETTINGS, ids=lambda content: content[:40])
 def test_settings_that_make_no_sense_are_refused(content, tiny_model, tmp_path):
     folder = damaged_model(tiny_model, tmp_path / "model", "reader.json", content)
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(QAError) as caught:
         Reader(folder, "cpu", "no")
     assert str(folder) in str(caught.value)
     assert BAD_SETTINGS[content] in str(caught.value)
@@ -563,7 +563,7 @@ def test_a_config_that_makes_no_sense_is_refused(cause, tiny_model, tmp_path):
     changes, reason = BAD_CONFIGS[cause]
     config = json.loads((tiny_model / "config.json").read_text(encoding="utf-8")) | changes
     folder = damaged_model(tiny_model, tmp_path / "model", "config.json", json.dumps(config))
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(QAError) as caught:
         Reader(folder, "cpu", "no")
     assert str(folder) in str(caught.value)
     assert reason in str(caught.value)
@@ -573,7 +573,7 @@ def test_a_config_that_makes_no_sense_is_refused(cause, tiny_model, tmp_path):
 @pytest.mark.parametrize("content", ["[]", "null", "3", '"mobilebert"', "{}", "{", "[" * 100_000, "\x00" * 100])
 def test_a_config_that_is_no_object_is_refused(content, tiny_model, tmp_path):
     folder = damaged_model(tiny_model, tmp_path / "model", "config.json", content)
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(QAError) as caught:
         Reader(folder, "cpu", "no")
     assert str(folder) in str(caught.value)
 
@@ -583,7 +583,7 @@ def test_a_tokenizer_of_another_model_is_refused(tiny_model, tokenizer_dir, tmp_
     """Its ids would be other words, or none: weights for fewer tokens than the tokenizer has."""
     small = save_tiny_model(tmp_path / "small", tokenizer_dir, with_head=True)
     shutil.copyfile(tiny_model / "tokenizer.json", small / "tokenizer.json")
-    with pytest.raises(UserError, match="files of two models"):
+    with pytest.raises(QAError, match="files of two models"):
         Reader(small, "cpu", "no")
 
 

@@ -7,7 +7,13 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from utils.batches import epoch_batches, length_sorted_batches, micro_batches, pad_batch, padded_length
+from extractive_qa.preprocessing.batches import (
+    epoch_batches,
+    length_sorted_batches,
+    micro_batches,
+    pad_batch,
+    padded_length,
+)
 
 LENGTHS = st.lists(st.integers(3, 384), min_size=1, max_size=700).map(np.array)
 

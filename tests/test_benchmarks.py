@@ -12,8 +12,8 @@ sys.path.insert(0, str(PROJECT_ROOT / "benchmarks"))
 from pairs import PEERS_DIR, RESULTS_DIR, Peer, peer_python, rounded, share_of_others, summarize, take_turns
 from table import BEGIN, END, READMES, WORK, read_results, table
 
-from utils.console import UserError
-from utils.files import with_table
+from extractive_qa.errors import QAError
+from extractive_qa.files.reading import with_table
 
 KEYS = {"benchmark", "ours", "peer", "peer_best", "ratio", "target", "unit", "device", "versions"}
 FIGURES = {
@@ -88,7 +88,7 @@ def test_the_table_goes_between_its_markers_and_nothing_else_changes():
     text = f"before\n{BEGIN}old\n{END}\nafter\n"
     assert with_table(text, "new\n", "README.md", BEGIN, END) == f"before\n{BEGIN}new\n{END}\nafter\n"
     for broken in ("no markers", f"{END}{BEGIN}", f"{BEGIN}{END}{BEGIN}{END}"):
-        with pytest.raises(UserError, match=r"README\.md"):
+        with pytest.raises(QAError, match=r"README\.md"):
             with_table(broken, "new\n", "README.md", BEGIN, END)
 
 
@@ -121,7 +121,7 @@ def test_results_have_their_keys_and_no_absolute_path():
 def test_the_peers_of_spans_keep_as_many_answers_as_ours(n_best, tmp_path):
     try:
         peer_python()
-    except UserError as error:
+    except QAError as error:
         pytest.skip(f"no peers are beside us: {error}")
     context = "".join(map(str, range(10)))
     offsets = np.array([[-1, -1], *([i, i + 1] for i in range(10))] * 2)  # two questions, [CLS] and a token a character

@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 
-from utils.calibration import (
+from extractive_qa.postprocessing.calibration import (
     REFERENCES,
     TEMPERATURES,
+    any_reference_probabilities,
+    any_reference_probability,
     calibration_error,
     fit_and_report,
     fit_confidence,
@@ -13,7 +15,6 @@ from utils.calibration import (
     selective_scores,
     split_in_halves,
 )
-from utils.spans import match_any, match_any_best
 
 
 def test_answers_as_sure_as_they_are_right_have_no_error():
@@ -42,7 +43,7 @@ def test_the_temperature_and_references_that_made_the_answers_are_found(temperat
     rng = np.random.default_rng(1)
     logit = rng.normal(-0.5, 2, size=8_000)
     probability = 1 / (1 + np.exp(-logit / TEMPERATURES[:, None]))
-    correct = rng.random(8_000) < match_any(1 / (1 + np.exp(-logit / temperature)), references)
+    correct = rng.random(8_000) < any_reference_probability(1 / (1 + np.exp(-logit / temperature)), references)
     found = fit_confidence(probability, correct)
     assert found == pytest.approx((temperature, references), rel=0.2)
     half = np.arange(8_000) < 4_000
@@ -54,17 +55,19 @@ def test_the_temperature_and_references_that_made_the_answers_are_found(temperat
 
 
 def test_an_answer_matches_any_of_several_references():
-    assert match_any(np.array([0, 0.5, 1]), 2) == pytest.approx([0, 0.75, 1])
-    assert match_any(np.array([1e-12]), 3) == pytest.approx([3e-12])
+    assert any_reference_probability(np.array([0, 0.5, 1]), 2) == pytest.approx([0, 0.75, 1])
+    assert any_reference_probability(np.array([1e-12]), 3) == pytest.approx([3e-12])
     probability = np.array([[0.5, 0.3, 0.2], [1, 0, 0], [0.2, 0.2, 0.1]])
-    assert match_any_best(probability, 1.0) is probability
-    found = match_any_best(probability, 2.5)
-    assert found[:, 0] == pytest.approx(match_any(probability[:, 0], 2.5))
+    assert any_reference_probabilities(probability, 1.0) is probability
+    found = any_reference_probabilities(probability, 2.5)
+    assert found[:, 0] == pytest.approx(any_reference_probability(probability[:, 0], 2.5))
     assert (np.diff(found, axis=1) <= 0).all() and (found.sum(axis=1) <= 1 + 1e-12).all()
     # the first k together match any reference as one answer with their sum would
-    assert np.cumsum(found, axis=1) == pytest.approx(match_any(np.cumsum(probability, axis=1).clip(max=1), 2.5))
-    assert match_any_best(np.array([[0.5, 1e-12]]), 3)[0, 1] == pytest.approx(0.25 * 3e-12)
-    rounded = match_any_best(np.array([[0.6, 0.3, 0.1 + 1e-12]]), 3)  # a sum of 1, and a little more
+    assert np.cumsum(found, axis=1) == pytest.approx(
+        any_reference_probability(np.cumsum(probability, axis=1).clip(max=1), 2.5)
+    )
+    assert any_reference_probabilities(np.array([[0.5, 1e-12]]), 3)[0, 1] == pytest.approx(0.25 * 3e-12)
+    rounded = any_reference_probabilities(np.array([[0.6, 0.3, 0.1 + 1e-12]]), 3)  # a sum of 1, and a little more
     assert np.isfinite(rounded).all() and rounded.sum() == pytest.approx(1)
 
 
@@ -77,7 +80,7 @@ def test_second_answers_are_right_as_often_as_they_say():
     edges = np.cumsum(softmax, axis=1)
     drawn = (thrown[..., None] < edges[:, None, :]).argmax(-1) + 3 * (thrown >= edges[:, -1:])
     first_right = drawn.min(axis=(0, 2))
-    given = match_any_best(softmax, 3)
+    given = any_reference_probabilities(softmax, 3)
     for k in range(3):
         assert given[:, k].mean() == pytest.approx((first_right == k).mean(), abs=0.01)
         assert calibration_error(given[:, k], first_right == k) < 0.02

@@ -13,7 +13,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from utils.checkpoints import (
+from extractive_qa.errors import QAError
+from extractive_qa.files.atomic import recover, replace_folder, write_file
+from extractive_qa.training.checkpoints import (
     MARKER,
     STATE,
     STATE_FORMAT,
@@ -21,15 +23,11 @@ from utils.checkpoints import (
     latest_checkpoint,
     list_checkpoints,
     read_state,
-    recover,
     require_disk_space,
     save_checkpoint,
     sole_training,
-    write_file,
-    write_folder,
     write_state,
 )
-from utils.console import UserError
 from utils.offline import PROJECT_ROOT
 
 FILES = {"model.safetensors": b"w" * 5000, "state.pt": b"s" * 300, "reader.json": b"{}"}
@@ -87,7 +85,7 @@ def test_a_folder_that_has_vanished_is_not_made_anew(output_dir):
     """It may have been a drive: what is saved beside it would never be found again."""
     save_checkpoint(output_dir, 10, writer(), limit=1)
     output_dir.rename(output_dir.with_name("elsewhere"))
-    with pytest.raises(UserError, match=r"is missing\. Was it moved, deleted or disconnected"):
+    with pytest.raises(QAError, match=r"is missing\. Was it moved, deleted or disconnected"):
         save_checkpoint(output_dir, 20, writer(), limit=1)
     assert not output_dir.exists()
     assert latest_checkpoint(output_dir.with_name("elsewhere")).name == "checkpoint-10"
@@ -105,7 +103,7 @@ def test_checkpoints_are_ordered_by_step_and_others_are_not_taken_for_one(output
 
 @pytest.mark.parametrize("missing", ["folder", "empty"])
 def test_no_checkpoint_at_all_is_a_user_error(missing, output_dir):
-    with pytest.raises(UserError, match="no complete checkpoint"):
+    with pytest.raises(QAError, match="no complete checkpoint"):
         latest_checkpoint(output_dir if missing == "empty" else output_dir / "nowhere")
 
 
@@ -153,7 +151,7 @@ def test_a_torn_checkpoint_is_passed_over_with_a_warning(tear, output_dir, capsy
     assert "checkpoint-20" in warned[1]
     assert all("is damaged" in line or "can't be read" in line for line in warned)
     TEARS[tear](output_dir / "checkpoint-10")
-    with pytest.raises(UserError, match="no complete checkpoint"):
+    with pytest.raises(QAError, match="no complete checkpoint"):
         latest_checkpoint(output_dir)
 
 
@@ -211,15 +209,15 @@ def test_a_checkpoint_of_the_same_step_is_replaced(output_dir):
 @pytest.mark.parametrize(
     "error",
     [OSError(28, "No space left on device"), RuntimeError("a bug"), KeyboardInterrupt(),
-     UserError("tokenizer.json can't be read: No such file or directory (os error 2)")],
+     QAError("tokenizer.json can't be read: No such file or directory (os error 2)")],
     ids=repr,
 )  # fmt: skip
 def test_a_save_that_fails_half_way_leaves_everything_as_it_was(error, same_step, output_dir):
     save_checkpoint(output_dir, 10, writer(), limit=1)
     before = contents(output_dir)
-    with pytest.raises(UserError if isinstance(error, OSError) else type(error)) as caught:
+    with pytest.raises(QAError if isinstance(error, OSError) else type(error)) as caught:
         save_checkpoint(output_dir, 10 if same_step else 20, failing(error), limit=1)
-    if isinstance(error, UserError):
+    if isinstance(error, QAError):
         assert str(caught.value) == str(error)
     if isinstance(error, OSError):
         assert "No space left on device" in str(caught.value)
@@ -249,7 +247,7 @@ def test_a_full_disk_is_a_user_error_whoever_writes(library, output_dir):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
     try:
-        with pytest.raises(UserError, match="can't be written"):
+        with pytest.raises(QAError, match="can't be written"):
             save_checkpoint(output_dir, 20, write, limit=1)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -260,7 +258,7 @@ def test_a_full_disk_is_a_user_error_whoever_writes(library, output_dir):
 @pytest.mark.parametrize(("place", "words"), [("file", "can't be written"), ("file/below", "is missing")])
 def test_a_place_that_cannot_hold_a_folder_is_a_user_error(place, words, tmp_path):
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(UserError, match=words):
+    with pytest.raises(QAError, match=words):
         save_checkpoint(tmp_path / place, 10, writer(), limit=1)
 
 
@@ -268,7 +266,7 @@ def test_a_place_that_cannot_hold_a_folder_is_a_user_error(place, words, tmp_pat
 def test_a_folder_that_cannot_be_renamed_leaves_the_old_one_in_place(output_dir, monkeypatch):
     """The second of the two renames fails: another program holds the new folder, say a virus scanner."""
     target = output_dir / "final_model"
-    write_folder(target, writer({"old.pt": b"1"}))
+    replace_folder(target, writer({"old.pt": b"1"}))
     rename = Path.rename
 
     def refuse(path, to):
@@ -277,15 +275,15 @@ def test_a_folder_that_cannot_be_renamed_leaves_the_old_one_in_place(output_dir,
         return rename(path, to)
 
     monkeypatch.setattr(Path, "rename", refuse)
-    with pytest.raises(UserError, match="Access is denied"):
-        write_folder(target, writer())
+    with pytest.raises(QAError, match="Access is denied"):
+        replace_folder(target, writer())
     assert contents(output_dir) == {"final_model": False, "final_model/old.pt": b"1"}
 
 
 CRASH = """
 import os, sys
 from pathlib import Path
-from utils.checkpoints import save_checkpoint
+from extractive_qa.training.checkpoints import save_checkpoint
 
 def write(folder):
     (folder / "state.pt").write_bytes(b"half")
@@ -344,7 +342,7 @@ def test_a_disk_that_cannot_sync_folders_will_do_and_one_that_fails_will_not(num
         fsync(descriptor)
 
     monkeypatch.setattr(os, "fsync", refuse_folders)
-    with nullcontext() if passes else pytest.raises(UserError, match="can't be written: Input/output error"):
+    with nullcontext() if passes else pytest.raises(QAError, match="can't be written: Input/output error"):
         save_checkpoint(output_dir, 10, writer(), limit=1)
     assert len(list_checkpoints(output_dir)) == passes
 
@@ -354,24 +352,24 @@ def test_a_disk_that_cannot_sync_folders_will_do_and_one_that_fails_will_not(num
 
 def test_while_a_folder_is_written_the_old_one_is_still_whole(output_dir):
     target = output_dir / "final_model"
-    write_folder(target, writer({"old.pt": b"1"}))
+    replace_folder(target, writer({"old.pt": b"1"}))
 
     def write(folder):
         writer()(folder)
         assert contents(target) == {"old.pt": b"1"}
 
-    write_folder(target, write)
+    replace_folder(target, write)
     assert contents(output_dir) == {"final_model": False} | {f"final_model/{n}": c for n, c in FILES.items()}
 
 
 @pytest.mark.parametrize("next_to_it", [False, True])
 def test_recover_puts_the_old_folder_back_after_a_crash_between_the_renames(next_to_it, output_dir):
     target = output_dir / "final_model"
-    write_folder(target, writer())
+    replace_folder(target, writer())
     before = contents(target)
     target.rename(output_dir / ".final_model.old")
     if next_to_it:
-        write_folder(output_dir / "other", writer())
+        replace_folder(output_dir / "other", writer())
         (output_dir / "other").rename(output_dir / ".final_model.new")
     recover(target)
     assert contents(target) == before
@@ -381,13 +379,13 @@ def test_recover_puts_the_old_folder_back_after_a_crash_between_the_renames(next
 def test_recover_leaves_a_whole_folder_alone(output_dir):
     """A crash after the renames, before the old folder was removed: the new one counts."""
     target = output_dir / "final_model"
-    write_folder(target, writer({"old.pt": b"1"}))
+    replace_folder(target, writer({"old.pt": b"1"}))
     target.rename(output_dir / ".final_model.old")
-    write_folder(output_dir / "new", writer())
+    replace_folder(output_dir / "new", writer())
     (output_dir / "new").rename(target)
     recover(target)
     assert contents(target) == FILES
-    write_folder(target, writer())
+    replace_folder(target, writer())
     assert [path.name for path in output_dir.iterdir()] == ["final_model"]
 
 
@@ -401,7 +399,7 @@ def test_recover_where_there_is_nothing_does_nothing(output_dir):
 def test_what_a_crash_left_does_not_hinder_the_next_write(leftover, output_dir):
     (output_dir / leftover).mkdir()
     (output_dir / leftover / "stale.pt").write_bytes(b"0")
-    write_folder(output_dir / "final_model", writer())
+    replace_folder(output_dir / "final_model", writer())
     assert contents(output_dir) == {"final_model": False} | {f"final_model/{n}": c for n, c in FILES.items()}
 
 
@@ -416,7 +414,7 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
     def full(descriptor):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    with monkeypatch.context() as patches, pytest.raises(UserError, match="No space left on device"):
+    with monkeypatch.context() as patches, pytest.raises(QAError, match="No space left on device"):
         patches.setattr(os, "fsync", full)
         write_file(path, "new")
     assert contents(tmp_path) == {"log.jsonl": b"old"}
@@ -436,14 +434,14 @@ def test_a_state_is_read_as_it_was_written(tmp_path):
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"{}", b"\xff", b"\0" * 50, b'{"step": 3}'], ids=repr)
 def test_a_state_that_says_nothing_is_a_user_error(content, tmp_path):
     (tmp_path / STATE).write_bytes(content)
-    with pytest.raises(UserError, match=r"state.json .*--resume goes on from the checkpoint before it"):
+    with pytest.raises(QAError, match=r"state.json .*--resume goes on from the checkpoint before it"):
         read_state(tmp_path)
 
 
 @pytest.mark.fault("damaged checkpoint")
 def test_a_state_of_another_version_is_a_user_error(tmp_path):
     (tmp_path / STATE).write_text(json.dumps({"format": STATE_FORMAT + 1, "step": 3}), encoding="utf-8")
-    with pytest.raises(UserError, match=f"format {STATE_FORMAT + 1}, expected {STATE_FORMAT}: another version"):
+    with pytest.raises(QAError, match=f"format {STATE_FORMAT + 1}, expected {STATE_FORMAT}: another version"):
         read_state(tmp_path)
 
 
@@ -454,7 +452,7 @@ def test_a_state_of_another_version_is_a_user_error(tmp_path):
 def test_the_second_training_in_a_folder_is_refused_until_the_first_ends(output_dir):
     with sole_training(output_dir):
         for _ in range(2):  # a refusal leaves the lock alone
-            with pytest.raises(UserError, match=f"process {os.getpid()}, writes to"), sole_training(output_dir):
+            with pytest.raises(QAError, match=f"process {os.getpid()}, writes to"), sole_training(output_dir):
                 pass
     with sole_training(output_dir):
         pass
@@ -467,7 +465,7 @@ def test_only_the_first_of_several_processes_locks(output_dir, monkeypatch):
         with sole_training(output_dir):
             pass
         monkeypatch.setenv("RANK", "0")
-        with pytest.raises(UserError), sole_training(output_dir):
+        with pytest.raises(QAError), sole_training(output_dir):
             pass
 
 
@@ -484,7 +482,7 @@ def test_where_no_file_can_be_locked_every_run_is_asked_to_keep_others_out(outpu
 HOLD = """
 import os, signal, sys
 from pathlib import Path
-from utils.checkpoints import sole_training
+from extractive_qa.training.checkpoints import sole_training
 
 with sole_training(Path(sys.argv[1])):
     print("locked", flush=True)
@@ -499,7 +497,7 @@ def test_a_killed_training_leaves_no_lock(output_dir):
     with subprocess.Popen(command, cwd=PROJECT_ROOT, **pipes) as process:
         try:
             assert process.stdout.readline().strip() == b"locked"
-            with pytest.raises(UserError, match=f"process {process.pid}, writes to"), sole_training(output_dir):
+            with pytest.raises(QAError, match=f"process {process.pid}, writes to"), sole_training(output_dir):
                 pass
         finally:
             process.kill()
@@ -511,7 +509,7 @@ def test_a_killed_training_leaves_no_lock(output_dir):
 @pytest.mark.fault("disk or folder that fails")
 def test_a_folder_that_cannot_be_made_is_refused_at_once(tmp_path):
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(UserError, match="Choose another --output_dir"), sole_training(tmp_path / "file"):
+    with pytest.raises(QAError, match="Choose another --output_dir"), sole_training(tmp_path / "file"):
         pass
 
 
@@ -522,5 +520,5 @@ def test_too_little_room_on_the_disk_is_said_in_numbers(output_dir, monkeypatch)
     used = sum(path.stat().st_size for path in (output_dir / "checkpoint-10").iterdir())
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=2**20))
     require_disk_space(output_dir, 2**20 + used)
-    with pytest.raises(UserError, match=r"has 1 MB free, .* take 9 MB more.*--save_total_limit 1"):
+    with pytest.raises(QAError, match=r"has 1 MB free, .* take 9 MB more.*--save_total_limit 1"):
         require_disk_space(output_dir, 9 * 2**20 + used)

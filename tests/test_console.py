@@ -14,7 +14,7 @@ from utils.console import paint
 
 
 def run_main(body: str, **environment) -> subprocess.CompletedProcess:
-    code = f"from utils.console import UserError, note, run, warn\ndef main():\n    {body}\nrun(main)"
+    code = f"from utils.console import QAError, note, run, warn\ndef main():\n    {body}\nrun(main)"
     return subprocess.run(
         [sys.executable, "-c", code],
         check=False, capture_output=True, cwd=PROJECT_ROOT, env=os.environ | environment,
@@ -25,7 +25,7 @@ def run_main(body: str, **environment) -> subprocess.CompletedProcess:
     ("body", "code", "said"),
     [
         ("print('done')", 0, b""),
-        ("raise UserError('found this. Run: that')", 2, b"error: found this. Run: that"),
+        ("raise QAError('found this. Run: that')", 2, b"error: found this. Run: that"),
         ("raise KeyboardInterrupt", 130, b"interrupted"),
         ("raise KeyboardInterrupt('saved')", 130, b"saved"),
         ("raise ValueError('a fault of ours')", 1, b"Traceback"),
@@ -70,8 +70,8 @@ def test_a_reader_that_has_gone_is_told_from_other_errors_on_every_system(system
 @pytest.mark.skipif(os.name != "posix", reason="needs a shell that closes streams")
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
 def test_what_is_said_to_a_closed_stream_is_said_to_nobody(closed):
-    body = "print('result'); note('noted'); warn('warned'); raise UserError('wrong')"
-    code = f"from utils.console import UserError, note, run, warn\ndef main():\n    {body}\nrun(main)"
+    body = "print('result'); note('noted'); warn('warned'); raise QAError('wrong')"
+    code = f"from utils.console import QAError, note, run, warn\ndef main():\n    {body}\nrun(main)"
     command = ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-c", code]
     done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=PROJECT_ROOT)
     assert done.returncode == 2
@@ -159,7 +159,7 @@ def test_a_bar_in_a_file_is_one_line_for_each_interval_and_none_for_what_is_quic
 def test_quiet_leaves_results_warnings_and_errors(quiet, rank):
     body = "from utils import console; from utils.console import be_quiet, progress, say; console.LINE_EVERY = 0; "
     body += f"be_quiet({quiet}); say('said'); note('noted'); list(progress(range(9), desc='bar')); "
-    body += "print('result'); warn('warned'); raise UserError('wrong')"
+    body += "print('result'); warn('warned'); raise QAError('wrong')"
     done = run_main(body, RANK=rank)
     silent = quiet or rank == "1"
     assert done.stdout.split() == ([] if silent else [b"said"]) + [b"result"]
@@ -169,7 +169,7 @@ def test_quiet_leaves_results_warnings_and_errors(quiet, rank):
     assert others == ([] if silent else ["noted"]) + ["warning: warned", "error: wrong"]
 
 
-@pytest.mark.parametrize(("error", "code"), [("None", 0), ("UserError('wrong')", 2), ("KeyboardInterrupt()", 130)])
+@pytest.mark.parametrize(("error", "code"), [("None", 0), ("QAError('wrong')", 2), ("KeyboardInterrupt()", 130)])
 def test_one_of_several_processes_ends_without_finalizing_and_says_all(error, code):
     body = "import atexit, sys; from utils import console; atexit.register(print, 'at exit'); print('result')\n    "
     body += f"console.last = type('Last', (), {{'__del__': lambda self: print('finalized')}})(); error = {error}\n    "
@@ -217,12 +217,12 @@ def test_help_has_every_default_the_exit_codes_and_fits(script):
 @pytest.mark.parametrize("script", SCRIPTS)
 @pytest.mark.parametrize(
     ("fault", "code", "said"),
-    [("UserError", 2, "error: "), ("KeyboardInterrupt", 130, "interrupted"), ("ValueError", 1, "Traceback")],
+    [("QAError", 2, "error: "), ("KeyboardInterrupt", 130, "interrupted"), ("ValueError", 1, "Traceback")],
 )
 def test_every_script_ends_with_the_documented_exit_codes(script, fault, code, said):
     """The fault is raised where the script asks whether to be quiet: its own main runs, in its own way."""
     body = f"import runpy, sys; from utils import console\ndef be_quiet(_): raise {fault}('interrupted')"
-    body += f"\nfrom utils.console import UserError\nconsole.be_quiet = be_quiet\nsys.argv = [{script!r}]"
+    body += f"\nfrom utils.console import QAError\nconsole.be_quiet = be_quiet\nsys.argv = [{script!r}]"
     body += f"\nrunpy.run_path({script!r}, run_name='__main__')"
     done = subprocess.run([sys.executable, "-c", body], cwd=PROJECT_ROOT, check=False, capture_output=True)
     assert done.returncode == code

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from utils import devices, memory
-from utils.console import PROJECT_ROOT, UserError
+from extractive_qa.errors import QAError
+from extractive_qa.model import devices, memory
+from utils.offline import PROJECT_ROOT
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 NO_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
@@ -58,7 +59,7 @@ def test_a_card_that_this_torch_can_not_use_is_left_aside_with_what_to_do(monkey
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     assert devices.choose_device("auto") == CPU
     assert re.search(f"warning: an NVIDIA driver is here, but torch .*{words}", capsys.readouterr().err)
-    with pytest.raises(UserError, match=f"--device cuda: torch .*{words}"):
+    with pytest.raises(QAError, match=f"--device cuda: torch .*{words}"):
         devices.choose_device("cuda")
 
 
@@ -81,13 +82,13 @@ def test_memory_may_run_out_in_torch_or_in_the_driver():
 def test_a_device_that_is_not_there_is_refused(name):
     if name == "mps" and torch.backends.mps.is_available():
         pytest.skip("this machine has an Apple GPU")
-    with pytest.raises(UserError, match=name):
+    with pytest.raises(QAError, match=name):
         devices.choose_device(name)
 
 
 @pytest.mark.parametrize("name", ["xpu", "meta", "meta:0", "toaster", "cuda:x", "cpu:", ""])
 def test_a_device_of_another_kind_is_not_known(name):
-    with pytest.raises(UserError, match=f"--device {name} is not known. Expected auto, cpu"):
+    with pytest.raises(QAError, match=f"--device {name} is not known. Expected auto, cpu"):
         devices.choose_device(name)
 
 
@@ -101,12 +102,12 @@ def test_auto_takes_a_cuda_card_then_apples_gpu_then_the_cpu(monkeypatch, cuda, 
 def test_a_second_card_where_there_is_one_is_refused(monkeypatch):
     cards(monkeypatch)
     assert devices.choose_device("cuda:0") == torch.device("cuda:0")
-    with pytest.raises(UserError, match=r"cuda:1: .* sees 1 GPUs.*nvidia-smi"):
+    with pytest.raises(QAError, match=r"cuda:1: .* sees 1 GPUs.*nvidia-smi"):
         devices.choose_device("cuda:1")
 
 
 def test_fp16_needs_a_gpu():
-    with pytest.raises(UserError, match="fp16 needs a CUDA GPU"):
+    with pytest.raises(QAError, match="fp16 needs a CUDA GPU"):
         devices.choose_precision("fp16", CPU)
 
 
@@ -125,7 +126,7 @@ def test_a_card_computes_in_bf16_from_ampere_on(monkeypatch, capability, has):
     if has:
         assert devices.choose_precision("bf16", CUDA) == "bf16"
     else:
-        with pytest.raises(UserError, match="Ampere"):
+        with pytest.raises(QAError, match="Ampere"):
             devices.choose_precision("bf16", CUDA)
 
 
@@ -149,13 +150,13 @@ def test_what_compiling_lacks_is_called_by_the_name_it_has_on_the_system(monkeyp
     monkeypatch.setattr(devices.importlib.util, "find_spec", lambda name: None)
     monkeypatch.setattr(devices.shutil, "which", lambda name: None)
     monkeypatch.delenv("CXX", raising=False)
-    with pytest.raises(UserError, match=f"and {compiler} is not found"):
+    with pytest.raises(QAError, match=f"and {compiler} is not found"):
         devices.require_compiler(CPU)
     monkeypatch.setenv("CXX", "mine")
-    with pytest.raises(UserError, match="and mine is not found"):
+    with pytest.raises(QAError, match="and mine is not found"):
         devices.require_compiler(CPU)
     monkeypatch.setattr(devices.shutil, "which", lambda name: f"/usr/bin/{name}")
-    with pytest.raises(UserError, match=f"pip install {triton},"):
+    with pytest.raises(QAError, match=f"pip install {triton},"):
         devices.require_compiler(CUDA)
 
 
@@ -168,7 +169,7 @@ def test_a_compiler_that_fails_is_told_in_one_line_before_the_training(monkeypat
 
     monkeypatch.setattr(devices.shutil, "which", lambda name: f"/usr/bin/{name}")
     monkeypatch.setattr(torch, "compile", fails)
-    with pytest.raises(UserError, match=r"does not work here: cc1plus: no such header\. Leave it out"):
+    with pytest.raises(QAError, match=r"does not work here: cc1plus: no such header\. Leave it out"):
         devices.require_compiler(CPU)
 
 
@@ -213,6 +214,6 @@ def test_windows_and_macos_tell_the_peak_in_their_own_ways(monkeypatch):
 def test_the_peak_is_the_own_one_and_not_that_of_a_large_parent():
     """getrusage hands a parent's peak on to its children: a training would seem to need what its starter used."""
     large = np.ones(2**27)  # 1 GiB
-    code = "import torch; from utils.devices import used_memory; print(used_memory(torch.device('cpu'), peak=True))"
+    code = "import torch; from extractive_qa.model import devices; print(devices.used_memory(torch.device('cpu'), True))"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=PROJECT_ROOT)
     assert int(done.stdout) < large.nbytes

@@ -13,11 +13,25 @@ from conftest import save_tiny_model
 from scripts import PROJECT_ROOT, assert_refused, run_script
 from small_training import SMALL, assert_equal_weights, log_without_times, make_run, train_script
 
-from utils import distillation, feature_cache
-from utils.console import UserError
-from utils.distillation import PLACES, Answers, Teachers, ask_teachers, distillation_losses, likeliest, tokens_at
-from utils.reader import Reader
-from utils.windows import first_answer, load_tokenizer, prepare_train_features, prepare_validation_features
+from extractive_qa.errors import QAError
+from extractive_qa.preprocessing.windows import (
+    first_answer,
+    load_tokenizer,
+    prepare_train_features,
+    prepare_validation_features,
+)
+from extractive_qa.reader import Reader
+from extractive_qa.training import distillation
+from extractive_qa.training.distillation import (
+    PLACES,
+    Answers,
+    Teachers,
+    distillation_losses,
+    likeliest,
+    teacher_predictions,
+    tokens_at,
+)
+from utils import preprocessing as feature_cache
 
 SETTINGS = {"max_length": 96, "doc_stride": 32}
 
@@ -44,7 +58,7 @@ def cache(tmp_path, monkeypatch):
 
 
 def ask(cache, questions, features, *teachers, precision="no"):
-    return ask_teachers(teachers, questions, features, "cpu", precision, cache)
+    return teacher_predictions(teachers, questions, features, "cpu", precision, cache)
 
 
 def said_by(reader, question):
@@ -243,7 +257,7 @@ def test_a_file_of_answers_teaches_as_the_model_does(
     np.testing.assert_array_equal(found.said, expected)
     assert len(asked) == 1 and not (tmp_path / "none").exists()
     more = [*questions, questions[0] | {"question": "What else?"}]
-    with pytest.raises(UserError, match=r"elsewhere.teacher has no answers to 1 of 13 training questions.*folder"):
+    with pytest.raises(QAError, match=r"elsewhere.teacher has no answers to 1 of 13 training questions.*folder"):
         ask(cache, more, prepare_train_features(more, load_tokenizer(tiny_model), **SETTINGS), copied)
     copied.write_bytes(copied.read_bytes()[:-1])
     feature_cache.save_features(tmp_path / "windows.features", features)
@@ -254,14 +268,14 @@ def test_a_file_of_answers_teaches_as_the_model_does(
     pickled = vars(kept) | {"format": distillation.FORMAT, "keys": kept.keys.astype(object)}
     feature_cache.save_checked(tmp_path / "pickle.teacher", lambda file: np.savez(file, **pickled), 9)
     for file in (copied, tmp_path / "windows.features", tmp_path / "later.teacher", tmp_path / "pickle.teacher"):
-        with pytest.raises(UserError, match=f"{file.name} is no file of a teacher's answers, or damaged"):
+        with pytest.raises(QAError, match=f"{file.name} is no file of a teacher's answers, or damaged"):
             ask(cache, questions, features, file)
 
 
 def test_teachers_that_can_not_teach_are_refused_by_name(cache, questions, features, tiny_encoder, tmp_path):
-    with pytest.raises(UserError, match=r"tiny_encoder .*was not trained to answer questions"):
+    with pytest.raises(QAError, match=r"tiny_encoder .*was not trained to answer questions"):
         ask(cache, questions, features, tiny_encoder)
-    with pytest.raises(UserError, match=r"no_such_folder is missing.*download_data.py --teacher"):
+    with pytest.raises(QAError, match=r"no_such_folder is missing.*download_data.py --teacher"):
         ask(cache, questions, features, tmp_path / "no_such_folder")
 
 

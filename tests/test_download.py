@@ -23,8 +23,9 @@ import pytest
 from hub_server import COMMIT, PAGE, HubServer, ProxyServer
 
 import download_data
-from utils import console, fetch
-from utils.console import UserError
+from extractive_qa.errors import QAError
+from extractive_qa.hub import fetch
+from utils import console
 
 ROOT = Path(__file__).resolve().parents[1]
 MODEL, DATA = "google/mobilebert-uncased", "datasets/rajpurkar/squad"
@@ -247,7 +248,7 @@ def teacher_files(model_files, tmp_path):
 
 
 def test_the_teacher_comes_when_asked_for_and_answers(project, hub, download, teacher_files, capsys):
-    from utils.reader import Reader
+    from extractive_qa.reader import Reader
 
     hub.add(TEACHER, teacher_files)
     download()
@@ -266,7 +267,7 @@ def test_the_teacher_comes_when_asked_for_and_answers(project, hub, download, te
 @pytest.mark.fault("download fault")
 def test_an_encoder_in_the_teachers_place_is_refused(project, hub, download, model_files, teacher_files):
     hub.add(TEACHER, {name: model_files[name] for name in ("config.json", "pytorch_model.bin", "vocab.txt")})
-    with pytest.raises(UserError, match=r"was not trained to answer questions.*--only teacher"):
+    with pytest.raises(QAError, match=r"was not trained to answer questions.*--only teacher"):
         download("--only", "teacher")
     hub.add(TEACHER, {name: teacher_files[name] for name in ("config.json", "model.safetensors")})
     hub.fail("model.safetensors", {"cut": 1000})
@@ -326,7 +327,7 @@ def test_damage_is_found_named_and_mended_by_force(project, hub, download):
     content[len(content) // 2] ^= 1
     victim.write_bytes(content)
     for flags in ([], ["--verify"]):
-        with pytest.raises(UserError, match=rf"train/{re.escape(victim.name)} has sha256 .*--force --only data"):
+        with pytest.raises(QAError, match=rf"train/{re.escape(victim.name)} has sha256 .*--force --only data"):
             download("--only", "data", *flags)
     assert len(hub.requests) == asked
     download("--only", "data", "--force")
@@ -338,7 +339,7 @@ def test_verify_reports_everything_at_once_and_downloads_nothing(project, hub, d
     download("--only", "data")
     asked = len(hub.requests)
     (project / "data" / "squad" / "dataset_dict.json").unlink()
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(QAError) as caught:
         download("--verify")
     assert "dataset_dict.json is missing" in str(caught.value)
     assert "mobilebert-uncased is missing" in str(caught.value)
@@ -350,7 +351,7 @@ def test_a_folder_of_unknown_origin_is_left_alone(project, hub, download):
     mine = project / "data" / "squad"
     mine.mkdir(parents=True)
     (mine / "mine.txt").write_text("mine", encoding="utf-8")
-    with pytest.raises(UserError, match=r"has no manifest\.json.*--force"):
+    with pytest.raises(QAError, match=r"has no manifest\.json.*--force"):
         download("--only", "data")
     assert tree(mine) == {"mine.txt": b"mine"}
     assert not hub.requests
@@ -361,7 +362,7 @@ def test_failed_force_keeps_what_was_there(project, hub, download):
     download("--only", "data")
     before = tree(project / "data" / "squad")
     hub.files.clear()
-    with pytest.raises(UserError):
+    with pytest.raises(QAError):
         download("--only", "data", "--force")
     assert tree(project / "data" / "squad") == before
 
@@ -405,7 +406,7 @@ def test_a_body_without_a_length_that_is_cut_goes_on_too(project, hub, download,
 def test_a_run_that_failed_is_resumed_by_the_next(project, hub, download, model_files):
     size = len(model_files["pytorch_model.bin"])
     hub.fail("pytorch_model.bin", {"cut": size // 2}, {"status": 404})
-    with pytest.raises(UserError, match="HTTP 404"):
+    with pytest.raises(QAError, match="HTTP 404"):
         download("--only", "model")
     assert not (project / "models" / "mobilebert-uncased").exists()
     (part,) = (project / "models" / ".partial-mobilebert-uncased").glob("pytorch_model.bin.*.part")
@@ -499,7 +500,7 @@ def test_retry_after_is_honoured(project, hub, download, monkeypatch):
     download("--only", "data", "--source", "json")
     assert pauses == [7.0]
     hub.fail("train-v1.1.json", {"status": 429, "headers": {"Retry-After": "7200"}})
-    with pytest.raises(UserError, match="come back in 7200 s"):
+    with pytest.raises(QAError, match="come back in 7200 s"):
         download("--only", "data", "--source", "json", "--force")
 
 
@@ -532,28 +533,28 @@ def test_a_retry_after_that_is_none_is_left_aside(value, project, hub, download)
 def test_a_server_that_hangs_is_given_up(fault, says, hub, download, monkeypatch):
     hub.fail("train-v1.1.json", *[fault] * 100)
     monkeypatch.setattr(fetch, "MIN_SPEED", 1000)
-    with pytest.raises(UserError, match=rf"127\.0\.0\.1: {says} (for|in) 0\.5 s"):
+    with pytest.raises(QAError, match=rf"127\.0\.0\.1: {says} (for|in) 0\.5 s"):
         download("--only", "data", "--source", "json", "--retries", "0")
 
 
 @pytest.mark.fault("download fault")
 def test_a_server_that_hangs_before_the_metadata_is_given_up(hub, download):
     hub.fail("config.json", *[{"silent": True}] * 20, method="HEAD")
-    with pytest.raises(UserError, match=r"127\.0\.0\.1: sent nothing for 0\.5 s"):
+    with pytest.raises(QAError, match=r"127\.0\.0\.1: sent nothing for 0\.5 s"):
         download("--only", "model", "--retries", "1")
 
 
 @pytest.mark.fault("download fault")
 def test_a_host_that_was_redirected_to_is_named(hub, download):
     hub.cdn.url = f"http://localhost:{closed_port()}"
-    with pytest.raises(UserError, match=r"^localhost: refuses the connection"):
+    with pytest.raises(QAError, match=r"^localhost: refuses the connection"):
         download("--only", "model")
 
 
 @pytest.mark.fault("download fault")
 def test_a_full_disk_is_noticed_before_the_download(hub, download, monkeypatch):
     monkeypatch.setattr(fetch.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(100, 99, 1))
-    with pytest.raises(UserError, match="MB of free disk, expected"):
+    with pytest.raises(QAError, match="MB of free disk, expected"):
         download("--only", "data", "--source", "json")
     assert not hub.requests
 
@@ -611,7 +612,7 @@ def test_a_disk_that_fills_up_loses_nothing(
         small_disk(folder.parent, 4096 * (kept + pages))
         try:
             download(*flags)
-        except UserError as error:
+        except QAError as error:
             assert "No space left on device" in str(error), error
             tried += 1
             assert tree(folder) == (whole if force else {})
@@ -636,7 +637,7 @@ def test_a_file_that_may_not_grow_loses_nothing(part, project, download):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
     try:
-        with pytest.raises(UserError, match="File too large"):
+        with pytest.raises(QAError, match="File too large"):
             download("--only", part)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
@@ -651,14 +652,14 @@ def test_a_file_that_may_not_grow_loses_nothing(part, project, download):
 @pytest.mark.fault("download fault")
 def test_a_missing_file_is_final(hub, download):
     del hub.files[f"/{MODEL}/config.json"]
-    with pytest.raises(UserError, match=r"HTTP 404 .*config\.json"):
+    with pytest.raises(QAError, match=r"HTTP 404 .*config\.json"):
         download("--only", "model")
     assert [request.file for request in hub.requests] == ["config.json"]
 
 
 @pytest.mark.fault("download fault")
 def test_an_unknown_revision_is_named(hub, download):
-    with pytest.raises(UserError, match=r"HTTP 404 .*Invalid rev id: v9"):
+    with pytest.raises(QAError, match=r"HTTP 404 .*Invalid rev id: v9"):
         download("--only", "data", "--revision", "v9")
     assert not any("/web/" in request.path for request in hub.requests)
 
@@ -666,7 +667,7 @@ def test_an_unknown_revision_is_named(hub, download):
 @pytest.mark.fault("download fault")
 def test_forbidden_is_final(hub, download):
     hub.fail("config.json", {"status": 401}, method="HEAD")
-    with pytest.raises(UserError, match="HTTP 401"):
+    with pytest.raises(QAError, match="HTTP 401"):
         download("--only", "model")
     assert len(hub.requests) == 1
 
@@ -674,7 +675,7 @@ def test_forbidden_is_final(hub, download):
 @pytest.mark.fault("download fault")
 def test_a_web_page_in_place_of_the_hub_is_recognised(hub, download):
     hub.fail("config.json", {"page": True}, method="HEAD")
-    with pytest.raises(UserError, match="doesn't answer like the Hub"):
+    with pytest.raises(QAError, match="doesn't answer like the Hub"):
         download("--only", "model")
 
 
@@ -685,7 +686,7 @@ def test_another_file_is_never_taken(fault, source, project, hub, download, json
     file = "train-v1.1.json" if source == "json" else "train-00000-of-00001.parquet"
     right = json_files[file] if source == "json" else parquet_files[f"plain_text/{file}"]
     hub.fail(file, {"content": b"#" * len(right)} if "content" in fault else fault)
-    with pytest.raises(UserError, match=r"another file: [\d,]+ bytes of .*Expected [\d,]+ bytes with the checksum"):
+    with pytest.raises(QAError, match=r"another file: [\d,]+ bytes of .*Expected [\d,]+ bytes with the checksum"):
         download("--only", "data", "--source", source)
     assert not (project / "data" / "squad").exists()
     download("--only", "data", "--source", source)
@@ -709,7 +710,7 @@ def test_wrong_bytes_are_never_taken(wrong, source, project, hub, download, json
     written, write = [], fetch._write
     monkeypatch.setattr(fetch, "_write", lambda *arguments: written.append(write(*arguments)) or written[-1])
     hub.fail(file, WRONG[wrong](right))
-    with pytest.raises(UserError, match=r"another file: [\d,]+ bytes of .*Expected [\d,]+ bytes with the checksum"):
+    with pytest.raises(QAError, match=r"another file: [\d,]+ bytes of .*Expected [\d,]+ bytes with the checksum"):
         download("--only", "data", "--source", source)
     assert max(written) <= max(len(right), *map(len, json_files.values())) + (1 << 16)  # a block more than asked for
     assert [path.name for path in (project / "data").iterdir()] == [".partial-squad"]
@@ -722,7 +723,7 @@ def test_wrong_bytes_are_never_taken(wrong, source, project, hub, download, json
 def test_a_mirror_that_has_web_pages_for_files_is_refused(file, project, hub, download):
     """With the checksums of these pages: the content itself must tell."""
     hub.add(MODEL, {file: PAGE})
-    with pytest.raises(UserError, match="--only model"):
+    with pytest.raises(QAError, match="--only model"):
         download("--only", "model")
     assert [path.name for path in (project / "models").iterdir()] == [".partial-mobilebert-uncased"]
 
@@ -737,7 +738,7 @@ def test_a_mirror_with_damaged_data_is_refused(fault, project, hub, download, pa
         b"bit": right[:-9] + bytes([right[-9] ^ 255]) + right[-8:],
     }
     hub.add(DATA, {name: damaged.get(fault, fault)})
-    with pytest.raises(UserError, match=r"train-00000-of-00001\.parquet can't be read as SQuAD"):
+    with pytest.raises(QAError, match=r"train-00000-of-00001\.parquet can't be read as SQuAD"):
         download("--only", "data", "--source", "hub")
     assert [path.name for path in (project / "data").iterdir()] == [".partial-squad"]
 
@@ -747,13 +748,13 @@ def test_names_and_texts_of_a_server_can_do_no_harm(project, hub, download, monk
     """Its checksum would be part of a file name, and its message would move the cursor."""
     headers = {"X-Repo-Commit": COMMIT, "X-Linked-Etag": '"../../../../outside"', "X-Linked-Size": "5"}
     hub.fail("config.json", {"status": 302, "headers": {**headers, "Location": f"{hub.url}/x"}}, method="HEAD")
-    with pytest.raises(UserError):
+    with pytest.raises(QAError):
         download("--only", "model")
     assert {path.name for path in project.rglob("*") if not path.name.startswith("config.json.outside")} <= {
         "models", ".partial-mobilebert-uncased"
     }  # fmt: skip
     hub.fail("dev-v1.1.json", {"status": 403, "headers": {"X-Error-Message": "\x1b]0;title\x07\x1b[2J"}})
-    with pytest.raises(UserError, match="HTTP 403") as caught:
+    with pytest.raises(QAError, match="HTTP 403") as caught:
         download("--only", "data", "--source", "json")
     assert r"(\x1b]0;title\x07\x1b[2J)" in str(caught.value)  # shown, not sent
 
@@ -763,7 +764,7 @@ def test_data_with_the_wrong_number_of_questions_are_refused(project, hub, downl
     hub.add(
         DATA, {"plain_text/train-00000-of-00001.parquet": parquet_files["plain_text/validation-00000-of-00001.parquet"]}
     )
-    with pytest.raises(UserError, match=r"has 3 questions. Expected the 20"):
+    with pytest.raises(QAError, match=r"has 3 questions. Expected the 20"):
         download("--only", "data")
     assert not (project / "data" / "squad").exists()
 
@@ -797,7 +798,7 @@ def test_bad_weights_are_refused(damage, project, hub, download, model_files, tm
         torch.save(state, buffer)
         bad = buffer.getvalue()
     hub.add(MODEL, {"pytorch_model.bin": bad})
-    with pytest.raises(UserError, match=r"can't be read as weights|lacks 1 of its weights|do not fit config.json"):
+    with pytest.raises(QAError, match=r"can't be read as weights|lacks 1 of its weights|do not fit config.json"):
         download("--only", "model")
     assert not trap.exists()
     assert not (project / "models" / "mobilebert-uncased").exists()
@@ -826,7 +827,7 @@ def test_a_password_in_an_address_is_not_shown_nor_kept(project, hub, download, 
     assert {request.authorization for request in hub.requests if request.path.startswith("/cdn/")} == {None}
     hub.fail("train-00000-of-00001.parquet", *[{"status": 503}] * 9, method="HEAD")
     hub.fail("train-v1.1.json", {"page": True})
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(QAError) as caught:
         download("--only", "data", "--force", "--endpoint", own, "--json_url", f"{own}/web")
     said = capsys.readouterr()
     assert "secret" not in said.out + said.err + str(caught.value)
@@ -874,7 +875,7 @@ def test_the_endpoint_of_the_environment_is_taken_and_its_password_not_shown(pro
 @pytest.mark.parametrize("target", ["file:///etc/hosts", "ftp://127.0.0.1/x", "http://[", "//[::1", "javascript:1"])
 def test_a_redirect_to_no_web_server_is_refused(target, project, hub, download):
     hub.fail("train-v1.1.json", {"status": 302, "headers": {"Location": target}})
-    with pytest.raises(UserError, match=r"127\.0\.0\.1: redirects to .*Expected an address with http or https"):
+    with pytest.raises(QAError, match=r"127\.0\.0\.1: redirects to .*Expected an address with http or https"):
         download("--only", "data", "--source", "json")
     assert not (project / "data" / "squad").exists()
 
@@ -908,7 +909,7 @@ def test_a_redirect_from_https_to_http_is_refused(project, download, certificate
     flags = ("--only", "data", "--source", "json", "--json_url", f"{safe.url}/web")
     with safe:
         safe.fail(name, {"status": 302, "headers": {"Location": plain}})
-        with pytest.raises(UserError, match=r"127\.0\.0\.1: redirects to http:.*Expected an address with https"):
+        with pytest.raises(QAError, match=r"127\.0\.0\.1: redirects to http:.*Expected an address with https"):
             download(*flags)
         assert not any(request.path.startswith("/cdn/") for request in safe.requests)
         safe.fail(name, {"status": 302, "headers": {"Location": f"{safe.url}/web/{name}?again"}})
@@ -945,7 +946,7 @@ def test_parquet_files_put_by_hand_are_counted(project, hub, download, parquet_f
     download("--only", "data")
     assert not hub.requests
     put(project / "data" / "downloads" / "squad", {"train-00000-of-00001.parquet": b"<html>"})
-    with pytest.raises(UserError, match=r"train-00000-of-00001\.parquet can't be read"):
+    with pytest.raises(QAError, match=r"train-00000-of-00001\.parquet can't be read"):
         download("--only", "data", "--force")
 
 
@@ -955,14 +956,14 @@ def test_one_file_put_by_hand_saves_its_download(project, hub, download, model_f
     download("--only", "model")
     assert hub.asked("pytorch_model.bin") == []
     put(hand, {"pytorch_model.bin": b"something else"})
-    with pytest.raises(UserError, match=r"pytorch_model\.bin has 14 bytes and is not the file at"):
+    with pytest.raises(QAError, match=r"pytorch_model\.bin has 14 bytes and is not the file at"):
         download("--only", "model", "--force")
 
 
 @pytest.mark.fault("download fault")
 def test_a_wrong_file_put_by_hand_is_named(project, hub, download, json_files):
     put(project / "data" / "downloads" / "squad", {**json_files, "dev-v1.1.json": json_files["dev-v1.1.json"] + b"\n"})
-    with pytest.raises(UserError, match=r"dev-v1\.1\.json has [\d,]+ bytes and is not the file at"):
+    with pytest.raises(QAError, match=r"dev-v1\.1\.json has [\d,]+ bytes and is not the file at"):
         download("--only", "data")
     assert not hub.requests
 
@@ -972,7 +973,7 @@ def test_a_wrong_file_put_by_hand_is_named(project, hub, download, json_files):
 @pytest.mark.parametrize("content", [b"", PAGE], ids=["empty", "page"])
 def test_broken_files_put_by_hand_are_refused(content, file, project, hub, download, model_files):
     put(project / "models" / "downloads" / "mobilebert-uncased", {**model_files, file: content})
-    with pytest.raises(UserError, match="--only model"):
+    with pytest.raises(QAError, match="--only model"):
         download("--only", "model")
     assert not hub.requests
     assert not (project / "models" / "mobilebert-uncased").exists()

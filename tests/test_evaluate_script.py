@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from scripts import PROJECT_ROOT, assert_refused, run_script
 
+from extractive_qa.data.examples import read_examples
+from extractive_qa.files.manifest import NAME, check_manifest, write_manifest
+from extractive_qa.metrics import exact_match_score
+from extractive_qa.postprocessing.calibration import calibration_error
+from extractive_qa.training.checkpoints import MARKER
 from utils import offline
-from utils.calibration import calibration_error
-from utils.checkpoints import MARKER
-from utils.manifest import NAME, check_manifest, write_manifest
-from utils.metrics import exact_match_score
 from utils.offline import sample_model
-from utils.squad import read_examples
 
 DEV = PROJECT_ROOT / "data" / "sample" / "dev.json"
 

@@ -1,5 +1,5 @@
-"""Models that others trained: every family of utils.families reads windows as transformers cuts them, and answers with
-the logits that plain transformers gives. Small, random, with tokenizers of their own kind."""
+"""Models that others trained: every family of extractive_qa.model.families reads windows as transformers cuts them, and
+answers with the logits that plain transformers gives. Small, random, with tokenizers of their own kind."""
 
 import functools
 import json
@@ -30,14 +30,14 @@ sys.path.insert(0, str(PROJECT_ROOT / "tools"))
 
 import export_onnx
 
-from utils.attention import NAME, attend_window_by_window
-from utils.backends import OnnxBackend
-from utils.console import UserError
-from utils.families import FAMILIES, KNOWN_REASONS, usable_positions
+from extractive_qa.data.examples import read_examples
+from extractive_qa.errors import QAError
+from extractive_qa.model.backends import OnnxBackend
+from extractive_qa.model.families import FAMILIES, KNOWN_REASONS, usable_positions
+from extractive_qa.preprocessing.windows import load_tokenizer, prepare_validation_features
+from extractive_qa.reader import Reader
+from extractive_qa.training.cpu_attention import NAME, attend_window_by_window
 from utils.offline import SAMPLE_DATA_DIR
-from utils.reader import Reader
-from utils.squad import read_examples
-from utils.windows import load_tokenizer, prepare_validation_features
 
 ROBERTA_TOKENS = {
     "bos": "<s>", "pad": "<pad>", "eos": "</s>", "unk": "<unk>", "cls": "<s>", "sep": "</s>", "mask": "<mask>",
@@ -235,7 +235,7 @@ def test_models_of_other_kinds_are_refused_by_name(kind, tmp_path):
     config = json.loads((tmp_path / "model" / "config.json").read_text(encoding="utf-8"))
     config |= {"model_type": kind, "architectures": ["TheNameOfItsClass"]}
     (tmp_path / "model" / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    with pytest.raises(UserError, match=rf"TheNameOfItsClass of the kind '{kind}'.*Expected an encoder.*roberta"):
+    with pytest.raises(QAError, match=rf"TheNameOfItsClass of the kind '{kind}'.*Expected an encoder.*roberta"):
         Reader(tmp_path / "model", "cpu", "no")
 
 
@@ -244,7 +244,7 @@ def test_an_encoder_without_an_output_layer_for_spans_is_refused_by_name(archite
     make_folder(tmp_path / "model", "roberta")
     config = AutoConfig.from_pretrained(tmp_path / "model")
     getattr(transformers, architecture)(config).save_pretrained(tmp_path / "model")
-    with pytest.raises(UserError, match=rf"{architecture}, which was not trained to answer.*train\.py"):
+    with pytest.raises(QAError, match=rf"{architecture}, which was not trained to answer.*train\.py"):
         Reader(tmp_path / "model", "cpu", "no")
 
 
@@ -254,7 +254,7 @@ def test_a_tokenizer_in_the_older_form_is_refused_with_the_way_to_make_the_newer
     vocabulary = load_tokenizer(folder).get_vocab()
     (folder / "tokenizer.json").unlink()
     (folder / "vocab.txt").write_text("\n".join(sorted(vocabulary, key=vocabulary.get)) + "\n", encoding="utf-8")
-    with pytest.raises(UserError, match=r"no tokenizer\.json \(its tokenizer is in an older form, vocab\.txt") as error:
+    with pytest.raises(QAError, match=r"no tokenizer\.json \(its tokenizer is in an older form, vocab\.txt") as error:
         Reader(folder, "cpu", "no")
     code = str(error.value).split("python -c ", 1)[1].split('"')[1]
     exec(code)  # what the message says to run
@@ -270,7 +270,7 @@ def test_a_tokenizer_that_puts_nothing_before_the_question_is_refused(tmp_path):
         single="$A [SEP]", pair="$A [SEP] $B:1 [SEP]:1", special_tokens=ids
     )
     tokenizer.save(str(tmp_path / "model" / "tokenizer.json"))
-    with pytest.raises(UserError, match="no token before the question"):
+    with pytest.raises(QAError, match="no token before the question"):
         Reader(tmp_path / "model", "cpu", "no").answer("Who?", "He.")
 
 
@@ -281,11 +281,11 @@ def test_positions_begin_behind_the_padding_token_in_some_families(tmp_path):
     make_folder(tmp_path / "model", "roberta", max_position_embeddings=130)
     config = json.loads((tmp_path / "model" / "config.json").read_text(encoding="utf-8"))
     assert usable_positions(config) == 128
-    with pytest.raises(UserError, match=r"128 positions .* 129 tokens"):
+    with pytest.raises(QAError, match=r"128 positions .* 129 tokens"):
         Reader(tmp_path / "model", "cpu", "no", max_length=129, doc_stride=32)
     reader = Reader(tmp_path / "model", "cpu", "no", max_length=128, doc_stride=32)
     assert reader.answer("Who counted ships?", " ".join(TEXTS * 10))["text"]  # every position is used
-    with pytest.raises(UserError, match="129 is more than the 128 positions"):
+    with pytest.raises(QAError, match="129 is more than the 128 positions"):
         make_run(tmp_path / "model", tmp_path / "out", "--max_length", 129, "--doc_stride", 32)
 
 
@@ -300,7 +300,7 @@ def test_settings_of_the_model_can_be_overridden_where_it_is_opened(tmp_path):
     # of the context: an answer that begins within a word would be parted otherwise by itself
     lengths = [sum(answer["start"] <= start and end <= answer["end"] for start, end in places) for answer in answers]
     assert max(lengths) == 2
-    with pytest.raises(UserError, match=r"Reader\(\.\.\., doc_stride=190\).*--doc_stride 190"):
+    with pytest.raises(QAError, match=r"Reader\(\.\.\., doc_stride=190\).*--doc_stride 190"):
         Reader(tmp_path / "model", "cpu", "no", doc_stride=190)
 
 

@@ -8,9 +8,9 @@ import sys
 import numpy as np
 import pytest
 
-from utils import feature_cache
-from utils.feature_cache import KEPT, cached_train_features, features_key, load_features, save_features
-from utils.windows import load_tokenizer, prepare_train_features
+from extractive_qa.preprocessing.windows import load_tokenizer, prepare_train_features
+from utils import preprocessing as feature_cache
+from utils.preprocessing import KEPT, cached_train_features, features_key, load_features, save_features
 
 SETTINGS = (96, 32)
 

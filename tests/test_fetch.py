@@ -6,7 +6,7 @@ import ssl
 import pytest
 import requests
 
-from utils import fetch
+from extractive_qa.hub import fetch
 
 
 @pytest.mark.fault("download fault")

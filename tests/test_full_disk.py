@@ -11,7 +11,7 @@ import pytest
 from scripts import PROJECT_ROOT, assert_refused, run_script, run_struck
 from small_training import SMALL, assert_equal_weights, log_without_times
 
-from utils.checkpoints import latest_checkpoint
+from extractive_qa.training.checkpoints import latest_checkpoint
 
 pytestmark = [
     pytest.mark.fault("disk or folder that fails"),
@@ -38,7 +38,7 @@ def test_a_disk_that_fills_up_in_a_save_leaves_the_checkpoint_before_it(tiny_mod
 @pytest.mark.torture
 def test_a_disk_that_fills_up_in_the_log_tears_no_line_for_good(tiny_model, trained, tmp_path):
     flags = ["--model_dir", tiny_model, "--output_dir", tmp_path / "out", *SMALL]
-    done = run_struck("utils.training_log:TrainingLog.write", 4, "limit:500", "train.py", *flags)
+    done = run_struck("extractive_qa.training.log:TrainingLog.write", 4, "limit:500", "train.py", *flags)
     assert_refused(done, "training_log.jsonl can't be written: File too large", "--resume")
     assert not (tmp_path / "out" / "training_log.jsonl").read_text(encoding="utf-8").endswith("\n")
     assert_ends_as_undisturbed(tmp_path / "out", trained)
@@ -72,9 +72,9 @@ cp -r "$DISK/out" "$KEPT/out"
     ("function", "number", "words"),
     [
         ("torch:save", 2, "checkpoint-5 can't be written"),
-        ("utils.manifest:write_manifest", 2, "checkpoint-5 can't be written"),
-        ("utils.training:save_reader", 3, "final_model can't be written"),
-        ("utils.pictures:draw_training_curve", 1, "training_curve.png can't be written"),
+        ("extractive_qa.files.manifest:write_manifest", 2, "checkpoint-5 can't be written"),
+        ("extractive_qa.training.run:save_reader", 3, "final_model can't be written"),
+        ("extractive_qa.report.charts:draw_training_curve", 1, "training_curve.png can't be written"),
     ],
 )
 def test_a_disk_that_is_really_full(tiny_model, trained, tmp_path, function, number, words):
@@ -104,8 +104,8 @@ def test_a_disk_that_is_really_full(tiny_model, trained, tmp_path, function, num
 @pytest.mark.torture
 @pytest.mark.parametrize(
     ("function", "number", "left"),
-    [("utils.guard:Guard.check", 5, "checkpoint-3"), ("torch:save", 2, "checkpoint-3"),
-     ("utils.training_log:TrainingLog.write", 3, "checkpoint-5")],
+    [("extractive_qa.training.finite_guard:FiniteGuard.check", 5, "checkpoint-3"), ("torch:save", 2, "checkpoint-3"),
+     ("extractive_qa.training.log:TrainingLog.write", 3, "checkpoint-5")],
 )  # fmt: skip
 def test_a_folder_that_vanishes(tiny_model, trained, tmp_path, function, number, left):
     """As a drive does that is pulled out. Once it is back, the training goes on."""

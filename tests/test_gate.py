@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from utils.gate import MAX_BODY, Gate, refusal
+from extractive_qa.web.request_filter import MAX_BODY, RequestFilter, refusal
 
 INTO_THE_PAGE = "a way into the web page's server"
 HOST = {"host": "127.0.0.1:7860"}
@@ -133,7 +133,7 @@ def through_the_gate(path="/", host=b"127.0.0.1", method="GET", body=b"") -> tup
     length = (b"content-length", str(len(body)).encode())
     scope = {"type": "http", "method": method, "path": path, "query_string": b"deep_link=x",
              "headers": [(b"host", host), (b"accept-encoding", b"br"), length]}  # fmt: skip
-    asyncio.run(Gate(behind)(scope, receive, send))
+    asyncio.run(RequestFilter(behind)(scope, receive, send))
     headers = [(name.decode().lower(), value.decode()) for name, value in sent[0]["headers"]]
     assert len(dict(headers)) == len(headers), headers
     return sent[0]["status"], dict(headers), b"".join(message["body"] for message in sent[1:])

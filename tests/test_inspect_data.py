@@ -10,10 +10,10 @@ import sys
 import pytest
 from scripts import PROJECT_ROOT, assert_refused, run_script
 
-from utils.console import UserError
+from extractive_qa.data.examples import read_examples
+from extractive_qa.errors import QAError
+from extractive_qa.preprocessing.windows import prepare_train_features
 from utils.offline import SAMPLE_DATA_DIR, SAMPLE_MODEL_DIR
-from utils.squad import read_examples
-from utils.windows import prepare_train_features
 
 TOOL = "tools/inspect_data.py"
 # every number is one token of BERT's uncased vocabulary
@@ -168,7 +168,7 @@ def test_every_problem_of_every_record_is_reported(tmp_path, real_tokenizer_dir)
     assert_refused(done, "30 problem(s)", "record 30 (id 29)", "the right offset is 6")
     assert done.stderr.count("is not at answer_start 0") == 30
     # the scripts list the first 20, and say where the others are
-    with pytest.raises(UserError, match=r"and 10 more, all of them: python tools/inspect_data\.py ") as error:
+    with pytest.raises(QAError, match=r"and 10 more, all of them: python tools/inspect_data\.py ") as error:
         read_examples(path)
     assert str(error.value).count("is not at answer_start 0") == 20
     done = run_script(TOOL, path, "--model_dir", real_tokenizer_dir, "--skip_bad_examples")

@@ -4,7 +4,7 @@ import pytest
 from scripts import PROJECT_ROOT, assert_refused, run_script, run_struck
 from small_training import DEV, SMALL, assert_equal_weights, log_without_times, train_script
 
-from utils.checkpoints import list_checkpoints, sole_training
+from extractive_qa.training.checkpoints import list_checkpoints, sole_training
 
 pytestmark = pytest.mark.fault("interruption")
 SAID = "Go on with: python train.py --resume"
@@ -53,8 +53,11 @@ def test_while_libraries_are_imported(tmp_path, script):
 @pytest.mark.parametrize("what", ["interrupt", "after-interrupt"])
 @pytest.mark.parametrize(
     "function",
-    ["utils.squad:read_examples", "utils.windows:load_tokenizer", "utils.feature_cache:prepare_train_features",
-     "utils.backends:load_encoder", "accelerate:Accelerator.prepare", "utils.micro_batch:bytes_kept"],
+    [
+        "extractive_qa.data.examples:read_examples", "extractive_qa.preprocessing.windows:load_tokenizer",
+        "utils.preprocessing:prepare_train_features", "extractive_qa.model.loading:load_encoder",
+        "accelerate:Accelerator.prepare", "extractive_qa.training.memory:bytes_kept",
+    ],
 )  # fmt: skip
 def test_before_the_first_step(tiny_model, tmp_path, function, what):
     flags = ["--model_dir", tiny_model, "--output_dir", tmp_path / "out", *SMALL]
@@ -70,15 +73,40 @@ def test_before_the_first_step(tiny_model, tmp_path, function, what):
     [
         pytest.param("torch:save", 2, "interrupt-twice", 5, id="in a save, twice"),
         pytest.param("torch:save", 2, "interrupt-again", None, id="in a save, and again", marks=pytest.mark.torture),
-        pytest.param("utils.guard:Guard.check", 4, "interrupt", 5, id="in a step", marks=pytest.mark.torture),
-        pytest.param("utils.guard:Guard.check", 4, "interrupt-again", None, id="and again", marks=pytest.mark.torture),
-        pytest.param("utils.reader:Reader.logits", 1, "interrupt", 5, id="scoring", marks=pytest.mark.torture),
-        pytest.param("utils.reader:Reader.logits", 1, "interrupt-again", None, id="twice", marks=pytest.mark.torture),
-        pytest.param("utils.training:save_reader", 3, "interrupt", 6, id="final model", marks=pytest.mark.torture),
-        pytest.param("utils.training:save_reader", 3, "interrupt-again", None, id="again", marks=pytest.mark.torture),
+        pytest.param(
+            "extractive_qa.training.finite_guard:FiniteGuard.check",
+            4,
+            "interrupt",
+            5,
+            id="in a step",
+            marks=pytest.mark.torture,
+        ),
+        pytest.param(
+            "extractive_qa.training.finite_guard:FiniteGuard.check",
+            4,
+            "interrupt-again",
+            None,
+            id="and again",
+            marks=pytest.mark.torture,
+        ),
+        pytest.param("extractive_qa.reader:Reader.logits", 1, "interrupt", 5, id="scoring", marks=pytest.mark.torture),
+        pytest.param(
+            "extractive_qa.reader:Reader.logits", 1, "interrupt-again", None, id="twice", marks=pytest.mark.torture
+        ),
+        pytest.param(
+            "extractive_qa.training.run:save_reader", 3, "interrupt", 6, id="final model", marks=pytest.mark.torture
+        ),
+        pytest.param(
+            "extractive_qa.training.run:save_reader", 3, "interrupt-again", None, id="again", marks=pytest.mark.torture
+        ),
         pytest.param("pathlib:Path.rename", 2, "interrupt-again", None, id="renaming", marks=pytest.mark.torture),
         pytest.param(
-            "utils.training_log:TrainingLog.write", 3, "interrupt", 6, id="in the log", marks=pytest.mark.torture
+            "extractive_qa.training.log:TrainingLog.write",
+            3,
+            "interrupt",
+            6,
+            id="in the log",
+            marks=pytest.mark.torture,
         ),
     ],
 )
@@ -98,7 +126,7 @@ def test_while_it_learns_it_can_go_on(tiny_model, trained, tmp_path, function, n
 @pytest.mark.torture
 def test_stopped_at_once_before_anything_was_saved_says_so(tiny_model, tmp_path):
     flags = ["--model_dir", tiny_model, "--output_dir", tmp_path / "out", *SMALL]
-    done = run_struck("utils.guard:Guard.check", 2, "interrupt-again", "train.py", *flags)
+    done = run_struck("extractive_qa.training.finite_guard:FiniteGuard.check", 2, "interrupt-again", "train.py", *flags)
     assert_interrupted(done, "Nothing was saved yet: start again")
     run_script("train.py", *flags, "--max_steps", 2)  # in the same folder, without a flag for it
 
@@ -108,8 +136,11 @@ def test_stopped_at_once_before_anything_was_saved_says_so(tiny_model, tmp_path)
 
 @pytest.mark.torture
 @pytest.mark.parametrize(
-    "function", ["utils.squad:read_examples", "utils.backends:load_model", "utils.reader:Reader.logits",
-                 "utils.metrics:compute_metrics"]
+    "function",
+    [
+        "extractive_qa.data.examples:read_examples", "extractive_qa.model.loading:load_model",
+        "extractive_qa.reader:Reader.logits", "extractive_qa.metrics:compute_metrics",
+    ],
 )  # fmt: skip
 def test_evaluating(tiny_model, tmp_path, function):
     flags = ["--model_dir", tiny_model, "--eval_file", DEV, "--output_dir", tmp_path, "--max_samples", 20,
@@ -122,8 +153,8 @@ def test_evaluating(tiny_model, tmp_path, function):
 @pytest.mark.torture
 @pytest.mark.parametrize(
     ("mode", "function"),
-    [("demo", "utils.reader:Reader.logits"), ("interactive", "builtins:input"),
-     ("interactive", "utils.reader:Reader.logits")],
+    [("demo", "extractive_qa.reader:Reader.logits"), ("interactive", "builtins:input"),
+     ("interactive", "extractive_qa.reader:Reader.logits")],
 )  # fmt: skip
 def test_predicting(tiny_model, mode, function):
     typed = "The mill was built in 1871.\n\nWhen?\nWhere?\n"

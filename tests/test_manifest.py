@@ -10,8 +10,8 @@ import sys
 import pytest
 from scripts import PROJECT_ROOT, assert_refused, run_script
 
-from utils.console import UserError
-from utils.manifest import check_manifest, read_manifest, sha256_of, stays_inside, write_manifest
+from extractive_qa.errors import QAError
+from extractive_qa.files.manifest import check_manifest, read_manifest, sha256_of, stays_inside, write_manifest
 
 DEV = PROJECT_ROOT / "data" / "sample" / "dev.json"
 
@@ -54,7 +54,7 @@ def test_moved_or_copied_folder_passes(folder, tmp_path):
 def test_every_damaged_file_is_named_with_what_to_run(folder):
     (folder / "train" / "data.arrow").write_bytes(b"x" * 2_999_999)
     (folder / "问题.json").unlink()
-    with pytest.raises(UserError, match="Run: this") as caught:
+    with pytest.raises(QAError, match="Run: this") as caught:
         check_manifest(folder, full=False, remedy="Run: this")
     assert "train/data.arrow has 2,999,999 bytes, expected 3,000,000" in str(caught.value)
     assert "问题.json is missing" in str(caught.value)
@@ -64,7 +64,7 @@ def test_every_damaged_file_is_named_with_what_to_run(folder):
 def test_same_size_other_content_is_found_by_the_full_check_only(folder):
     (folder / "train" / "data.arrow").write_bytes(b"x" * 2_999_999 + b"y")
     assert check_manifest(folder, full=False)
-    with pytest.raises(UserError, match=r"train/data\.arrow has sha256 [0-9a-f]{64}, expected [0-9a-f]{64}"):
+    with pytest.raises(QAError, match=r"train/data\.arrow has sha256 [0-9a-f]{64}, expected [0-9a-f]{64}"):
         check_manifest(folder, full=True)
 
 
@@ -81,7 +81,7 @@ def test_folder_without_manifest_is_a_users_own(tmp_path):
 @pytest.mark.fault("tampered file")
 def test_a_file_that_the_system_refuses_to_read_is_named(folder):
     list_also(folder, "n" * 300)
-    with pytest.raises(UserError, match=r"n can't be read \(|n is missing"):
+    with pytest.raises(QAError, match=r"n can't be read \(|n is missing"):
         check_manifest(folder, full=True)
 
 
@@ -101,7 +101,7 @@ OUTSIDE = {
 def test_names_outside_the_folder_are_refused(folder, name):
     (folder.parent / "secret").write_bytes(b"1")
     list_also(folder, name)
-    with pytest.raises(UserError, match=r"outside the folder.*Run: "):
+    with pytest.raises(QAError, match=r"outside the folder.*Run: "):
         check_manifest(folder, full=True)
 
 
@@ -118,7 +118,7 @@ def test_links_out_of_the_folder_are_refused(folder, name, tmp_path):
     except OSError:
         pytest.skip("needs the right to make links")
     list_also(folder, name)
-    with pytest.raises(UserError, match="loop is missing" if name == "loop" else "outside the folder"):
+    with pytest.raises(QAError, match="loop is missing" if name == "loop" else "outside the folder"):
         check_manifest(folder, full=True)
 
 
@@ -151,7 +151,7 @@ def list_also(folder, name):
 )  # fmt: skip
 def test_unreadable_manifest_is_an_error_with_a_remedy(folder, content):
     (folder / "manifest.json").write_bytes(content)
-    with pytest.raises(UserError, match=r"manifest\.json can't be read.*Run: "):
+    with pytest.raises(QAError, match=r"manifest\.json can't be read.*Run: "):
         check_manifest(folder, full=False)
 
 
@@ -161,7 +161,7 @@ def test_a_failed_write_leaves_the_old_manifest(folder, monkeypatch):
     def disk_full(*_):
         raise OSError("no space")
 
-    monkeypatch.setattr("utils.manifest.sha256_of", disk_full)
+    monkeypatch.setattr("extractive_qa.files.manifest.sha256_of", disk_full)
     with pytest.raises(OSError, match="no space"):
         write_manifest(folder, "elsewhere", "def")
     assert (folder / "manifest.json").read_bytes() == before
@@ -204,7 +204,7 @@ def test_no_script_works_on_a_tampered_folder(name, how, downloaded, tmp_path):
     files = ["--train_file", str(DEV)] if name == "train" else []
     flags = ["--model_dir", str(downloaded), "--eval_file", str(DEV), "--output_dir", str(tmp_path / "output"), *files]
     TAMPERED[how](downloaded)
-    with pytest.raises(UserError, match=r"Run: python download_data\.py --force"):
+    with pytest.raises(QAError, match=r"Run: python download_data\.py --force"):
         script.main([*flags, *(["--verify_files"] if how == "one bit" else [])])
     assert not (tmp_path / "output" / "final_model").exists()
     assert not list(tmp_path.glob("output/*.json*"))
@@ -216,7 +216,7 @@ def test_a_bit_is_what_the_sizes_do_not_show(downloaded):
     flags = ["--model_dir", str(downloaded), "--train_file", str(DEV), "--eval_file", str(DEV)]
     TAMPERED["one bit"](downloaded)
     assert train.load_questions(train.parse_args(flags))
-    with pytest.raises(UserError, match=r"model\.safetensors has sha256"):
+    with pytest.raises(QAError, match=r"model\.safetensors has sha256"):
         train.load_questions(train.parse_args([*flags, "--verify_files"]))
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from utils.metrics import compute_metrics, exact_match_score, f1_score, normalize_answer
+from extractive_qa.metrics import compute_metrics, exact_match_score, f1_score, normalize_answer
 from utils.offline import PROJECT_ROOT, SWITCHES
 
 
@@ -216,7 +216,7 @@ root = pathlib.Path.cwd()
 assert pathlib.Path(importlib.util.find_spec("evaluate").origin) == root / "evaluate.py", "our script is not first"
 path = list(sys.path)
 
-from utils.metrics import compute_metrics
+from extractive_qa.metrics import compute_metrics
 examples = [{"id": "1", "answers": {"text": ["Paris"], "answer_start": [0]}}]
 assert compute_metrics({"1": "in Paris"}, examples)["f1"] > 66
 library = pathlib.Path(sys.modules["evaluate"].__file__)

@@ -10,11 +10,11 @@ import psutil
 import pytest
 import torch
 
-from utils import micro_batch
-from utils.backends import load_model
-from utils.console import UserError
-from utils.memory import free_memory
-from utils.micro_batch import (
+from extractive_qa.errors import QAError
+from extractive_qa.model.loading import load_model
+from extractive_qa.model.memory import free_memory
+from extractive_qa.training import memory as micro_batch
+from extractive_qa.training.memory import (
     bytes_kept,
     cap_memory,
     choose_micro_batch,
@@ -58,13 +58,13 @@ def test_all_processes_take_what_fits_the_smallest_card(monkeypatch):
     monkeypatch.setattr(micro_batch, "gather_object", lambda found: [*found, 4, 8])
     assert choose_micro_batch(4, 8, on_cuda(3), None, 384) == (4, 8)
     monkeypatch.setattr(micro_batch, "gather_object", lambda found: [*found, 0])  # every process hears of it
-    with pytest.raises(UserError, match="--gradient_checkpointing"):
+    with pytest.raises(QAError, match="--gradient_checkpointing"):
         choose_micro_batch(4, 8, on_cuda(2), None, 384)
 
 
 def test_not_even_one_window_says_what_to_do(monkeypatch):
     monkeypatch.setattr(micro_batch, "step_fits", lambda *_: False)
-    with pytest.raises(UserError, match=r"1 window.*--gradient_checkpointing"):
+    with pytest.raises(QAError, match=r"1 window.*--gradient_checkpointing"):
         choose_micro_batch(4, 4, on_cuda(), None, 384)
 
 
@@ -133,7 +133,7 @@ def test_the_cap_is_85_percent_of_what_is_free_or_what_was_asked_for(monkeypatch
         assert cap_memory(torch.device(device), asked) == pytest.approx(cap)
         assert fractions.pop() == (pytest.approx(cap / (4 * GIB)), number)
         assert ("3.0 GiB that other programs leave free" in capsys.readouterr().err) == (asked == 3.5)
-    with pytest.raises(UserError, match=r"--max_gpu_memory 5 .* 4.0 GiB"):
+    with pytest.raises(QAError, match=r"--max_gpu_memory 5 .* 4.0 GiB"):
         cap_memory(torch.device("cuda"), 5)
 
 
@@ -202,11 +202,11 @@ def test_too_little_memory_is_said_before_the_training_starts(model, monkeypatch
         require_memory(on_cpu(), model, 4, 64)
         assert ("--gradient_checkpointing" in capsys.readouterr().err) == warned
     monkeypatch.setattr(micro_batch, "free_memory", lambda: needed - 1001)
-    with pytest.raises(UserError, match=r"GiB of memory are free here, .* 4 window\(s\) of 64 tokens.*--max_length"):
+    with pytest.raises(QAError, match=r"GiB of memory are free here, .* 4 window\(s\) of 64 tokens.*--max_length"):
         require_memory(on_cpu(), model, 4, 64)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     monkeypatch.setattr(micro_batch, "free_memory", lambda: 2 * needed - 1001)
-    with pytest.raises(UserError):
+    with pytest.raises(QAError):
         require_memory(on_cpu(), model, 4, 64)
     require_memory(on_cuda(), None, 4, 64)  # it says so itself
 

@@ -15,18 +15,18 @@ sys.path.insert(0, str(PROJECT_ROOT / "benchmarks"))
 
 from pairs import DEV_FILE, Peer, peer_python
 
-from utils.console import UserError
+from extractive_qa.data.examples import read_examples
+from extractive_qa.errors import QAError
+from extractive_qa.preprocessing.windows import prepare_validation_features
+from extractive_qa.reader import Reader
 from utils.offline import SAMPLE_MODEL_DIR
-from utils.reader import Reader
-from utils.squad import read_examples
-from utils.windows import prepare_validation_features
 
 
 @pytest.fixture(scope="module", autouse=True)
 def peers():
     try:
         peer_python()
-    except UserError as error:
+    except QAError as error:
         pytest.skip(f"transformers 4.57.6 is not beside us: {error}")
 
 

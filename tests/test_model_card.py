@@ -8,11 +8,11 @@ from huggingface_hub import ModelCard
 from small_training import log_without_times
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from utils.manifest import write_manifest
-from utils.model_card import model_card
+from extractive_qa.data.examples import read_examples
+from extractive_qa.files.manifest import write_manifest
+from extractive_qa.reader import Reader
+from extractive_qa.training.model_card import model_card
 from utils.offline import SAMPLE_DATA_DIR
-from utils.reader import Reader
-from utils.squad import read_examples
 
 SCORES = {"exact_match": 82.3, "f1": 89.71234567, "total": 10570}
 SETTINGS = {"learning_rate": 3e-5, "seed": 42, "num_train_epochs": 3, "device": "cuda"}
@@ -115,7 +115,7 @@ def test_predictions_score_the_same_by_another_hand(trained):
     """torchmetrics' own implementation of the official script."""
     from torchmetrics.text import SQuAD
 
-    from utils.metrics import compute_metrics
+    from extractive_qa.metrics import compute_metrics
 
     examples = read_examples(SAMPLE_DATA_DIR / "dev.json")[:8]
     answers = [answer["text"] for answer, *_ in Reader(trained / "final_model", "cpu", "no").answer_all(examples)]

@@ -8,7 +8,7 @@ import psutil
 import pytest
 from scripts import PROJECT_ROOT
 
-from utils.console import UserError
+from extractive_qa.errors import QAError
 
 spec = importlib.util.spec_from_file_location("mutation_check", PROJECT_ROOT / "tools" / "mutation_check.py")
 mutation_check = importlib.util.module_from_spec(spec)
@@ -80,7 +80,7 @@ def test_only_lines_that_do_something_are_executable():
         ("a(b)", {"pass"}),
         ("a = zip(b, c, strict=True)", {"a = None", "a = (zip(b, strict=True))"}),
         ("a = [b for b in c if b]", {"a = None", "a = [b for b in c if (not (b))]"}),
-        ("raise UserError(f'{a - 1}', 2 + 3)", {"pass"}),
+        ("raise QAError(f'{a - 1}', 2 + 3)", {"pass"}),
         ("warn('Ærø', 2)", {"pass"}),
         ("a = 'Ærø', 2", {"a = None", "a = 'Ærø', 3"}),  # columns count bytes
         ("def f(a=1): return a", {"def f(a=1): return None", "def f(a=2): return a"}),
@@ -172,7 +172,7 @@ def test_the_modules_own_tests_come_first_and_then_those_that_name_it():
     assert close == ["tests/test_metrics.py"]
     files = {f"tests/{path.name}" for path in (PROJECT_ROOT / "tests").glob("test_*.py")}
     assert {*close, *others} == files - {"tests/test_mutation_check.py"}
-    named = ["utils.metrics" in (PROJECT_ROOT / name).read_text(encoding="utf-8") for name in others]
+    named = ["extractive_qa.metrics" in (PROJECT_ROOT / name).read_text(encoding="utf-8") for name in others]
     assert named == sorted(named, reverse=True)
     close, _ = mutation_check.test_files(PROJECT_ROOT, "memory")  # has no file of its own name
     assert "tests/test_devices.py" in close
@@ -192,7 +192,7 @@ def test_the_table_names_what_was_missed_between_its_markers_only(tmp_path):
         "\n<!-- /mutations -->\nafter\n"
     )
     path.write_text("no markers\n", encoding="utf-8")
-    with pytest.raises(UserError, match=r"RESULTS\.md has no place for the table"):
+    with pytest.raises(QAError, match=r"RESULTS\.md has no place for the table"):
         mutation_check.write_table(path, [seen])
     assert path.read_text(encoding="utf-8") == "no markers\n"
 

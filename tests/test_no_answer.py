@@ -10,11 +10,11 @@ import pytest
 from conftest import TEXTS
 from scripts import PROJECT_ROOT, assert_refused, run_script
 
-from utils.console import UserError
-from utils.metrics import compute_metrics
-from utils.reader import Reader
-from utils.squad import read_examples
-from utils.windows import prepare_train_features, prepare_validation_features
+from extractive_qa.data.examples import read_examples
+from extractive_qa.errors import QAError
+from extractive_qa.metrics import compute_metrics
+from extractive_qa.preprocessing.windows import prepare_train_features, prepare_validation_features
+from extractive_qa.reader import Reader
 
 QUESTIONS = [
     {"id": "1", "question": "Who counted ships?", "context": TEXTS[0],
@@ -131,7 +131,7 @@ def test_a_context_without_a_token_has_surely_no_answer_and_no_question_none(tin
 
 
 def test_questions_without_an_answer_are_read_only_where_they_are_wanted(questions_file):
-    with pytest.raises(UserError, match="--handle_impossible_answer"):
+    with pytest.raises(QAError, match="--handle_impossible_answer"):
         read_examples(questions_file)
     assert read_examples(questions_file, impossible=True) == QUESTIONS
 
@@ -203,7 +203,7 @@ def test_a_model_that_may_find_none_is_exported_on_its_own_questions(
     path = tmp_path / "squad2.jsonl"
     path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
     files = ["--model_dir", str(model), "--eval_file", str(path), "--calibration_file", str(path)]
-    with pytest.raises(UserError, match=r"1 problem(?s:.*)--skip_bad_examples"):
+    with pytest.raises(QAError, match=r"1 problem(?s:.*)--skip_bad_examples"):
         export_onnx.main([*files, *flags])
     export_onnx.main([*files, *flags, "--skip_bad_examples", "--force"])
     assert checked == [(True, ["1", "2", "3", "4"])] * 3

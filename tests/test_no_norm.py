@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import BertConfig, BertForQuestionAnswering, MobileBertConfig, MobileBertForQuestionAnswering
 
-from utils.no_norm import absorb_norms
+from extractive_qa.model.fold_norms import fold_norms
 
 SMALL = {
     "vocab_size": 100, "hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 64,
@@ -41,7 +41,7 @@ def norms_left(model) -> int:
 def test_logits_stay_and_no_norm_is_left(feed_forward_layers):
     model = draw(num_feedforward_networks=feed_forward_layers)
     before = logits(model)
-    absorb_norms(model)
+    fold_norms(model)
     assert norms_left(model) == 0
     assert torch.allclose(logits(model), before, atol=1e-5 * before.abs().max().item())
 
@@ -53,7 +53,7 @@ def test_a_scale_that_can_not_be_carried_is_computed_where_it_stands(value):
     for norm in (layer.attention.output.LayerNorm, layer.output.bottleneck.LayerNorm):
         norm.weight.data[5] = value
     before = logits(model)
-    absorb_norms(model)
+    fold_norms(model)
     assert norms_left(model) == 2
     assert torch.allclose(logits(model), before, atol=1e-5 * before.abs().max().item())
 
@@ -63,7 +63,7 @@ def test_small_scales_of_many_layers_do_not_add_up():
     for layer in model.mobilebert.encoder.layer:
         layer.output.bottleneck.LayerNorm.weight.data[:] = 0.01
     before = logits(model)
-    absorb_norms(model)
+    fold_norms(model)
     assert 0 < norms_left(model) < 12
     assert torch.allclose(logits(model), before, atol=1e-5 * before.abs().max().item())
 
@@ -83,5 +83,5 @@ def test_other_models_are_left_alone(kind):
     else:
         model = draw(**OTHERS[kind])
     before = copy.deepcopy(model.state_dict())
-    absorb_norms(model)
+    fold_norms(model)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())

@@ -15,9 +15,9 @@ from scripts import PROJECT_ROOT, assert_refused, run_script
 from small_training import SMALL, assert_equal_weights, make_run, mark_complete, train_script, weights
 from tqdm import tqdm
 
-from utils.backends import load_encoder
-from utils.console import UserError
-from utils.reader import Reader
+from extractive_qa.errors import QAError
+from extractive_qa.model.loading import load_encoder
+from extractive_qa.reader import Reader
 
 TENSOR = "mobilebert.encoder.layer.1.output.dense.weight"
 
@@ -42,11 +42,11 @@ def test_weights_that_are_not_finite_are_named_with_their_file(tiny_model, tmp_p
     shutil.copytree(tiny_model, tmp_path / "model")
     spoil(tmp_path / "model", value)
     with pytest.raises(
-        UserError, match=rf"model\.safetensors is damaged: 1 value\(s\) of {TENSOR} are NaN or infinity\."
+        QAError, match=rf"model\.safetensors is damaged: 1 value\(s\) of {TENSOR} are NaN or infinity\."
     ):
         load(tmp_path / "model")
     spoil(tmp_path / "model", value, "qa_outputs.bias")
-    with pytest.raises(UserError, match="and 1 more tensor"):
+    with pytest.raises(QAError, match="and 1 more tensor"):
         load(tmp_path / "model")
 
 
@@ -64,9 +64,7 @@ def test_a_checkpoint_that_is_not_finite_is_named_though_its_checksums_are_right
     shutil.copytree(trained / "checkpoint-3", tmp_path / "checkpoint-3")
     spoil(tmp_path / "checkpoint-3", torch.inf)
     mark_complete(tmp_path / "checkpoint-3")
-    with pytest.raises(
-        UserError, match=rf"checkpoint-3.model\.safetensors is damaged.*{TENSOR}.* Delete .*checkpoint-3"
-    ):
+    with pytest.raises(QAError, match=rf"checkpoint-3.model\.safetensors is damaged.*{TENSOR}.* Delete .*checkpoint-3"):
         train_script.main(["--output_dir", str(tmp_path), "--resume"])
 
 
@@ -83,7 +81,7 @@ def test_a_moment_that_is_not_finite_is_named(tiny_model, trained, tmp_path):
     saved["optimizer"]["state"][5]["exp_avg_sq"].view(-1)[0] = torch.nan
     torch.save(saved, path)
     with pytest.raises(
-        UserError, match=r"optimizer\.pt is damaged: 1 value\(s\) of exp_avg_sq of mobilebert\.\S+ are NaN"
+        QAError, match=r"optimizer\.pt is damaged: 1 value\(s\) of exp_avg_sq of mobilebert\.\S+ are NaN"
     ):
         resume(tiny_model, tmp_path / "checkpoint-3", tmp_path / "out")
 
@@ -118,7 +116,7 @@ OTHERS = {
 def test_an_optimizer_file_that_is_something_else_is_a_user_error_and_runs_nothing(tiny_model, trained, tmp_path, kind):
     shutil.copytree(trained / "checkpoint-3", tmp_path / "checkpoint-3")
     OTHERS[kind](tmp_path / "checkpoint-3" / "optimizer.pt", tmp_path / "trace")
-    with pytest.raises(UserError, match=r"optimizer\.pt can't be read \(\w+: (?!None)") as refused:
+    with pytest.raises(QAError, match=r"optimizer\.pt can't be read \(\w+: (?!None)") as refused:
         resume(tiny_model, tmp_path / "checkpoint-3", tmp_path / "out")
     assert "\n" not in str(refused.value)  # torch's advice of many lines stays out
     assert not (tmp_path / "trace").exists()

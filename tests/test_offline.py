@@ -36,7 +36,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 OWN = f"""
 import sys
 sys.path.insert(0, {str(PROJECT_ROOT)!r})
-from utils.reader import Reader
+from extractive_qa.reader import Reader
 print(Reader(sys.argv[1], backend=sys.argv[2]).answer("Who won?", "Ada won."))
 """
 

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scripts import assert_refused, run_script
 
-from utils import page
-from utils.console import UserError
-from utils.page import WORDS, ask, choose_language, find_problem, mark_answers, render
-from utils.reader import Reader
+from extractive_qa.errors import QAError
+from extractive_qa.reader import Reader
+from extractive_qa.web import page
+from extractive_qa.web.page import WORDS, ask, choose_language, find_problem, mark_answers, render
 
 HOSTILE_TEXT = "what gets into the web page"
 TEXT = "Ada won. <script>alert(1)</script> <img src=x onerror=alert(2)> & ${alert(3)} {{value}} 'a' \"b\""
@@ -153,7 +153,7 @@ def test_answers_belong_to_the_text_that_is_shown(tiny_model):
 def test_a_model_that_can_not_answer_says_so_in_the_page():
     class Broken:
         def answer_all(self, examples, top_k):
-            raise UserError("the model gives NaN")
+            raise QAError("the model gives NaN")
 
     assert "the model gives NaN" in render(ask(Broken(), "Who?", "Ada won."), "en", "m")
 
@@ -169,13 +169,14 @@ def test_below_the_confidence_asked_for_nothing_counts_as_found():
 
 
 def test_the_examples_are_ours_and_there():
-    for example in page.read_page_examples():
-        assert find_problem(example["question"], example["context"]) is None
+    examples = {example["id"]: example for example in predict_script.read_sample()}
+    for name in predict_script.PAGE_EXAMPLES:
+        assert find_problem(examples[name]["question"], examples[name]["context"]) is None
 
 
 def test_without_gradio_it_says_what_to_run(monkeypatch):
     monkeypatch.setattr(page.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"pip install -r requirements-web\.txt"):
+    with pytest.raises(QAError, match=r"pip install -r requirements-web\.txt"):
         page.require_gradio()
 
 
@@ -183,7 +184,7 @@ def test_without_gradio_it_says_what_to_run(monkeypatch):
 def test_an_address_that_can_not_be_had_is_refused(host, port):
     with page.listen("127.0.0.1", 0) as taken:
         port = taken.getsockname()[1] if port == "taken" else port
-        with pytest.raises(UserError, match="--port 0"):
+        with pytest.raises(QAError, match="--port 0"):
             page.listen(host, port)
 
 

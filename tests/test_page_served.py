@@ -21,8 +21,8 @@ from types import SimpleNamespace
 import pytest
 from scripts import PROJECT_ROOT
 
-from utils import page
-from utils.gate import MAX_BODY
+from extractive_qa.web import page
+from extractive_qa.web.request_filter import MAX_BODY
 from utils.offline import SAMPLE_MODEL_DIR, SWITCHES
 
 pytest.importorskip("gradio", reason="needs Gradio: pip install -r requirements-web.txt")
@@ -204,7 +204,7 @@ class OwnReader:
 
 def with_reader(answer):
     """The page with an OwnReader, served within this process, and what Gradio needs to be asked a question."""
-    client = TestClient(page.make_app(page.build(OwnReader(answer))), base_url="http://127.0.0.1")
+    client = TestClient(page.make_app(page.build(OwnReader(answer), [])), base_url="http://127.0.0.1")
     body = {"data": ["Who?", TEXT, "en"], "fn_index": asking(config_of(client.get("/").text))["id"]}
     return client, body
 

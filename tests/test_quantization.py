@@ -8,9 +8,9 @@ import onnxruntime
 import pytest
 from scripts import PROJECT_ROOT
 
+from extractive_qa.data.examples import read_examples
+from extractive_qa.reader import Reader
 from utils.offline import SAMPLE_DATA_DIR
-from utils.reader import Reader
-from utils.squad import read_examples
 
 sys.path.insert(0, str(PROJECT_ROOT / "tools"))
 import export_onnx

@@ -1,4 +1,4 @@
-"""utils/question_stream.py: questions one by one, out of files and pipes, the bad ones named."""
+"""extractive_qa/batch/question_stream.py: questions one by one, out of files and pipes, the bad ones named."""
 
 import csv
 import io
@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from utils import question_stream
-from utils.console import UserError
-from utils.question_stream import Position, check_input, read_groups, read_lines, read_pipe
+from extractive_qa.batch import question_stream
+from extractive_qa.batch.question_stream import Position, check_input, read_groups, read_lines, read_pipe
+from extractive_qa.errors import QAError
 
 TEXT = "Der Müller mahlt,\r\nsagt er „laut“; 100\tSack."
 RECORDS = [{"id": f"q{n}", "question": f"Wer, {n}?", "context": f'{TEXT} "{n}"\n\nEnde.'} for n in range(11)]
@@ -212,12 +212,12 @@ def test_a_quote_that_is_never_closed_is_named(tmp_path):
 )
 def test_a_file_that_can_not_be_read_at_all_is_refused(tmp_path, name, content, words):
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(UserError, match=words):
+    with pytest.raises(QAError, match=words):
         groups_of(tmp_path / name)
 
 
 def test_what_is_no_file_of_questions_is_refused(tmp_path):
     (tmp_path / "a.txt").touch()
     for path, words in ((tmp_path / "a.txt", "not known"), (tmp_path / "b.jsonl", "missing"), (tmp_path, "folder")):
-        with pytest.raises(UserError, match=words):
+        with pytest.raises(QAError, match=words):
             check_input(path)

@@ -12,9 +12,9 @@ sys.path.insert(0, str(PROJECT_ROOT / "benchmarks"))
 import recipes
 from recipes import HELD_OUT, QUEUE, RECIPES, Runs, known_run, split, table
 
-from utils.console import UserError
-from utils.distillation import from_model, question_keys
-from utils.squad import read_examples
+from extractive_qa.data.examples import read_examples
+from extractive_qa.errors import QAError
+from extractive_qa.training.distillation import from_model, question_keys
 
 
 @pytest.fixture
@@ -145,7 +145,7 @@ def test_a_larger_teacher_learns_from_the_split(articles, tiny_model, tiny_encod
     assert called[3][-2:] == ("--teacher_dir", teacher)
     assert (result["teachers"], result["questions"]) == (["large 1"], 20)
     lacking = Runs(tiny_encoder, None, files, tmp_path / "no_results", tmp_path / "no_output")
-    with pytest.raises(UserError, match="large 1 needs --larger_model_dir"):
+    with pytest.raises(QAError, match="large 1 needs --larger_model_dir"):
         lacking.do("taught 3")
     examples = read_examples(articles, "train")
     answers, _ = from_model(Path(teacher), examples, question_keys(examples), "cpu", "no", tmp_path)

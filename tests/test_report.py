@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from scripts import PROJECT_ROOT, assert_refused, run_script
 
-from utils.analysis import analyse, compare
-from utils.cards import AROUND, LONGEST, escape, question_card
-from utils.outcomes import groups_of, judge
-from utils.report import report_page, write_report
-from utils.squad import read_examples
+from extractive_qa.data.examples import read_examples
+from extractive_qa.report.cards import AROUND, LONGEST, escape, question_card
+from extractive_qa.report.outcomes import collect_outcomes, groups_of
+from extractive_qa.report.statistics import analyse, compare
+from extractive_qa.report.write import report_page, write_report
 
 DEV = PROJECT_ROOT / "data" / "sample" / "dev.json"
 LOG = [{"step": i, "epoch": i / 10, "loss": 1 / i, "learning_rate": 1e-5} for i in range(1, 20)]
@@ -90,8 +90,8 @@ class Page(HTMLParser):
 
 
 def pages_of(tmp_path, examples, predictions, answers=None, log=(), other=None, about=None) -> tuple[str, Page]:
-    outcomes = judge(examples, predictions, answers)
-    theirs = judge(examples, other) if other else None
+    outcomes = collect_outcomes(examples, predictions, answers)
+    theirs = collect_outcomes(examples, other) if other else None
     comparison = compare(outcomes, theirs) if other else None
     write_report(tmp_path, outcomes, list(log), about or {"model": "a model"}, comparison, theirs)
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
@@ -162,7 +162,7 @@ def test_questions_without_an_answer_have_a_group_and_a_kind_of_mistake_of_their
     none = {"text": [], "answer_start": []}
     examples = [example | ({"answers": none} if q % 3 == 0 else {}) for q, example in enumerate(read_examples(DEV))]
     given = [(example["context"][:9] if q % 2 else "") for q, example in enumerate(examples)]
-    outcomes = judge(examples, {example["id"]: text for example, text in zip(examples, given, strict=True)})
+    outcomes = collect_outcomes(examples, {example["id"]: text for example, text in zip(examples, given, strict=True)})
     unanswered = {(by, name): members for by, name, members in groups_of(outcomes) if name == "no answer"}
     assert {by for by, _ in unanswered} == {"answer length", "position of the answer in the context"}
     for members in unanswered.values():
@@ -183,7 +183,7 @@ def test_hostile_texts_are_shown_and_do_nothing(text):
     ]  # fmt: skip
     predictions = {example["id"]: f"Before it {text}" for example in examples}
     other = {example["id"]: f"answer {text}" for example in examples}
-    outcomes, theirs = judge(examples, predictions), judge(examples, other)
+    outcomes, theirs = collect_outcomes(examples, predictions), collect_outcomes(examples, other)
     about = {"model": text, "questions": text, "compared with": text}
     page_text = report_page(outcomes, analyse(outcomes), LOG, about, {}, compare(outcomes, theirs), theirs)
     page = Page(page_text)
@@ -203,7 +203,7 @@ def test_any_text_makes_a_well_formed_card_that_says_it(before, gold, after, que
     example = {"id": question, "question": question, "context": context,
                "answers": {"text": [gold], "answer_start": [len(before)]}}  # fmt: skip
     answer = {"text": predicted, "start": start, "end": start + len(predicted), "probability": 0.5}
-    card = question_card(judge([example], {question: predicted}, {question: answer}), 0)
+    card = question_card(collect_outcomes([example], {question: predicted}, {question: answer}), 0)
     page = Page(card)
     assert set(page.tags) <= {"article", "p", "bdi", "mark"}
     card.encode("utf-8")

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from utils.metrics import compute_metrics, exact_match_score
-from utils.spans import best_spans, merge_windows
-from utils.windows import prepare_train_features, prepare_validation_features
+from extractive_qa.metrics import compute_metrics, exact_match_score
+from extractive_qa.postprocessing.spans import best_spans, merge_windows
+from extractive_qa.preprocessing.windows import prepare_train_features, prepare_validation_features
 
 
 def all_spans(start_logits, end_logits, begin, end, max_answer_length):

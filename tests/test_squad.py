@@ -1,4 +1,4 @@
-"""Questions from files: every format gives the same examples, every fault is named, and only UserError is raised."""
+"""Questions from files: every format gives the same examples, every fault is named, and only QAError is raised."""
 
 import csv
 import json
@@ -9,8 +9,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from utils.console import UserError
-from utils.squad import read_examples
+from extractive_qa.data.examples import read_examples
+from extractive_qa.errors import QAError
 
 CONTEXT = "Marie Curie won the prize in 1903 and again in 1911."
 QUESTIONS = [
@@ -106,8 +106,8 @@ FORMATS = [*TEXT_FORMATS, write_parquet, write_dataset, write_dataset_dict]
 
 
 def refusal(path, **options) -> str:
-    """The text of the UserError with which a file is refused."""
-    with pytest.raises(UserError) as caught:
+    """The text of the QAError with which a file is refused."""
+    with pytest.raises(QAError) as caught:
         read_examples(path, **options)
     return str(caught.value)
 
@@ -538,7 +538,7 @@ def test_a_damaged_saved_dataset_is_a_user_error(write, tmp_path):
                 file.write_bytes(damage)
             try:
                 read = read_examples(path, split="validation")
-            except UserError as error:
+            except QAError as error:
                 assert str(path) in str(error)
             else:  # a description may be dispensable
                 assert read == QUESTIONS, f"{file} with {damage}"
@@ -560,7 +560,7 @@ def test_a_file_cut_anywhere_or_with_bytes_changed_is_read_or_refused(write, dat
     path.write_bytes(content)
     try:
         examples = read_examples(path)
-    except UserError as error:
+    except QAError as error:
         assert path.name in str(error)
     else:
         for item in examples:
@@ -586,7 +586,7 @@ def test_any_json_is_read_rightly_or_refused(tmp_path_factory, content, skip_bad
     path.write_text(json.dumps(content), encoding="utf-8")
     try:
         examples = read_examples(path, skip_bad=skip_bad)
-    except UserError as error:
+    except QAError as error:
         assert "any.json" in str(error)
     else:
         for item in examples:
@@ -601,7 +601,7 @@ def test_any_nesting_is_read_rightly_or_refused(tmp_path_factory, paragraphs):
     path.write_text(json.dumps({"data": [{"paragraphs": paragraphs}]}), encoding="utf-8")
     try:
         examples = read_examples(path)
-    except UserError as error:
+    except QAError as error:
         assert "nesting.json" in str(error)
     else:
         for item in examples:

@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file
 from scripts import PROJECT_ROOT, assert_refused, run_script
 
-from utils.files import make_room
-from utils.reader import Reader
+from extractive_qa.files.reading import make_room
+from extractive_qa.reader import Reader
 
 TEXT = "Ada Lovelace wrote it in 1843."
 

@@ -9,35 +9,35 @@ import torch
 from scripts import run_script, run_struck
 from small_training import SMALL, assert_equal_weights, log_without_times
 
-from utils.checkpoints import list_checkpoints
+from extractive_qa.training.checkpoints import list_checkpoints
 
 # function, up to which call, kill before it or after it
 INSIDE_A_SAVE = [
     ("torch:save", 2, "kill"),
     ("torch:save", 2, "after-kill"),
-    ("utils.checkpoints:write_manifest", 2, "kill"),
-    ("utils.checkpoints:write_manifest", 2, "after-kill"),
-    ("utils.manifest:sha256_of", 10, "kill"),
-    ("utils.checkpoints:sync", 2, "kill"),
+    ("extractive_qa.training.checkpoints:write_manifest", 2, "kill"),
+    ("extractive_qa.training.checkpoints:write_manifest", 2, "after-kill"),
+    ("extractive_qa.files.manifest:sha256_of", 10, "kill"),
+    ("extractive_qa.files.atomic:sync", 2, "kill"),
     ("pathlib:Path.rename", 4, "kill"),
     ("pathlib:Path.rename", 4, "after-kill"),
-    ("utils.checkpoints:sync_entries", 5, "after-kill"),
+    ("extractive_qa.files.atomic:sync_entries", 5, "after-kill"),
     ("shutil:rmtree", 2, "kill"),
     ("shutil:rmtree", 2, "after-kill"),
 ]
 ELSEWHERE = [
-    ("utils.checkpoints:read_state", 1, "after-kill"),
-    ("utils.backends:load_encoder", 1, "after-kill"),
-    ("utils.training_log:write_file", 1, "kill"),  # the log is cut to where the training goes on
-    ("utils.training_log:write_file", 1, "after-kill"),
-    ("utils.batches:pad_batch", 14, "kill"),  # two in a step
-    ("utils.batches:pad_batch", 14, "after-kill"),
-    ("utils.guard:Guard.check", 7, "kill"),
-    ("utils.guard:Guard.check", 7, "after-kill"),
-    ("utils.training_log:TrainingLog.write", 4, "kill"),
-    ("utils.training_log:TrainingLog.write", 4, "after-kill"),
-    ("utils.reader:Reader.logits", 1, "kill"),  # in the middle of an evaluation
-    ("utils.metrics:compute_metrics", 1, "after-kill"),
+    ("extractive_qa.training.checkpoints:read_state", 1, "after-kill"),
+    ("extractive_qa.model.loading:load_encoder", 1, "after-kill"),
+    ("extractive_qa.training.log:write_file", 1, "kill"),  # the log is cut to where the training goes on
+    ("extractive_qa.training.log:write_file", 1, "after-kill"),
+    ("extractive_qa.preprocessing.batches:pad_batch", 14, "kill"),  # two in a step
+    ("extractive_qa.preprocessing.batches:pad_batch", 14, "after-kill"),
+    ("extractive_qa.training.finite_guard:FiniteGuard.check", 7, "kill"),
+    ("extractive_qa.training.finite_guard:FiniteGuard.check", 7, "after-kill"),
+    ("extractive_qa.training.log:TrainingLog.write", 4, "kill"),
+    ("extractive_qa.training.log:TrainingLog.write", 4, "after-kill"),
+    ("extractive_qa.reader:Reader.logits", 1, "kill"),  # in the middle of an evaluation
+    ("extractive_qa.metrics:compute_metrics", 1, "after-kill"),
 ]
 
 
@@ -87,7 +87,7 @@ def assert_same_training(output: Path, undisturbed: Path) -> None:
 def test_killed_twice_and_resumed_ends_as_undisturbed(tiny_model, trained, tmp_path, record_property):
     """Once in the middle of a step, once with half a checkpoint written."""
     record_property("tried", 2)
-    moments = [("utils.batches:pad_batch", 8, "after-kill"), ("torch:save", 1, "after-kill")]
+    moments = [("extractive_qa.preprocessing.batches:pad_batch", 8, "after-kill"), ("torch:save", 1, "after-kill")]
     train_and_kill(tmp_path / "run", ["--model_dir", tiny_model, *SMALL], moments)
     assert_same_training(tmp_path / "run", trained)
 
@@ -119,7 +119,9 @@ def test_killed_while_the_final_model_is_replaced(tiny_model, trained, tmp_path,
     assert done.returncode not in (0, 1, 2)
     assert (tmp_path / "run" / "final_model").exists() == (what == "after-kill")
     assert (tmp_path / "run" / ".final_model.old").exists()
-    done = run_struck("utils.squad:read_examples", 1, "kill", "train.py", "--output_dir", tmp_path / "run", "--resume")
+    done = run_struck(
+        "extractive_qa.data.examples:read_examples", 1, "kill", "train.py", "--output_dir", tmp_path / "run", "--resume"
+    )
     if what == "kill":
         assert {path.name: path.read_bytes() for path in (tmp_path / "run" / "final_model").iterdir()} == before
     run_script("train.py", "--output_dir", tmp_path / "run", "--resume")

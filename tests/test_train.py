@@ -32,16 +32,17 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from tqdm import tqdm
 from transformers import AutoModelForQuestionAnswering, AutoTokenizer, MobileBertModel
 
-from utils import training, training_log
-from utils.calibration import TEMPERATURES, fit_confidence
-from utils.console import UserError
-from utils.guard import MAX_BAD_STEPS, Guard
-from utils.metrics import exact_matches
-from utils.pictures import draw_training_curve
-from utils.reader import Reader
-from utils.squad import read_examples
-from utils.training import Training
-from utils.windows import prepare_validation_features
+from extractive_qa.data.examples import read_examples
+from extractive_qa.errors import QAError
+from extractive_qa.metrics import exact_matches
+from extractive_qa.postprocessing.calibration import TEMPERATURES, fit_confidence
+from extractive_qa.preprocessing.windows import prepare_validation_features
+from extractive_qa.reader import Reader
+from extractive_qa.report.charts import draw_training_curve
+from extractive_qa.training import log as training_log
+from extractive_qa.training import run as training
+from extractive_qa.training.finite_guard import MAX_BAD_STEPS, FiniteGuard
+from extractive_qa.training.run import Training
 
 # what is left behind
 
@@ -320,7 +321,7 @@ def test_running_out_of_memory_with_one_window_says_what_to_do(tiny_model, tmp_p
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(run.model, "forward", no_room)
-    with pytest.raises(UserError, match="--gradient_checkpointing"):
+    with pytest.raises(QAError, match="--gradient_checkpointing"):
         train_script.train(run, log, tqdm(disable=True))
 
 
@@ -455,7 +456,7 @@ def test_a_training_that_keeps_failing_stops_and_says_why(tiny_model, tmp_path, 
     monkeypatch.setattr(
         train_script.Training, "evaluate", lambda self, log: log.write({"step": self.step, "epoch": 0, "f1": 0})
     )
-    with pytest.raises(UserError, match="20 steps in a row without a finite loss"):
+    with pytest.raises(QAError, match="20 steps in a row without a finite loss"):
         train_script.train(run, log, tqdm(disable=True))
     assert all(torch.equal(before[name], tensor) for name, tensor in run.model.state_dict().items())
 
@@ -463,7 +464,7 @@ def test_a_training_that_keeps_failing_stops_and_says_why(tiny_model, tmp_path, 
 def test_a_loss_of_exactly_zero_stops_the_training(tiny_model, tmp_path, monkeypatch):
     run, log = make_run(tiny_model, tmp_path)
     monkeypatch.setattr(train_script, "window_losses", lambda start, end, batch: (start + end).sum(1) * 0)
-    with pytest.raises(UserError, match="3 steps in a row with a loss of exactly 0"):
+    with pytest.raises(QAError, match="3 steps in a row with a loss of exactly 0"):
         train_script.train(run, log, tqdm(disable=True))
 
 
@@ -485,20 +486,20 @@ def test_mobilebert_that_overflows_fp16_is_caught(tiny_model, tmp_path, monkeypa
     monkeypatch.setattr(
         train_script.Training, "evaluate", lambda self, log: log.write({"step": self.step, "epoch": 0, "f1": 0})
     )
-    with pytest.raises(UserError, match="without a finite loss"):
+    with pytest.raises(QAError, match="without a finite loss"):
         train_script.train(run, log, tqdm(disable=True))
 
 
 def test_fp16_faults_are_explained_as_such():
-    guard = Guard("fp16")
-    with pytest.raises(UserError, match=r"65,504.*--bf16"):
+    guard = FiniteGuard("fp16")
+    with pytest.raises(QAError, match=r"65,504.*--bf16"):
         for step in range(MAX_BAD_STEPS):
             guard.check(step, math.nan, math.nan)
 
 
 @pytest.mark.fault("NaN or infinity")
 def test_the_guard_forgives_a_bad_step_among_good_ones():
-    guard = Guard("no")
+    guard = FiniteGuard("no")
     for step in range(10 * MAX_BAD_STEPS):
         bad = step % 5 == 4
         assert guard.check(step, math.inf if bad else 1.0, 1.0) is not bad
@@ -550,7 +551,7 @@ def test_a_preset_sets_defaults_and_flags_win():
 )  # fmt: skip
 def test_every_bound_of_a_setting_is_checked_by_name(flag, values):
     for value in values:
-        with pytest.raises(UserError, match=rf"{flag} (is )?{re.escape(value)}"):
+        with pytest.raises(QAError, match=rf"{flag} (is )?{re.escape(value)}"):
             train_script.parse_args([flag, value])
 
 
@@ -562,7 +563,7 @@ def test_the_least_and_the_most_that_a_setting_may_be_pass():
 
 
 def test_resuming_and_overwriting_exclude_each_other(trained):
-    with pytest.raises(UserError, match="--resume and --overwrite_output_dir exclude each other"):
+    with pytest.raises(QAError, match="--resume and --overwrite_output_dir exclude each other"):
         train_script.parse_args(["--output_dir", str(trained), "--resume", "--overwrite_output_dir"])
 
 
@@ -648,7 +649,7 @@ def test_running_out_of_memory_outside_of_a_step_says_what_to_do(tiny_model, tmp
 
     monkeypatch.setattr(train_script, "start_model", full)
     flags = [*map(str, SMALL), "--model_dir", str(tiny_model), "--output_dir", str(tmp_path / "run")]
-    with pytest.raises(UserError, match=r"out of GPU memory.*--gradient_checkpointing"):
+    with pytest.raises(QAError, match=r"out of GPU memory.*--gradient_checkpointing"):
         train_script.main(flags)
 
 

@@ -9,9 +9,8 @@ from conftest import SPECIAL_TOKENS, TEXTS, save_tokenizer
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from utils.console import UserError
-from utils.offline import PROJECT_ROOT
-from utils.windows import (
+from extractive_qa.errors import QAError
+from extractive_qa.preprocessing.windows import (
     check_window_settings,
     load_tokenizer,
     longest_question,
@@ -19,6 +18,7 @@ from utils.windows import (
     prepare_validation_features,
     shortest_step,
 )
+from utils.offline import PROJECT_ROOT
 
 SETTINGS = [(384, 128), (96, 32)]
 # pieces of words, scripts without spaces, decomposing and invisible characters, the tokenizer's own marks
@@ -126,7 +126,7 @@ def test_windows_of_another_pair_template_equal_transformers(tmp_path):
 
 def test_a_template_with_the_context_first_is_refused(tmp_path):
     save_tokenizer(tmp_path, TEXTS, vocab_size=150, pair="[CLS] $B [SEP] $A:1 [SEP]:1")
-    with pytest.raises(UserError, match="question before the context"):
+    with pytest.raises(QAError, match="question before the context"):
         prepare_validation_features([one_example("Who?", "He.")], load_tokenizer(tmp_path), 64, 20)
 
 
@@ -147,13 +147,14 @@ def test_truncation_and_padding_saved_with_a_tokenizer_change_nothing(tokenizer_
 def test_a_tokenizer_that_cannot_be_read_is_a_user_error(content, tmp_path):
     if content is not None:
         (tmp_path / "tokenizer.json").write_bytes(content)
-    with pytest.raises(UserError, match=r"tokenizer\.json"):
+    with pytest.raises(QAError, match=r"tokenizer\.json"):
         load_tokenizer(tmp_path)
 
 
 def test_preparing_and_choosing_needs_neither_torch_nor_transformers():
     code = (
-        "import sys, utils.windows, utils.batches, utils.spans\n"
+        "import sys, extractive_qa.preprocessing.windows, extractive_qa.preprocessing.batches\n"
+        "import extractive_qa.postprocessing.spans\n"
         "heavy = {'torch', 'transformers', 'datasets', 'pyarrow'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
@@ -243,7 +244,7 @@ def test_the_largest_stride_that_a_refusal_names_is_accepted_and_no_larger_one(m
     ("max_length", "doc_stride"), [(384, 384), (384, 383), (384, 400), (384, -1), (15, 0), (0, 0), (-5, 3), (16, 12)]
 )
 def test_settings_with_which_no_window_advances_are_refused(max_length, doc_stride, tokenizer):
-    with pytest.raises(UserError, match=r"--(max_length|doc_stride)"):
+    with pytest.raises(QAError, match=r"--(max_length|doc_stride)"):
         prepare_validation_features([one_example("Who?", "He.")], tokenizer, max_length, doc_stride)
 
 

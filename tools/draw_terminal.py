@@ -18,9 +18,12 @@ from html import escape
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from extractive_qa.errors import QAError
+from extractive_qa.files.atomic import write_whole
+from extractive_qa.files.reading import make_room, writing
+from extractive_qa.text import shown
 from utils import console
-from utils.console import PROJECT_ROOT, UserError
-from utils.files import make_room, write_whole, writing
+from utils.offline import PROJECT_ROOT
 
 FONT_SIZE, CELL, LINE, MARGIN, BAR = 14, 8.4, 20, 18, 34  # pixels: a letter's width, a line's height, the title bar
 FONTS = "ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono',monospace"
@@ -34,13 +37,13 @@ CODE = re.compile(r"\x1b\[(\d+)m")
 
 
 def output_on_terminal(command: list[str], columns: int) -> str:
-    """What the command writes to a terminal of so many columns. Raises UserError where it fails."""
+    """What the command writes to a terminal of so many columns. Raises QAError where it fails."""
     try:
         import fcntl
         import pty
         import termios
     except ImportError:
-        raise UserError("This system has no pseudo-terminals. Run it on Linux or macOS.") from None
+        raise QAError("This system has no pseudo-terminals. Run it on Linux or macOS.") from None
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     environment = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "COLUMNS")}
@@ -54,7 +57,7 @@ def output_on_terminal(command: list[str], columns: int) -> str:
             while piece := read_piece(file):
                 said += piece
     if process.returncode:
-        raise UserError(f"python {' '.join(command)} ended with exit code {process.returncode}: see above.")
+        raise QAError(f"python {' '.join(command)} ended with exit code {process.returncode}: see above.")
     return said.decode("utf-8").replace("\r\n", "\n")
 
 
@@ -123,7 +126,7 @@ def main(argv: list[str] | None = None) -> None:
     add("script", nargs=argparse.REMAINDER, help="what to run with Python (default: predict.py demo --sample)")
     args = parser.parse_args(argv)
     if not 0 < args.columns < 2**16 or args.lines < 1:
-        raise UserError(f"--columns {args.columns} and --lines {args.lines}: expected 1 to 65535, and at least 1.")
+        raise QAError(f"--columns {args.columns} and --lines {args.lines}: expected 1 to 65535, and at least 1.")
     make_room(args.output_file, "--output_file")
     command = args.script or ["predict.py", "demo", "--sample"]
 
@@ -133,7 +136,7 @@ def main(argv: list[str] | None = None) -> None:
         lines.pop()
     with writing(args.output_file, "--output_file"):
         write_whole(args.output_file, draw([f"$ {title}", *lines], args.columns, title).encode())
-    print(f"wrote {console.shown(args.output_file)} ({args.output_file.stat().st_size / 1e3:.0f} kB)")
+    print(f"wrote {shown(args.output_file)} ({args.output_file.stat().st_size / 1e3:.0f} kB)")
 
 
 if __name__ == "__main__":

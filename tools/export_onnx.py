@@ -29,16 +29,20 @@ import onnx
 import torch
 from quantization import calibrate, to_int8, without_identities
 
+from extractive_qa.data.examples import read_examples
+from extractive_qa.errors import QAError
+from extractive_qa.files.manifest import write_manifest
+from extractive_qa.files.reading import require
+from extractive_qa.metrics import compute_metrics
+from extractive_qa.model.backends import OnnxBackend
+from extractive_qa.model.families import input_names
+from extractive_qa.model.fold_norms import fold_norms
+from extractive_qa.model.folder import ONNX_FILES, ONNX_MANIFEST, require_model
+from extractive_qa.model.loading import load_model
+from extractive_qa.reader import Reader
+from extractive_qa.settings import read_settings
+from extractive_qa.text import shown
 from utils import console
-from utils.backends import ONNX_FILES, ONNX_MANIFEST, OnnxBackend, load_model
-from utils.console import UserError
-from utils.families import input_names
-from utils.manifest import write_manifest
-from utils.metrics import compute_metrics
-from utils.no_norm import absorb_norms
-from utils.offline import require, require_model
-from utils.reader import Reader, read_settings
-from utils.squad import read_examples
 
 OPSET = 17
 LIMITS = {"no": "more than 0.1 % of the answers change", "int8": "more than 0.5 points of F1 are lost"}
@@ -79,7 +83,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         parser.set_defaults(model_dir=sample_model(), eval_file=SAMPLE_DATA_DIR / "dev.json")
         args = parser.parse_args(argv)
     if args.max_samples < 1:
-        raise UserError(f"--max_samples is {args.max_samples}, expected at least 1")
+        raise QAError(f"--max_samples is {args.max_samples}, expected at least 1")
     return args
 
 
@@ -87,7 +91,7 @@ def export_fp32(model_dir: Path, path: Path) -> None:
     """Writes the folder's model as ONNX with a free batch size and length. The model is traced with eager attention,
     MobileBERT without its norms."""
     # the model is a copy for this alone: the exporter leaves what it exports in training mode, dropout on
-    model = Logits(absorb_norms(load_model(model_dir, attention="eager"))).eval()
+    model = Logits(fold_norms(load_model(model_dir, attention="eager"))).eval()
     inputs = model.inputs
     ids = torch.full((2, 24), 100)
     example = (ids, torch.ones_like(ids), torch.zeros_like(ids))[: len(inputs)]
@@ -163,13 +167,11 @@ def main(argv: list[str] | None = None) -> None:
         origin = [*sorted(args.model_dir.glob("*.safetensors")), args.model_dir / "config.json"]
         write_manifest(args.model_dir, "tools/export_onnx.py", None, paths=[*origin, *kept], name=ONNX_MANIFEST)
     except OSError as error:
-        raise UserError(
-            f"{args.model_dir} can't be written: {error.strerror}. Expected a folder of your own."
-        ) from None
+        raise QAError(f"{args.model_dir} can't be written: {error.strerror}. Expected a folder of your own.") from None
     finally:
         for name in ONNX_FILES.values():
             (args.model_dir / f"{name}.partial").unlink(missing_ok=True)
-    print(f"wrote {', '.join(path.name for path in kept) or 'nothing'} to {console.shown(args.model_dir)}")
+    print(f"wrote {', '.join(path.name for path in kept) or 'nothing'} to {shown(args.model_dir)}")
     if refused and not args.force:
         message = (
             f"refused, compared with PyTorch on {len(examples):,} questions: "
@@ -177,7 +179,7 @@ def main(argv: list[str] | None = None) -> None:
             + ". Check on more questions (--max_samples), or keep it all the same: --force"
         )
         if ONNX_FILES["no"] in refused:
-            raise UserError(message)
+            raise QAError(message)
         console.warn(message)
 
 

@@ -15,16 +15,17 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from utils.offline import PROJECT_ROOT, SAMPLE_MODEL_DIR, go_offline, require_model
+from extractive_qa.model.folder import require_model
+from utils.offline import PROJECT_ROOT, SAMPLE_MODEL_DIR, go_offline
 
 go_offline()
 
 import torch
 from transformers import MobileBertConfig, MobileBertModel
 
+from extractive_qa.files.atomic import replace_folder
+from extractive_qa.files.reading import make_room
 from utils import console
-from utils.checkpoints import write_folder
-from utils.files import make_room
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -44,7 +45,7 @@ def main(argv: list[str] | None = None) -> None:
         settings = {"tokenizer_class": "MobileBertTokenizer", "do_lower_case": True, "model_max_length": 512}
         (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
-    write_folder(args.output_dir, write)
+    replace_folder(args.output_dir, write)
     print(f"wrote {args.output_dir}, {sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters")
 
 

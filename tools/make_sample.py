@@ -17,12 +17,13 @@ go_offline()
 
 import torch
 
+from extractive_qa.errors import QAError
+from extractive_qa.files.atomic import replace_folder
+from extractive_qa.files.reading import make_room, read_json_object
+from extractive_qa.model.folder import save_reader
+from extractive_qa.model.loading import load_model
+from extractive_qa.settings import read_settings
 from utils import console
-from utils.backends import load_model
-from utils.checkpoints import write_folder
-from utils.console import UserError
-from utils.files import make_room, read_json_object
-from utils.reader import read_settings, save_reader
 
 CARD = """---
 license: apache-2.0
@@ -74,7 +75,7 @@ NOT_TAUGHT = dict.fromkeys(TAUGHT, "")
 
 
 def read_scores(path: Path) -> tuple[dict, str]:
-    """The scores in a metrics.json, and what the model card says of them. Raises UserError where it holds none."""
+    """The scores in a metrics.json, and what the model card says of them. Raises QAError where it holds none."""
     expected = "metrics.json of evaluate.py, with the scores of a model"
     metrics = read_json_object(path, expected)
     try:
@@ -83,7 +84,7 @@ def read_scores(path: Path) -> tuple[dict, str]:
             f"of SQuAD's dev set, with `evaluate.py` ({metrics['settings']['mixed_precision']} on the CPU)."
         )
     except (LookupError, TypeError, ValueError):
-        raise UserError(f"{path} holds no scores. Expected {expected}.") from None
+        raise QAError(f"{path} holds no scores. Expected {expected}.") from None
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -98,7 +99,7 @@ def main(argv: list[str] | None = None) -> None:
     model = load_model(args.model_dir).to(torch.float16)
     settings = read_settings(args.model_dir)
     if "training" not in settings:
-        raise UserError(f"{args.model_dir} does not say how it was trained. Expected a folder that train.py wrote.")
+        raise QAError(f"{args.model_dir} does not say how it was trained. Expected a folder that train.py wrote.")
     training = settings["training"]  # the recipe, without the files of the machine it ran on
     taught = TAUGHT if training.get("teacher_dir") else NOT_TAUGHT
     settings["training"] = {name: training[name] for name in training if not name.endswith(("_dir", "_file"))}
@@ -112,7 +113,7 @@ def main(argv: list[str] | None = None) -> None:
             CARD.format(**settings["training"] | settings | taught | {"scores": summary}), encoding="utf-8"
         )
 
-    write_folder(args.output_dir, write)
+    replace_folder(args.output_dir, write)
     megabytes = sum(path.stat().st_size for path in args.output_dir.iterdir()) / 2**20
     print(f"wrote {args.output_dir} ({megabytes:.1f} MB)")
 

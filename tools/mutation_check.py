@@ -29,8 +29,9 @@ import psutil
 
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(PROJECT_ROOT))
+from extractive_qa.files.reading import with_table
+from extractive_qa.text import shown
 from utils import console
-from utils.files import with_table
 
 BEGIN, END = "<!-- mutations -->\n", "<!-- /mutations -->"
 SEED, COUNT, PATIENCE = 1, 20, 900  # seconds for one file of tests: a mutant that takes longer counts as noticed
@@ -63,7 +64,7 @@ def nodes_to_break(node: ast.AST) -> Iterator[ast.AST]:
     """All nodes from this one down, without annotations, messages for people, f-strings (Python 3.11 misplaces what is
     in them), and zip's `strict`, an assertion that no input can reach."""
     match node:
-        case ast.JoinedStr() | ast.keyword(arg="strict") | ast.Call(func=ast.Name(id="UserError" | "warn" | "note")):
+        case ast.JoinedStr() | ast.keyword(arg="strict") | ast.Call(func=ast.Name(id="QAError" | "warn" | "note")):
             return
         case ast.AnnAssign():
             children = [node.value] if node.value else []
@@ -225,7 +226,7 @@ def write_table(path: Path, mutants: list[dict]) -> None:
         for m in mutants
     ]
     table = "\n".join(["| line | before | broken | noticed by |", "| --- | --- | --- | --- |", *rows]) + "\n"
-    text = with_table(path.read_text(encoding="utf-8"), table, console.shown(path), BEGIN, END)
+    text = with_table(path.read_text(encoding="utf-8"), table, shown(path), BEGIN, END)
     path.write_text(text, encoding="utf-8", newline="\n")
 
 

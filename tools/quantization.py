@@ -14,10 +14,10 @@ import onnx
 import onnxruntime
 from onnx import helper, numpy_helper
 
-from utils.batches import pad_batch
+from extractive_qa.preprocessing.batches import pad_batch
+from extractive_qa.preprocessing.windows import prepare_validation_features
+from extractive_qa.reader import Reader
 from utils.console import progress
-from utils.reader import Reader
-from utils.windows import prepare_validation_features
 
 ROW_RATIO = 3  # tokens whose largest value passes this many times the median get scales of their own
 

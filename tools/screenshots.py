@@ -14,8 +14,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from extractive_qa.errors import QAError
+from extractive_qa.text import shown
 from utils import console
-from utils.console import UserError
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 DESKTOP, PHONE = {"width": 1280, "height": 880}, {"width": 390, "height": 844}
@@ -57,10 +58,10 @@ def main(argv: list[str] | None = None) -> None:
     try:
         from playwright.sync_api import sync_playwright
     except ImportError:
-        raise UserError("Playwright is missing. Expected the web page's environment. Run: make screenshots") from None
+        raise QAError("Playwright is missing. Expected the web page's environment. Run: make screenshots") from None
     path = next(filter(None, map(shutil.which, BROWSERS)), None)
     if path is None:
-        raise UserError(f"no browser was found, expected one of {', '.join(BROWSERS)}. Run: apt-get install chromium")
+        raise QAError(f"no browser was found, expected one of {', '.join(BROWSERS)}. Run: apt-get install chromium")
     command = [sys.executable, "predict.py", "web", "--port", "0", *(["--sample"] if args.sample else [])]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as server, sync_playwright() as running:
         try:
@@ -68,7 +69,7 @@ def main(argv: list[str] | None = None) -> None:
             browser = running.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
             for name, example, settings in PICTURES:
                 take(browser, address, args.output_dir / name, example, settings)
-                print(console.shown(args.output_dir / name))
+                print(shown(args.output_dir / name))
             browser.close()
         finally:
             server.terminate()
