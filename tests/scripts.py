@@ -1,5 +1,6 @@
 """Runs the scripts as a user does, in a process of their own, from any folder and in any environment."""
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -30,6 +31,15 @@ def run_script(
     if code is not None:
         assert done.returncode == code, f"{command}: exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done
+
+
+def load_script(name):
+    """A script as a module, under another name: `evaluate` is a library too."""
+    spec = importlib.util.spec_from_file_location(f"{name}_script", PROJECT_ROOT / f"{name}.py")
+    script = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = script
+    spec.loader.exec_module(script)
+    return script
 
 
 def assert_refused(done, *words: str) -> None:

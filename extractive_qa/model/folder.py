@@ -10,6 +10,7 @@ from extractive_qa.files.reading import read_json_object, require
 ONNX_MANIFEST = "onnx.json"
 ONNX_FILES = {"int8": "model.int8.onnx", "no": "model.onnx"}  # "auto" takes the first that is there
 FINE_TUNE = "Fine-tune it first."
+MODEL_FOLDER = "a model folder (config.json, model.safetensors, tokenizer.json)"
 # a tokenizer as Python libraries of its own read it, which transformers turns into tokenizer.json
 OLDER_TOKENIZERS = ("vocab.txt", "vocab.json", "spiece.model", "spm.model", "sentencepiece.bpe.model")
 MAKE_TOKENIZER = (
@@ -23,7 +24,7 @@ def require_model(model_dir: str | Path, remedy: str = FINE_TUNE) -> dict:
     Raises QAError naming the files that are missing, or what leads out of the folder. Weights in other formats are
     pickles and are not read.
     """
-    folder = require(model_dir, "a model folder (config.json, model.safetensors, tokenizer.json)", remedy)
+    folder = require(model_dir, MODEL_FOLDER, remedy)
     missing = [name for name in ("config.json", "tokenizer.json") if not (folder / name).is_file()]
     if not any(folder.glob("*.safetensors")):
         missing.append("model.safetensors")

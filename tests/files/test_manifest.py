@@ -1,14 +1,12 @@
 """manifest.json: every damage is found and named, nothing else is."""
 
 import hashlib
-import importlib.util
 import json
 import os
 import shutil
-import sys
 
 import pytest
-from scripts import PROJECT_ROOT, assert_refused, run_script
+from scripts import PROJECT_ROOT, assert_refused, load_script, run_script
 
 from extractive_qa.errors import QAError
 from extractive_qa.files import manifest as manifest_module
@@ -234,12 +232,3 @@ def test_tampered_questions_are_found_before_training(tiny_model, sample_example
     assert_refused(run_script("train.py", *flags, "--verify_files", code=2), "validation/data", "sha256", "--force")
     next((data / "validation").glob("*.arrow")).write_bytes(b"")
     assert_refused(run_script("train.py", *flags, code=2), "has 0 bytes", "download_data.py --force")
-
-
-def load_script(name):
-    """A script as a module, under another name: `evaluate` is a library too."""
-    spec = importlib.util.spec_from_file_location(f"{name}_script", PROJECT_ROOT / f"{name}.py")
-    script = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = script
-    spec.loader.exec_module(script)
-    return script

@@ -214,6 +214,8 @@ def test_windows_and_macos_tell_the_peak_in_their_own_ways(monkeypatch):
 def test_the_peak_is_the_own_one_and_not_that_of_a_large_parent():
     """getrusage hands a parent's peak on to its children: a training would seem to need what its starter used."""
     large = np.ones(2**27)  # 1 GiB
-    code = "import torch; from extractive_qa.model import devices; print(devices.used_memory(torch.device('cpu'), True))"
+    code = (
+        "import torch; from extractive_qa.model import devices; print(devices.used_memory(torch.device('cpu'), True))"
+    )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=PROJECT_ROOT)
     assert int(done.stdout) < large.nbytes

@@ -12,7 +12,6 @@ import transformers
 from conftest import TEXTS, texts_at_hand
 from scripts import PROJECT_ROOT
 from small_training import make_run, train_script
-from test_windows import assert_equal_to_transformers, transformers_windows
 from tokenizers import (
     AddedToken,
     Regex,
@@ -25,6 +24,7 @@ from tokenizers import (
     trainers,
 )
 from transformers import AutoConfig, AutoModelForQuestionAnswering, AutoTokenizer
+from transformers_windows import assert_equal_to_transformers, transformers_windows
 
 sys.path.insert(0, str(PROJECT_ROOT / "tools"))
 

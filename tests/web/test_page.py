@@ -8,7 +8,7 @@ from string import Formatter
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scripts import assert_refused, run_script
+from scripts import assert_refused, load_script, run_script
 
 from extractive_qa.errors import QAError
 from extractive_qa.reader import Reader
@@ -169,8 +169,9 @@ def test_below_the_confidence_asked_for_nothing_counts_as_found():
 
 
 def test_the_examples_are_ours_and_there():
-    examples = {example["id"]: example for example in predict_script.read_sample()}
-    for name in predict_script.PAGE_EXAMPLES:
+    predict = load_script("predict")
+    examples = {example["id"]: example for example in predict.read_sample()}
+    for name in predict.PAGE_EXAMPLES:
         assert find_problem(examples[name]["question"], examples[name]["context"]) is None
 
 
