@@ -4,7 +4,7 @@
 # make torture      every fault that the tests try on purpose, counted
 # make audit        known vulnerabilities of everything that is installed, asked of pypi.org
 # make coverage     line coverage by the test suite, the processes that it starts counted too
-# make mutation     lines of utils/ broken one at a time: do the tests notice? An hour or more
+# make mutation     mutmut on windows, spans and scores: do the tests notice a change? An hour or more, it resumes
 # make bench        both sides' environments, then every comparison and its table
 # Windows: the plain commands stand in README.md.
 
@@ -43,9 +43,10 @@ torture: $(VENV)/.dev
 coverage: $(VENV)/.dev
 	$(RUN) tools/line_coverage.py
 
-# by hand, after larger changes; the list goes into tests/mutations.json, the table into docs/RESULTS.md
+# by hand, after larger changes; lists what no test noticed. One of them: mutmut show NAME
 mutation: $(VENV)/.dev
-	$(RUN) tools/mutation_check.py
+	$(RUN) -m mutmut run
+	$(RUN) -m mutmut results
 
 # the same suite under the last transformers before version 5
 test-compat: .venv-compat/.dev
@@ -108,4 +109,4 @@ $(RANDOM_READER)/onnx.json: $(VENV)/.dev
 	touch $@
 
 clean:
-	rm -rf $(VENV) .venv-web .venv-compat .venv-peers .venv-audit .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-web .venv-compat .venv-peers .venv-audit mutants .pytest_cache .ruff_cache .hypothesis
