@@ -1,7 +1,6 @@
 """The tools and benchmarks run, on little, and leave what they promise."""
 
 import json
-import re
 import sys
 from xml.etree import ElementTree
 
@@ -116,25 +115,6 @@ def test_growth_is_measured_and_drawn(tiny_model, tmp_path):
     assert [line["questions"] for line in result["questions"]] == [2, 4]
     assert "| 4 kB |" in (tmp_path / "SCALING.md").read_text(encoding="utf-8")
     assert (tmp_path / "scaling.png").stat().st_size > 1000
-
-
-@pytest.mark.torture
-def test_coverage_counts_what_processes_of_the_tests_ran_fails_below_its_bounds_and_leaves_nothing(tmp_path):
-    before, temporary = sorted(PROJECT_ROOT.iterdir()), dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(tmp_path))
-    some = ("tests/test_console.py", "-k", "exit_codes", "-p", "no:cacheprovider")
-    done = run_script("tools/line_coverage.py", *some, code=1, **temporary)
-    missing = re.search(r"^utils.console\.py .*%(.*)", done.stdout, re.MULTILINE)[1]
-    ranges = [[int(number) for number in part.split("-")] for part in missing.split(",")]
-    lines = (PROJECT_ROOT / "utils" / "console.py").read_text(encoding="utf-8").splitlines()
-    for line, ran in (
-        ("        code = 130", True),  # in processes of their own alone
-        ('    return f"\\x1b[{CODES[colour]}m{text}\\x1b[0m"', False),  # for terminals, and these have none
-    ):
-        number = 1 + lines.index(line)
-        assert any(found[0] <= number <= found[-1] for found in ranges) is not ran, (line, ranges)
-    assert re.search(r"^train.py: \d+\.\d %, at least 80 % expected", done.stdout, re.MULTILINE)
-    assert sorted(PROJECT_ROOT.iterdir()) == before
-    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals there")
