@@ -29,7 +29,7 @@ test-web: .venv-web/.made
 
 # docs/page_*.png, as a user sees the page
 screenshots: .venv-web/.made
-	.venv-web/bin/python tools/screenshots.py
+	.venv-web/bin/python dev/screenshots.py
 
 .venv-web/.made: requirements-dev.txt requirements-web.txt requirements.txt
 	$(PYTHON) -m venv .venv-web
@@ -103,7 +103,7 @@ bench: $(VENV)/.dev .venv-peers/.made $(RANDOM_READER)/onnx.json
 
 # nothing is lost by the check of answers that are random anyway
 $(RANDOM_READER)/onnx.json: $(VENV)/.dev
-	test -d models/mobilebert-random || $(RUN) tools/make_random_model.py
+	test -d models/mobilebert-random || $(RUN) dev/make_random_model.py
 	$(RUN) benchmarks/pairs.py
 	$(RUN) tools/export_onnx.py --model_dir $(RANDOM_READER) --eval_file data/sample/dev.json --force
 

@@ -289,7 +289,7 @@ def random_reader() -> Path:
         from utils.reader import DEFAULT_SETTINGS, save_reader
 
         torch.manual_seed(0)
-        model, _ = load_encoder(RANDOM_ENCODER, "Run: python tools/make_random_model.py")
+        model, _ = load_encoder(RANDOM_ENCODER, "Run: python dev/make_random_model.py")
         write_folder(RANDOM_READER, lambda folder: save_reader(folder, model, RANDOM_ENCODER, DEFAULT_SETTINGS))
     return RANDOM_READER
 

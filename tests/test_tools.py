@@ -22,7 +22,7 @@ def test_the_sample_reader_is_made_in_half_precision_with_a_card(tiny_model, tmp
                data / "dev.json", "--max_steps", 1, "--max_eval_samples", 1, "--output_dir", trained)  # fmt: skip
     metrics = {"exact_match": 59.3, "f1": 70.5, "total": 4961, "settings": {"mixed_precision": "bf16"}}
     (tmp_path / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
-    run_script("tools/make_sample.py", "--model_dir", trained / "final_model", "--output_dir", sample,
+    run_script("dev/make_sample.py", "--model_dir", trained / "final_model", "--output_dir", sample,
                "--metrics", tmp_path / "metrics.json")  # fmt: skip
     assert all(tensor.dtype == torch.float16 for tensor in load_file(sample / "model.safetensors").values())
     card = (sample / "README.md").read_text(encoding="utf-8")
@@ -32,7 +32,7 @@ def test_the_sample_reader_is_made_in_half_precision_with_a_card(tiny_model, tmp
     assert "eacher" not in card
     path = trained / "final_model" / "reader.json"
     path.write_text(path.read_text(encoding="utf-8").replace('"teacher_dir": []', '"teacher_dir": ["large"]'), "utf-8")
-    run_script("tools/make_sample.py", "--model_dir", trained / "final_model", "--output_dir", tmp_path / "taught")
+    run_script("dev/make_sample.py", "--model_dir", trained / "final_model", "--output_dir", tmp_path / "taught")
     card = (tmp_path / "taught" / "README.md").read_text(encoding="utf-8")
     assert "--seed 42 \\\n    --teacher_dir benchmarks/results/recipes/larger_1.teacher\n```" in card
     assert "- **Teacher**: all-mpnet-base-v2" in card
@@ -40,7 +40,7 @@ def test_the_sample_reader_is_made_in_half_precision_with_a_card(tiny_model, tmp
 
 
 def test_an_untrained_encoder_makes_no_sample(tiny_encoder, tmp_path):
-    done = run_script("tools/make_sample.py", "--model_dir", tiny_encoder, "--output_dir", tmp_path / "new", code=2)
+    done = run_script("dev/make_sample.py", "--model_dir", tiny_encoder, "--output_dir", tmp_path / "new", code=2)
     assert_refused(done, "ForQuestionAnswering")
     assert not (tmp_path / "new").exists()
 
@@ -50,21 +50,21 @@ def test_a_card_without_scores_is_refused_before_the_model_is_read(content, tmp_
     path = tmp_path / "metrics.json"
     if content:
         path.write_text(content, encoding="utf-8")
-    done = run_script("tools/make_sample.py", "--model_dir", tmp_path / "no_model", "--output_dir", tmp_path / "new",
+    done = run_script("dev/make_sample.py", "--model_dir", tmp_path / "no_model", "--output_dir", tmp_path / "new",
                       "--metrics", path, code=2)  # fmt: skip
     assert_refused(done, "metrics.json", "Expected metrics.json of evaluate.py")
 
 
 def test_a_model_of_another_program_makes_no_sample(tiny_model, tmp_path):
-    done = run_script("tools/make_sample.py", "--model_dir", tiny_model, "--output_dir", tmp_path / "new", code=2)
+    done = run_script("dev/make_sample.py", "--model_dir", tiny_model, "--output_dir", tmp_path / "new", code=2)
     assert_refused(done, "Expected a folder that train.py wrote")
 
 
 @pytest.mark.parametrize(
     ("script", "flags"),
     [
-        ("tools/make_random_model.py", ("--output_dir",)),
-        ("tools/make_sample.py", ("--model_dir", "models/sample", "--output_dir")),
+        ("dev/make_random_model.py", ("--output_dir",)),
+        ("dev/make_sample.py", ("--model_dir", "models/sample", "--output_dir")),
         ("benchmarks/ceiling.py", ("--eval_file", "no_such_file", "--output")),
         ("benchmarks/long_contexts.py", ("--eval_file", "no_such_file", "--output")),
         ("benchmarks/scaling.py", ("--eval_file", "no_such_file", "--output")),
@@ -83,7 +83,7 @@ def test_the_folder_of_a_result_is_made(tmp_path):
 
 def test_pictures_of_the_page_need_playwright(tmp_path):
     (tmp_path / "playwright.py").touch()  # hides the package where it is there
-    assert_refused(run_script("tools/screenshots.py", code=2, PYTHONPATH=str(tmp_path)), "Playwright is missing")
+    assert_refused(run_script("dev/screenshots.py", code=2, PYTHONPATH=str(tmp_path)), "Playwright is missing")
 
 
 def test_the_ceiling_of_the_sample_questions_is_near_100(real_tokenizer_dir, tmp_path):
