@@ -1,6 +1,6 @@
 """Answering 500 real questions with MobileBERT in full size (random weights): questions per second.
 
-    python tools/make_random_model.py                                          # once
+    python dev/make_random_model.py                                          # once
     python benchmarks/answering.py
 
 Ours: extractive_qa.reader in every precision and with every backend that is there. Peers: transformers' question-answering

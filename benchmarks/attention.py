@@ -57,7 +57,7 @@ def seconds_of(model: torch.nn.Module, device: torch.device, precision: str, len
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=console.HelpFormatter)
-    parser.add_argument("--model_dir", type=Path, default=RANDOM_ENCODER, help="tools/make_random_model.py writes it")
+    parser.add_argument("--model_dir", type=Path, default=RANDOM_ENCODER, help="dev/make_random_model.py writes it")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
     parser.add_argument("--output", type=Path, default=RESULTS_DIR / "attention.json", help="result file")
     args = parser.parse_args(argv)

@@ -83,7 +83,7 @@ def measure(model_dir: str, device: str, precision: str, mode: str) -> dict:
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=console.HelpFormatter)
-    parser.add_argument("--model_dir", type=Path, default=RANDOM_ENCODER, help="tools/make_random_model.py writes it")
+    parser.add_argument("--model_dir", type=Path, default=RANDOM_ENCODER, help="dev/make_random_model.py writes it")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
     parser.add_argument("--output", type=Path, default=RESULTS_DIR / "compile.json", help="result file")
     parser.add_argument("--only", default="", help="measure only this, as in 'bf16 static'")

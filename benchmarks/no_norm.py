@@ -1,6 +1,6 @@
 """What MobileBERT gains by answering without its norms (extractive_qa/model/fold_norms.py): time with and without, in turn.
 
-    python tools/make_random_model.py     # once
+    python dev/make_random_model.py     # once
     python benchmarks/no_norm.py
 
 MobileBERT in full size (random weights), 16 windows of 184 tokens, PyTorch and ONNX Runtime, every precision. Also how

@@ -291,7 +291,7 @@ def random_reader() -> Path:
         from extractive_qa.settings import DEFAULT_SETTINGS
 
         torch.manual_seed(0)
-        model, _ = load_encoder(RANDOM_ENCODER, "Run: python tools/make_random_model.py")
+        model, _ = load_encoder(RANDOM_ENCODER, "Run: python dev/make_random_model.py")
         replace_folder(RANDOM_READER, lambda folder: save_reader(folder, model, RANDOM_ENCODER, DEFAULT_SETTINGS))
     return RANDOM_READER
 

@@ -1,6 +1,6 @@
 """Training MobileBERT in full size (random weights) with effective batches of 16 windows of real lengths.
 
-    python tools/make_random_model.py     # once
+    python dev/make_random_model.py     # once
     python benchmarks/training.py
 
 Ours: train.py in a process of its own, as a user runs it, timed by its own log from step 21 on. Peer: a plain
@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--model_dir", type=Path, default=RANDOM_ENCODER, help="the model that is trained")
     parser.add_argument("--micro_batch", type=int, default=4, help="train.py's --per_device_train_batch_size")
     args = parser.parse_args(argv)
-    require_model(args.model_dir, "Run: python tools/make_random_model.py")
+    require_model(args.model_dir, "Run: python dev/make_random_model.py")
     if BATCH_SIZE % args.micro_batch:
         raise QAError(f"--micro_batch {args.micro_batch} does not divide {BATCH_SIZE}")
 

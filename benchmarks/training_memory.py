@@ -81,7 +81,7 @@ def measure(model_dir: str, device: str, batch: int, precision: str, checkpointi
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=console.HelpFormatter)
-    parser.add_argument("--model_dir", type=Path, default=RANDOM_ENCODER, help="tools/make_random_model.py writes it")
+    parser.add_argument("--model_dir", type=Path, default=RANDOM_ENCODER, help="dev/make_random_model.py writes it")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
     parser.add_argument("--output", type=Path, default=RESULTS_DIR / "training_memory.json", help="result file")
     parser.add_argument("--only", default="", help="measure only what this names, as in '16 bf16 checkpointing'")

@@ -21,13 +21,20 @@ def pytest_addoption(parser):
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item, call):
+    """Writes what was tried into the report, which pytest-xdist takes from the process of the test to that of the
+    summary."""
     report = (yield).get_result()
     marker = item.get_closest_marker("fault")
     if marker is None or report.skipped or not (report.when == "call" or report.failed):
         return
-    kind, count = marker.args[0], dict(item.user_properties).get("tried", 1)
-    tried[kind] += count
-    survived[kind] += count * report.passed
+    report.fault = [marker.args[0], dict(item.user_properties).get("tried", 1)]
+
+
+def pytest_runtest_logreport(report):
+    if fault := getattr(report, "fault", None):
+        kind, count = fault
+        tried[kind] += count
+        survived[kind] += count * report.passed
 
 
 def pytest_terminal_summary(terminalreporter, config):

@@ -1,6 +1,7 @@
 """train.py: what is learned depends on data, seed and settings alone; nothing is lost; what fails says so."""
 
 import argparse
+import importlib.util
 import json
 import math
 import re
@@ -48,8 +49,9 @@ from extractive_qa.training.run import Training
 
 
 def test_training_leaves_the_files_it_promises(trained):
-    assert {path.name for path in trained.iterdir()} == {
-        "checkpoint-3", "checkpoint-5", "checkpoint-6", "checkpoint-9", "checkpoint-10", "final_model", "runs",
+    for_tensorboard = {"runs"} if importlib.util.find_spec("tensorboard") else set()
+    assert {path.name for path in trained.iterdir()} == for_tensorboard | {
+        "checkpoint-3", "checkpoint-5", "checkpoint-6", "checkpoint-9", "checkpoint-10", "final_model",
         "training_curve.png", "training_log.jsonl",
     }  # fmt: skip
     assert {"config.json", "model.safetensors", "tokenizer.json", "reader.json"} <= {
@@ -679,6 +681,16 @@ def test_what_is_not_finite_is_null_in_the_log(tmp_path):
     assert [(line["loss"], line["grad_norm"]) for line in lines] == [(1.5, None), (None, 2.0)]
     assert lines == log.lines == training_log.read_log(tmp_path / "training_log.jsonl")
     draw_training_curve(log.lines, tmp_path / "curve.png")
+
+
+def test_without_tensorboard_the_log_is_written_all_the_same(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)  # importing it fails
+    log = training_log.TrainingLog(tmp_path, 0)
+    for step in (2, 4):
+        log.write({"step": step, "epoch": step / 4, "loss": 1.5})
+    assert [path.name for path in tmp_path.iterdir()] == ["training_log.jsonl"]
+    assert training_log.read_log(tmp_path / "training_log.jsonl") == log.lines
+    assert capsys.readouterr().err.count("pip install tensorboard") == 1
 
 
 def test_resuming_with_other_settings_is_refused(trained, tmp_path):

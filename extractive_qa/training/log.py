@@ -1,4 +1,4 @@
-"""What a training leaves to look at: its log, and the same numbers for TensorBoard."""
+"""What a training leaves to look at: its log, and the same numbers for TensorBoard where that is installed."""
 
 import json
 import logging
@@ -13,7 +13,8 @@ logger = logging.getLogger(__name__)
 
 
 class TrainingLog:
-    """training_log.jsonl, one JSON object a line, and the same numbers in runs/ for TensorBoard.
+    """training_log.jsonl, one JSON object a line, and the same numbers in runs/ for TensorBoard, where that is
+    installed.
 
     resume_step: lines after this optimizer step are cut, as what they tell is done again; 0 begins a new log. A line
     that a crash cut short is cut as well.
@@ -24,18 +25,23 @@ class TrainingLog:
 
     def __init__(self, output_dir: Path, resume_step: int, writes: bool = True):
         self.path, self.writes, self.lines = output_dir / "training_log.jsonl", writes, []
+        self.board = None
         if resume_step and self.path.exists():
             self.lines = [line for line in read_log(self.path) if line["step"] <= resume_step]
         if writes:
-            from torch.utils.tensorboard import SummaryWriter
-
             try:
                 write_file(self.path, "".join(json.dumps(line) + "\n" for line in self.lines))
             except OSError as error:
                 raise cannot_write(self.path, error, RESUME) from None
             try:
+                from torch.utils.tensorboard import SummaryWriter
+
                 self.board = SummaryWriter(
                     str(output_dir / "runs"), purge_step=resume_step + 1 if resume_step else None
+                )
+            except ImportError:
+                logger.info(
+                    "TensorBoard is not installed, so runs/ is not written. To have it: pip install tensorboard"
                 )
             except OSError as error:
                 raise cannot_write(output_dir / "runs", error, RESUME) from None
@@ -53,9 +59,10 @@ class TrainingLog:
                 file.write(json.dumps(line) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
-            for name in line.keys() - {"step", "epoch", "total"}:
-                self.board.add_scalar(name, measured[name], line["step"])
-            self.board.flush()
+            if self.board:
+                for name in line.keys() - {"step", "epoch", "total"}:
+                    self.board.add_scalar(name, measured[name], line["step"])
+                self.board.flush()
         except OSError as error:
             raise cannot_write(self.path, error, RESUME) from None
 

@@ -73,7 +73,11 @@ def test_spans_of_extreme_logits_equal_a_search_by_brute_force(batch, n_best, ma
         assert found == expected
 
 
+ONE_SPAN = np.array([[0, 0, 0, 4.513518]], np.float32), np.array([[0, 0, 8, 0]], np.float32), *np.array([[0], [4]])
+
+
 @given(windows(REAL), st.integers(1, 16), st.sampled_from([0.25, 0.7, 1.0, 1.9]))
+@example(ONE_SPAN, 1, 0.25)
 def test_the_log_normaliser_sums_over_all_allowed_spans(batch, max_answer_length, temperature):
     *_, scores, found = best_spans(*batch, max_answer_length=max_answer_length, temperature=temperature)
     for b, (start, end, begin, stop) in enumerate(zip(*batch, strict=True)):
@@ -85,7 +89,7 @@ def test_the_log_normaliser_sums_over_all_allowed_spans(batch, max_answer_length
         expected = log_sum([score / temperature for score, _, _ in spans])
         assert found[b] == pytest.approx(expected, abs=1e-4)
         assert scores[b, 0] == pytest.approx(max(spans)[0] / temperature, abs=1e-4)
-        assert scores[b, 0] <= found[b]
+        assert scores[b, 0] <= found[b] + 1e-4  # float32 rounds both; merge_windows keeps probabilities at most 1
 
 
 @given(windows(WIDE), st.integers(1, 16))

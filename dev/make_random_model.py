@@ -1,6 +1,6 @@
 """Makes a folder with MobileBERT in its full size and random weights, for timing and memory where there is no Hub.
 
-    python tools/make_random_model.py                 # writes models/mobilebert-random
+    python dev/make_random_model.py                 # writes models/mobilebert-random
     python train.py --model_dir models/mobilebert-random --train_file ... --max_steps 20
 
 Random weights cost as much time and memory as trained ones and answer nothing. The configuration is that of

@@ -1,6 +1,6 @@
 """Takes pictures of the web page as a user sees it: light, dark, on a phone, in Chinese, each with an answer.
 
-    make screenshots        # or: python tools/screenshots.py --output_dir docs
+    make screenshots        # or: python dev/screenshots.py --output_dir docs
 
 Needs requirements-web.txt, Playwright and Chromium. Asks the model that `predict.py web` takes.
 """

@@ -1,8 +1,8 @@
 """Makes models/sample, the bundled reader, from a folder that train.py wrote: half-precision weights, a model card.
 
-python tools/make_sample.py --model_dir output/checkpoint-1504
+python dev/make_sample.py --model_dir output/checkpoint-1504
 python evaluate.py --model_dir models/sample --eval_file dev.json --output_dir output/sample_scores
-python tools/make_sample.py --model_dir output/checkpoint-1504 --metrics output/sample_scores/metrics.json
+python dev/make_sample.py --model_dir output/checkpoint-1504 --metrics output/sample_scores/metrics.json
 python evaluate.py --model_dir models/sample --eval_file dev.json --output_dir output/sample_scores --fit_temperature
 """
 
@@ -47,7 +47,7 @@ can be tried at once. **It is not MobileBERT** and does not reach MobileBERT's s
 - **Data**: 11,877 questions on 44 articles of the training set of SQuAD 1.1 (Rajpurkar et al., 2016; CC BY-SA 4.0).
   No text of it is in this folder.
 {teacher}- **Made by**: `train.py` of this project, the state after the last epoch, then rounded to fp16 by
-  `tools/make_sample.py`.
+  `dev/make_sample.py`.
 
 ```
 python train.py --model_dir <MiniLM folder> --train_file train_11877.json --eval_file dev_a.json \\
