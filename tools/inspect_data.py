@@ -6,7 +6,7 @@
 
 Every problem of every record is reported, then: counts, lengths in tokens, windows, labels that a model can't learn,
 and the first examples as windows of tokens with the labelled span marked. Reads the tokenizer of --model_dir, no
-weights. Exit codes: 0 done, 2 something to mend, 130 interrupted.
+weights. Exit codes: 0 done, 2 something to fix, 130 interrupted.
 """
 
 import argparse
@@ -291,7 +291,7 @@ def main(argv: list[str] | None = None) -> None:
         faults += inspect_file(path, examples, tokenizer, args)
     if len(parts) == 2 and (leak := find_leaks(*parts)):
         faults.append(leak)
-    print(f"\n{len(faults)} thing(s) to look at" if faults else "\nnothing to mend")
+    print(f"\n{len(faults)} thing(s) to look at" if faults else "\nnothing to fix")
     for fault in faults:
         print(paint(f"- {fault}", "yellow"))
 

@@ -123,7 +123,7 @@ def hush_interrupts() -> None:
 def run(main: Callable[[], None]) -> None:
     """Runs a script's main(), turns QAError and Ctrl-C into a message and an exit code, and leaves the process."""
     show_log()
-    if os.name == "nt" and not windows_heeds_colours():
+    if os.name == "nt" and not windows_shows_colours():
         os.environ["NO_COLOR"] = "1"
     # None where the shell has closed it, or there is no console (pythonw)
     nowhere = Path(os.devnull)
@@ -246,12 +246,12 @@ def paint(text: str, colour: str, stream=None) -> str:
     return f"\x1b[{CODES[colour]}m{text}\x1b[0m"
 
 
-def windows_heeds_colours() -> bool:
-    """Has the console of Windows heed colour codes, which it shows as letters otherwise. False where it can't, or
+def windows_shows_colours() -> bool:
+    """Has the console of Windows take colour codes, which it shows as letters otherwise. False where it can't, or
     there is none."""
     import ctypes
 
     kernel32 = ctypes.windll.kernel32
     # standard output and error; processed output, wrapped lines, codes, as SetConsoleMode is documented
-    heeded = [kernel32.SetConsoleMode(kernel32.GetStdHandle(handle), 1 | 2 | 4) for handle in (-11, -12)]
-    return any(heeded)
+    taken = [kernel32.SetConsoleMode(kernel32.GetStdHandle(handle), 1 | 2 | 4) for handle in (-11, -12)]
+    return any(taken)

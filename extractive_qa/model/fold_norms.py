@@ -1,7 +1,7 @@
 """MobileBERT without its norms, for answering: the same function with fewer steps.
 
 MobileBERT normalizes nothing: where BERT has layer norms it has "NoNorm", weight * x + bias for each channel
-(arXiv 2004.02984). Every one of them stands between linear layers and sums, so it can be carried along into the weights
+(arXiv 2004.02984). Every one of them is between linear layers and sums, so it can be carried along into the weights
 of the next linear layers: in exact arithmetic nothing changes, in fp32 nothing but rounding, and of each norm's two
 passes over memory none is left (MobileBERT has 193 norms).
 """
@@ -13,7 +13,7 @@ MOST = 2.0**12  # a channel's scale is carried on between 1 / MOST and MOST, so 
 
 
 class Carried:
-    """What stands between a tensor as it is computed now and as it was: `was = scale * now + shift`, per channel."""
+    """The difference between a tensor as it is computed now and as it was: `was = scale * now + shift`, per channel."""
 
     def __init__(self, channels: int):
         self.scale = torch.ones(channels, dtype=torch.float64)

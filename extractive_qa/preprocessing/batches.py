@@ -44,7 +44,7 @@ def epoch_batches(lengths: np.ndarray, batch_size: int, seed: int, epoch: int) -
 
     Windows of like length go together, so that little padding is computed: they are shuffled, cut into groups of 50
     batches, sorted by length (ties stay shuffled) within a group, cut into batches, and the batches shuffled. Which
-    windows meet in a batch, and when it comes, is drawn anew each epoch. Only the last batch of the last group is
+    windows meet in a batch, and when it comes, is drawn again each epoch. Only the last batch of the last group is
     smaller than batch_size.
     """
     random = np.random.default_rng([seed, epoch])

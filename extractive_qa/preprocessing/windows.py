@@ -1,4 +1,4 @@
-"""Examples to features: sliding windows over the context, and where the answer stands in them.
+"""Examples to features: sliding windows over the context, and where the answer is in them.
 
 Everything before the model. NumPy and the library `tokenizers` only: answering needs neither torch nor transformers
 for this. Each distinct context is tokenized once, though SQuAD asks five questions of it, and windows are cut from its

@@ -283,7 +283,7 @@ def build(reader, examples: Sequence[dict], min_confidence: float = 0.0):
 
 
 def make_app(page, names: frozenset[str] = frozenset()) -> RequestFilter:
-    """The page as an ASGI application, behind its gate. names: host names under which it is known."""
+    """The page as an ASGI application, behind its request filter. names: host names under which it is known."""
     import gradio as gr
     from fastapi import FastAPI
     from fastapi.responses import FileResponse

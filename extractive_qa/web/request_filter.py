@@ -1,13 +1,13 @@
 """Who may ask the web page's server what: everything else that Gradio's server can do is not reached.
 
 Gradio serves files, fetches addresses for its visitors, describes its API, and answers requests of other web sites
-where it is not called by the name localhost. The page needs none of it. The gate stands before it and lets through
+where it is not called by the name localhost. The page needs none of it. The filter before it lets through
 
 - requests under an address, as `localhost`, or under a name that was told: a foreign name that points to this machine
   (DNS rebinding) is refused;
 - requests of the page itself, of programs, and the opening of the page: those of other web sites are refused;
 - the few paths that the page uses, and bodies of limited size that hold texts. In place of a text Gradio would take the
-  description of a file, and fetch it from the address that stands there.
+  description of a file, and fetch it from the address in it.
 
 Every answer carries a content policy: whatever were to get into the page, the browser runs no script that did not come
 from here, loads nothing from elsewhere and sends nothing there.
@@ -20,9 +20,7 @@ from urllib.parse import urlsplit
 
 from extractive_qa.files.reading import parse_json
 
-MAX_BODY = (
-    2_000_000  # bytes: the longest text that the page takes, in JSON's longest spelling, and what stands around it
-)
+MAX_BODY = 2_000_000  # bytes: the longest text that the page takes, in JSON's longest spelling, and what is around it
 PAGE = "/"
 GET = re.compile(
     r"/(page\.js|favicon\.ico|theme\.css|assets/[\w-]+(\.[\w-]+)*|static/js/[\w-]+(\.[\w-]+)*|"
@@ -131,7 +129,7 @@ class RequestFilter:
 
 
 async def read_body(receive) -> bytes:
-    """All that is sent: the server has held it to its Content-Length, and the gate that to MAX_BODY."""
+    """All that is sent: the server has held it to its Content-Length, and the filter that to MAX_BODY."""
     body = b""
     while (message := await receive())["type"] == "http.request":
         body += message.get("body", b"")
@@ -151,7 +149,7 @@ def again(body: bytes, receive):
 
 
 class Reply:
-    """Sends the application's answer on with the gate's headers; the page itself with its scripts marked as ours."""
+    """Sends the application's answer on with the filter's headers; the page itself with its scripts marked as ours."""
 
     def __init__(self, send, nonce: str, is_page: bool):
         self.send, self.nonce, self.is_page = send, nonce, is_page
@@ -177,7 +175,7 @@ class Reply:
 
 
 def reply_headers(headers, nonce: str) -> list[tuple[bytes, bytes]]:
-    """The application's headers, without leave for other web sites, and the gate's own."""
+    """The application's headers, without leave for other web sites, and the filter's own."""
     kept = [(name, value) for name, value in headers if not name.lower().startswith(b"access-control-")]
     ours = HEADERS | {"content-security-policy": POLICY.format(nonce=nonce)}
     if not any(name.lower() == b"content-type" for name, _ in kept):
