@@ -129,7 +129,7 @@ def verdict(precision: str, changed: float, lost: float) -> bool:
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    config = require_model(args.model_dir, "Run: python train.py (or try: python tools/export_onnx.py --sample)")
+    require_model(args.model_dir, "Run: python train.py (or try: python tools/export_onnx.py --sample)")
     require(args.eval_file, "questions to check on", "Run: python download_data.py, or name others: --eval_file")
     impossible = args.handle_impossible_answer or read_settings(args.model_dir).get("handle_impossible_answer") is True
     examples = read_examples(args.eval_file, "validation", args.skip_bad_examples, impossible)[: args.max_samples]
@@ -146,12 +146,12 @@ def main(argv: list[str] | None = None) -> None:
         console.note("exporting ...")
         export_fp32(args.model_dir, fp32)
         model = without_identities(onnx.load(fp32))
-        reader = open_reader(backend=OnnxBackend(fp32, "no", config))
+        reader = open_reader(backend=OnnxBackend(fp32, "no"))
         for precision, name in sorted(ONNX_FILES.items(), reverse=True):  # fp32 first
             partial = args.model_dir / f"{name}.partial"
             if precision == "int8":
                 onnx.save(to_int8(model, calibrate(model, reader, texts)), partial)
-            found = answer(open_reader(backend=OnnxBackend(partial, precision, config)), examples, name)
+            found = answer(open_reader(backend=OnnxBackend(partial, precision)), examples, name)
             changed = np.mean([text != plain["predictions"][key] for key, text in found["predictions"].items()])
             size = partial.stat().st_size / 1e6
             print_line(name, found, f", {changed:.2%} of the answers changed, {size:.0f} MB")

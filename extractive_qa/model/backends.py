@@ -98,12 +98,12 @@ def open_onnx(model_dir: Path, device: str, mixed_precision: str, threads: int |
 
 
 class OnnxBackend:
-    """ONNX Runtime on the CPU with the model file `path`. config: of its config.json. threads: of its own pool; None:
+    """ONNX Runtime on the CPU with the model file `path`. config: what config.json says beside it, read where it is not given. threads: of its own pool; None:
     one a core. Raises QAError where it can't be loaded."""
 
     batch_size = CPU_BATCH
 
-    def __init__(self, path: Path, precision: str, config: dict, threads: int | None = None):
+    def __init__(self, path: Path, precision: str, config: dict | None = None, threads: int | None = None):
         # the one thing that is set in a host's environment: else ONNX Runtime (1.29 and later) sends what it runs to
         # its maker, from a thread. Read when the library is loaded
         os.environ["ORT_DISABLE_TELEMETRY"] = "1"
@@ -117,7 +117,8 @@ class OnnxBackend:
             self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # its errors have only Exception in common
             raise QAError(f"{path} can't be loaded: {error}. {EXPORT}") from None
-        self.precision, self.config, self.threads = precision, config, threads or os.cpu_count()
+        self.precision, self.threads = precision, threads or os.cpu_count()
+        self.config = require_model(path.parent) if config is None else config
         self.inputs = [node.name for node in self.session.get_inputs()]
 
     def logits(self, batch: dict[str, np.ndarray]) -> np.ndarray:

@@ -88,7 +88,7 @@ def test_a_device_that_is_not_there_is_refused(name):
 
 @pytest.mark.parametrize("name", ["xpu", "meta", "meta:0", "toaster", "cuda:x", "cpu:", ""])
 def test_a_device_of_another_kind_is_not_known(name):
-    with pytest.raises(QAError, match=f"--device {name} is not known. Expected auto, cpu"):
+    with pytest.raises(QAError, match=f"{name}' is not known. Expected auto, cpu"):
         devices.choose_device(name)
 
 
@@ -102,12 +102,12 @@ def test_auto_takes_a_cuda_card_then_apples_gpu_then_the_cpu(monkeypatch, cuda, 
 def test_a_second_card_where_there_is_one_is_refused(monkeypatch):
     cards(monkeypatch)
     assert devices.choose_device("cuda:0") == torch.device("cuda:0")
-    with pytest.raises(QAError, match=r"cuda:1: .* sees 1 GPUs.*nvidia-smi"):
+    with pytest.raises(QAError, match=r"cuda:1'?: .* sees 1 GPUs.*nvidia-smi"):
         devices.choose_device("cuda:1")
 
 
 def test_fp16_needs_a_gpu():
-    with pytest.raises(QAError, match="fp16 needs a CUDA GPU"):
+    with pytest.raises(QAError, match="fp16.* needs a CUDA GPU"):
         devices.choose_precision("fp16", CPU)
 
 

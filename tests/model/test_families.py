@@ -300,7 +300,7 @@ def test_settings_of_the_model_can_be_overridden_where_it_is_opened(tmp_path):
     # of the context: an answer that begins within a word would be parted otherwise by itself
     lengths = [sum(answer["start"] <= start and end <= answer["end"] for start, end in places) for answer in answers]
     assert max(lengths) == 2
-    with pytest.raises(QAError, match=r"Reader\(\.\.\., doc_stride=190\).*--doc_stride 190"):
+    with pytest.raises(QAError, match=r"Reader\(\.\.\., doc_stride=190\).*doc_stride=190"):
         Reader(tmp_path / "model", "cpu", "no", doc_stride=190)
 
 
