@@ -32,7 +32,7 @@ from utils.offline import SAMPLE_DATA_DIR
 
 sys.path.insert(0, str(PROJECT_ROOT / "tools"))
 import export_onnx
-from quantization import calibrate, to_int8, without_identities
+from quantization import measure_activation_ranges, to_int8, without_identities
 
 WINDOWS, LENGTH = 16, 184
 CALIBRATION_QUESTIONS = 16
@@ -46,7 +46,7 @@ def exported(model_dir: Path, folder: Path, absorb) -> dict[str, OnnxBackend]:
     model = without_identities(onnx.load(paths["no"]))
     reader = Reader(model_dir, backend=OnnxBackend(paths["no"], "no"))
     examples = read_examples(SAMPLE_DATA_DIR / "train.json")[:CALIBRATION_QUESTIONS]
-    onnx.save(to_int8(model, calibrate(model, reader, examples)), paths["int8"])
+    onnx.save(to_int8(model, measure_activation_ranges(model, reader, examples)), paths["int8"])
     return {precision: OnnxBackend(path, precision) for precision, path in paths.items()}
 
 

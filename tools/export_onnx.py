@@ -27,7 +27,7 @@ go_offline()
 import numpy as np
 import onnx
 import torch
-from quantization import calibrate, to_int8, without_identities
+from quantization import measure_activation_ranges, to_int8, without_identities
 
 from extractive_qa.data.examples import read_examples
 from extractive_qa.errors import QAError
@@ -46,7 +46,7 @@ from utils import console
 
 OPSET = 17
 LIMITS = {"no": "more than 0.1 % of the answers change", "int8": "more than 0.5 points of F1 are lost"}
-CALIBRATION_QUESTIONS = 64
+RANGE_QUESTIONS = 64
 
 
 class Logits(torch.nn.Module):
@@ -70,7 +70,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--model_dir", type=Path, default=OUTPUT_DIR / "final_model", help="trained model; the files are put there")
     add("--eval_file", type=Path, default=SQUAD_DIR, help="questions to check the answers on")
     add("--max_samples", type=int, default=2000, help="check on so many of them")
-    add("--calibration_file", type=Path, default=SAMPLE_DATA_DIR / "train.json", help="texts to find value ranges on")
+    add("--calibration_file", type=Path, default=SAMPLE_DATA_DIR / "train.json", help="texts for the activation ranges")
     add("--sample", action="store_true", help="the bundled questions, and output/sample or the bundled model")
     add(
         "--handle_impossible_answer", action="store_true",
@@ -133,7 +133,7 @@ def main(argv: list[str] | None = None) -> None:
     require(args.eval_file, "questions to check on", "Run: python download_data.py, or name others: --eval_file")
     impossible = args.handle_impossible_answer or read_settings(args.model_dir).get("handle_impossible_answer") is True
     examples = read_examples(args.eval_file, "validation", args.skip_bad_examples, impossible)[: args.max_samples]
-    texts = read_examples(args.calibration_file, "train", args.skip_bad_examples, impossible)[:CALIBRATION_QUESTIONS]
+    texts = read_examples(args.calibration_file, "train", args.skip_bad_examples, impossible)[:RANGE_QUESTIONS]
 
     open_reader = functools.partial(
         Reader, args.model_dir, handle_impossible_answer=args.handle_impossible_answer or None
@@ -150,7 +150,7 @@ def main(argv: list[str] | None = None) -> None:
         for precision, name in sorted(ONNX_FILES.items(), reverse=True):  # fp32 first
             partial = args.model_dir / f"{name}.partial"
             if precision == "int8":
-                onnx.save(to_int8(model, calibrate(model, reader, texts)), partial)
+                onnx.save(to_int8(model, measure_activation_ranges(model, reader, texts)), partial)
             found = answer(open_reader(backend=OnnxBackend(partial, precision)), examples, name)
             changed = np.mean([text != plain["predictions"][key] for key, text in found["predictions"].items()])
             size = partial.stat().st_size / 1e6

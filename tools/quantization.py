@@ -93,7 +93,7 @@ class Products:
 
 
 @dataclass
-class Calibration:
+class ActivationRange:
     """How one activation becomes 8-bit integers: divided by `factor` (channels,), None where its channels were evened
     out before; then by its row's largest value (`by_row`) or by `top`, then times 127 (255 behind a Relu)."""
 
@@ -112,15 +112,17 @@ def record_activations(model: onnx.ModelProto, names: list[str], reader: Reader,
     watched.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names)
     session = onnxruntime.InferenceSession(watched.SerializeToString(), providers=["CPUExecutionProvider"])
     inputs = [node.name for node in session.get_inputs()]
-    for i in progress(range(len(features)), desc="calibrating", unit=" windows", leave=False):
+    for i in progress(range(len(features)), desc="activation ranges", unit=" windows", leave=False):
         batch = pad_batch([features[i]], reader.settings["max_length"], reader.pad_id)
         tokens = int(batch["attention_mask"].sum())
         values = session.run(names, {name: batch[name] for name in inputs})
         yield [value[0, :tokens] for value in values]
 
 
-def calibrate(model: onnx.ModelProto, reader: Reader, examples: list[dict]) -> dict[str, Calibration]:
-    """A Calibration for every activation that enters a product, from its values on `examples`.
+def measure_activation_ranges(
+    model: onnx.ModelProto, reader: Reader, examples: list[dict]
+) -> dict[str, ActivationRange]:
+    """The ActivationRange of every activation that enters a product, by name, from its values on `examples`.
 
     The factors of channels that come straight from a linear layer are taken into its weights and out of the next
     layer's, in `model` itself, which computes what it did before.
@@ -146,16 +148,26 @@ def calibrate(model: onnx.ModelProto, reader: Reader, examples: list[dict]) -> d
         for name, value in zip(factors, values, strict=True):
             scaled = value if factors[name] is None else value / factors[name]
             tops[name].append(np.abs(scaled).max(axis=1))
-    calibrations = {}
+    ranges = {}
     for name, parts in tops.items():
         top = np.concatenate(parts)
         by_row = bool(top.max() > ROW_RATIO * np.median(top))
-        calibrations[name] = Calibration(factors[name], float(top.max()), by_row)
-    return calibrations
+        ranges[name] = ActivationRange(factors[name], float(top.max()), by_row)
+    return ranges
 
 
-def to_int8(model: onnx.ModelProto, calibrations: dict[str, Calibration]) -> onnx.ModelProto:
-    """The model with its products in 8-bit integers: weights per output channel, activations as calibrated."""
+def largest_pairs(matrix: np.ndarray) -> np.ndarray:
+    """The largest sum of two weights of one sign in rows 2k and 2k + 1 of each column: (inputs, outputs) to (outputs,).
+
+    Such a pair's products are added in 16 bits on x86 processors without VNNI (vpmaddubsw), and what is beyond is cut
+    off: 255 * 127 twice is. A weight beside one of the other sign counts alone.
+    """
+    pairs = np.pad(matrix, ((0, len(matrix) % 2), (0, 0))).reshape(-1, 2, matrix.shape[1])
+    return np.maximum(pairs.clip(min=0).sum(axis=1), -pairs.clip(max=0).sum(axis=1)).max(axis=0)
+
+
+def to_int8(model: onnx.ModelProto, ranges: dict[str, ActivationRange]) -> onnx.ModelProto:
+    """The model with its products in 8-bit integers: weights per output channel, activations by `ranges`."""
     quantized = onnx.ModelProto()
     quantized.CopyFrom(model)
     graph, products = quantized.graph, Products(quantized)
@@ -173,7 +185,7 @@ def to_int8(model: onnx.ModelProto, calibrations: dict[str, Calibration]) -> onn
 
     def quantize(x: str) -> tuple[str, str, str]:
         """Names of `x` in integers, of their step, and of the integer that stands for 0."""
-        how, relu = calibrations[x], products.relu_before(x)
+        how, relu = ranges[x], products.relu_before(x)
         # behind a Relu nothing is negative: 0 stands for 0, and cutting off what is below is the Relu
         zero = constant("int8_zero_of_relu", np.uint8(0)) if relu else constant("int8_zero", np.uint8(128))
         scaled = relu.input[0] if relu else x
@@ -194,13 +206,16 @@ def to_int8(model: onnx.ModelProto, calibrations: dict[str, Calibration]) -> onn
         if node.name not in product_names:
             nodes.append(node)
             continue
-        (x, weight), output, how = node.input, node.output[0], calibrations[node.input[0]]
+        (x, weight), output, how = node.input, node.output[0], ranges[node.input[0]]
         if x not in ready:
             ready[x] = quantize(x)
         integers, step, zero = ready[x]
         matrix = products.array(weight) if how.factor is None else products.array(weight) * how.factor[:, None]
-        steps = np.maximum(np.abs(matrix).max(axis=0), 1e-12).astype(np.float32) / 127
-        weight8 = constant(f"{output}_weight", np.clip(np.rint(matrix / steps), -127, 127).astype(np.int8))
+        # A pair sums to 127, rounded to 128 at most, and 255 * 128 fits 16 bits: exact everywhere, at full speed. RMS
+        # error of MiniLM's logits over their spread 0.028; unbounded, exact with VNNI only, 0.027; 7-bit weights 0.033,
+        # activations 0.052. Unbounded uint8 weights are exact too: 1.65 times the time with VNNI, 1.2 times without.
+        steps = np.maximum(largest_pairs(matrix), 1e-12).astype(np.float32) / 127
+        weight8 = constant(f"{output}_weight", np.rint(matrix / steps).astype(np.int8))
         factors = [integers, weight8, step, constant(f"{output}_steps", steps), zero]
         bias = products.bias_of(node)
         if how.by_row:

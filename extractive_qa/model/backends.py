@@ -98,8 +98,8 @@ def open_onnx(model_dir: Path, device: str, mixed_precision: str, threads: int |
 
 
 class OnnxBackend:
-    """ONNX Runtime on the CPU with the model file `path`. config: what config.json says beside it, read where it is not given. threads: of its own pool; None:
-    one a core. Raises QAError where it can't be loaded."""
+    """ONNX Runtime on the CPU with the model file `path`. config: what config.json beside it says, read where it is not
+    given. threads: of its own pool; None: one a core. Raises QAError where it can't be loaded."""
 
     batch_size = CPU_BATCH
 

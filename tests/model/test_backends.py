@@ -55,7 +55,7 @@ def test_logits_in_fp32_equal_those_of_pytorch_whatever_the_batch(exported):
 
 
 def test_int8_logits_do_not_depend_on_the_batch(exported):
-    """Every scale is calibrated or belongs to one token; only the attention's own products are left to rounding."""
+    """No scale depends on the batch; only the attention's own products are left to rounding."""
     reader = Reader(exported, "cpu", "int8")
     features = prepare_validation_features(EXAMPLES, reader.tokenizer, 384, 128)
     rows, start, end = reader.logits(features, range(len(features)))

@@ -107,7 +107,7 @@ def test_a_second_card_where_there_is_one_is_refused(monkeypatch):
 
 
 def test_fp16_needs_a_gpu():
-    with pytest.raises(QAError, match="fp16.* needs a CUDA GPU"):
+    with pytest.raises(QAError, match=r"fp16.* needs a CUDA GPU"):
         devices.choose_precision("fp16", CPU)
 
 
