@@ -35,7 +35,7 @@ def run_script(
 
 def load_script(name):
     """A script as a module, under another name: `evaluate` is a library too."""
-    spec = importlib.util.spec_from_file_location(f"{name}_script", PROJECT_ROOT / f"{name}.py")
+    spec = importlib.util.spec_from_file_location(f"{Path(name).name}_script", PROJECT_ROOT / f"{name}.py")
     script = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = script
     spec.loader.exec_module(script)

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from scripts import PROJECT_ROOT, assert_refused, run_script
 
 from extractive_qa.errors import QAError
+from extractive_qa.export import export
 from extractive_qa.files.manifest import write_manifest
 from extractive_qa.model import backends, devices
 from extractive_qa.model.backends import OnnxBackend, TorchBackend, onnx_is_wanted
@@ -268,12 +269,10 @@ def test_a_model_that_lacks_inner_weights_is_refused_and_one_without_its_output_
 
 def test_a_model_that_changes_answers_is_refused_and_removed(tiny_model, tmp_path, monkeypatch):
     """fp32 with noise in a weight must not stay; what was there before goes too, for it may be of other weights."""
-    sys.path.insert(0, str(PROJECT_ROOT / "tools"))
-    import export_onnx
-
+    tool = load_script("tools/export_onnx")
     folder = shutil.copytree(tiny_model, tmp_path / "model")
     (folder / ONNX_FILES["no"]).write_bytes(b"of another time")
-    original = export_onnx.export_fp32
+    original = export.export_fp32
 
     def export_with_noise(model_dir, path):
         original(model_dir, path)
@@ -283,9 +282,9 @@ def test_a_model_that_changes_answers_is_refused_and_removed(tiny_model, tmp_pat
         tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor) + noise, tensor.name))
         onnx.save(model, path)
 
-    monkeypatch.setattr(export_onnx, "export_fp32", export_with_noise)
+    monkeypatch.setattr(export, "export_fp32", export_with_noise)
     with pytest.raises(QAError, match=r"model\.onnx, more than 0\.1 %"):
-        export_onnx.main(["--model_dir", str(folder), "--eval_file", str(DEV), "--max_samples", "12"])
+        tool.main(["--model_dir", str(folder), "--eval_file", str(DEV), "--max_samples", "12"])
     assert not (folder / ONNX_FILES["no"]).exists()
     assert not list(folder.glob("*.partial"))
 

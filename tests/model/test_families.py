@@ -3,14 +3,12 @@ answers with the logits that plain transformers gives. Small, random, with token
 
 import functools
 import json
-import sys
 
 import numpy as np
 import pytest
 import torch
 import transformers
 from conftest import TEXTS, texts_at_hand
-from scripts import PROJECT_ROOT
 from small_training import make_run, train_script
 from tokenizers import (
     AddedToken,
@@ -26,12 +24,9 @@ from tokenizers import (
 from transformers import AutoConfig, AutoModelForQuestionAnswering, AutoTokenizer
 from transformers_windows import assert_equal_to_transformers, transformers_windows
 
-sys.path.insert(0, str(PROJECT_ROOT / "tools"))
-
-import export_onnx
-
 from extractive_qa.data.examples import read_examples
 from extractive_qa.errors import QAError
+from extractive_qa.export import export
 from extractive_qa.model.backends import OnnxBackend
 from extractive_qa.model.families import FAMILIES, KNOWN_REASONS, usable_positions
 from extractive_qa.preprocessing.windows import load_tokenizer, prepare_validation_features
@@ -319,7 +314,7 @@ def test_other_families_are_trained_and_exported(name, tmp_path):
     folder.mkdir()
     run.write_model(folder, scores=None)
 
-    export_onnx.export_fp32(folder, folder / "model.onnx")
+    export.export_fp32(folder, folder / "model.onnx")
     examples = read_examples(SAMPLE_DATA_DIR / "dev.json")[:4]
     plain = Reader(folder, "cpu", "no", backend="torch")
     exported = Reader(folder, backend=OnnxBackend(folder / "model.onnx", "no"))

@@ -1,4 +1,4 @@
-"""A model's products in 8-bit integers, and next to nothing lost by it: for tools/export_onnx.py.
+"""A model's products in 8-bit integers, and next to nothing lost by it: for export.py.
 
 A few channels, and in some layers a few tokens, are many times larger than all others, and one scale for all would
 leave these no more than a handful of steps (-5 points of F1 on MiniLM). So the channels share their range with the
@@ -6,7 +6,7 @@ weights (SmoothQuant, arXiv 2211.10438), and where tokens differ each has its ow
 so an answer does not either.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,8 +16,8 @@ from onnx import helper, numpy_helper
 
 from extractive_qa.preprocessing.batches import pad_batch
 from extractive_qa.preprocessing.windows import prepare_validation_features
+from extractive_qa.progress import NoProgress
 from extractive_qa.reader import Reader
-from utils.console import progress
 
 ROW_RATIO = 3  # tokens whose largest value passes this many times the median get scales of their own
 
@@ -102,7 +102,9 @@ class ActivationRange:
     by_row: bool
 
 
-def record_activations(model: onnx.ModelProto, names: list[str], reader: Reader, examples: list[dict]) -> Iterator:
+def record_activations(
+    model: onnx.ModelProto, names: list[str], reader: Reader, examples: Sequence[dict], progress: Callable
+) -> Iterator[list[np.ndarray]]:
     """The tensors `names`, (tokens, channels) each, for every window of `examples`."""
     features = prepare_validation_features(
         examples, reader.tokenizer, reader.settings["max_length"], reader.settings["doc_stride"]
@@ -120,7 +122,7 @@ def record_activations(model: onnx.ModelProto, names: list[str], reader: Reader,
 
 
 def measure_activation_ranges(
-    model: onnx.ModelProto, reader: Reader, examples: list[dict]
+    model: onnx.ModelProto, reader: Reader, examples: Sequence[dict], progress: Callable = NoProgress
 ) -> dict[str, ActivationRange]:
     """The ActivationRange of every activation that enters a product, by name, from its values on `examples`.
 
@@ -129,7 +131,7 @@ def measure_activation_ranges(
     """
     products = Products(model)
     largest = dict.fromkeys(products.by_input, 0.0)  # of each channel
-    for values in record_activations(model, list(largest), reader, examples):
+    for values in record_activations(model, list(largest), reader, examples, progress):
         for name, value in zip(largest, values, strict=True):
             largest[name] = np.maximum(largest[name], np.abs(value).max(axis=0))
     factors: dict[str, np.ndarray | None] = {}
@@ -144,7 +146,7 @@ def measure_activation_ranges(
                 products.set(node.input[1], products.array(node.input[1]) * factors[name][:, None])
             factors[name] = None
     tops: dict[str, list] = {name: [] for name in factors}  # of each token
-    for values in record_activations(model, list(factors), reader, examples):
+    for values in record_activations(model, list(factors), reader, examples, progress):
         for name, value in zip(factors, values, strict=True):
             scaled = value if factors[name] is None else value / factors[name]
             tops[name].append(np.abs(scaled).max(axis=1))

@@ -1,21 +1,16 @@
-"""What tools/quantization.py makes of an exported model computes what the model computed."""
-
-import sys
+"""What extractive_qa.export.int8 makes of an exported model computes what the model computed."""
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from scripts import PROJECT_ROOT
 
 from extractive_qa.data.examples import read_examples
+from extractive_qa.export import export
+from extractive_qa.export.int8 import ActivationRange, Products, measure_activation_ranges, to_int8, without_identities
 from extractive_qa.reader import Reader
 from utils.offline import SAMPLE_DATA_DIR
-
-sys.path.insert(0, str(PROJECT_ROOT / "tools"))
-import export_onnx
-from quantization import ActivationRange, Products, measure_activation_ranges, to_int8, without_identities
 
 TEXTS = read_examples(SAMPLE_DATA_DIR / "train.json")[:4]
 
@@ -24,7 +19,7 @@ TEXTS = read_examples(SAMPLE_DATA_DIR / "train.json")[:4]
 def model(tiny_model, tmp_path_factory):
     """The tiny MobileBERT as the exporter writes it."""
     path = tmp_path_factory.mktemp("exported") / "model.onnx"
-    export_onnx.export_fp32(tiny_model, path)
+    export.export_fp32(tiny_model, path)
     return onnx.load(path)
 
 
@@ -89,7 +84,7 @@ def test_no_product_saturates_on_any_processor(before):
     nodes = [helper.make_node(before, ["x"], ["a"]), helper.make_node("MatMul", ["a", "w"], ["y"], name="product")]
     x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("x", "y"))
     graph = helper.make_graph(nodes, "graph", [x], [y], [numpy_helper.from_array(weight, "w")])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", export_onnx.OPSET)], ir_version=8)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", export.OPSET)], ir_version=8)
     small = to_int8(model, {"a": ActivationRange(factor=None, top=1.0, by_row=False)})
     (product,) = (node for node in small.graph.node if node.op_type == "MatMulIntegerToFloat")
     arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in small.graph.initializer}
