@@ -11,7 +11,7 @@ import onnx
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from scripts import PROJECT_ROOT, assert_refused, run_script
+from scripts import PROJECT_ROOT, assert_refused, load_script, run_script
 
 from extractive_qa.errors import QAError
 from extractive_qa.export import export
