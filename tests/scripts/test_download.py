@@ -1,5 +1,5 @@
 """download_data.py as a user runs it, against a Hub on loopback: what it leaves behind, what it says, and what a run
-that ends at any moment loses. Its rooms are tested in tests/hub.
+that ends at any moment loses. What it calls is tested in tests/hub.
 """
 
 import itertools
@@ -27,7 +27,6 @@ from small_hub import (  # noqa: F401
     json_files,
     known_files,
     model_files,
-    parquet_files,
     put,
     small_squad,
     squad_rows,
@@ -37,7 +36,7 @@ from small_hub import (  # noqa: F401
 
 import download_data
 from extractive_qa.errors import QAError
-from extractive_qa.hub import fetch
+from extractive_qa.hub import fetch, sources
 from utils import console
 
 JSON = ("--only", "data", "--source", "json")
@@ -55,9 +54,14 @@ def project(tmp_path, monkeypatch, small_squad):  # noqa: F811
 
 @pytest.fixture
 def download(project, full_hub):  # noqa: F811
-    """Runs main() as the command line would."""
+    """Runs main() as the command line would, against `download.hub`."""
     server = ("--endpoint", full_hub.url, "--json_url", f"{full_hub.url}/web", "--timeout", "0.5", "--retries", "2")
-    return lambda *argv: download_data.main([*server, *argv])
+
+    def download(*argv):
+        download_data.main([*server, *argv])
+
+    download.hub = full_hub
+    return download
 
 
 def load_squad(project):
@@ -69,7 +73,7 @@ def load_squad(project):
 # ---- what a run leaves
 
 
-def test_a_run_gets_what_is_missing_and_the_next_asks_nobody(project, full_hub, download, capsys):  # noqa: F811
+def test_a_run_gets_what_is_missing_and_the_next_asks_nobody(project, download, capsys):
     download("--only", "data")
     assert sorted(path.name for path in project.iterdir()) == ["data"]
     download()
@@ -79,32 +83,32 @@ def test_a_run_gets_what_is_missing_and_the_next_asks_nobody(project, full_hub, 
     assert load_squad(project)["train"].to_list() == squad_rows("train")
     for folder, repository in (("data/squad", DATA), ("models/mobilebert-uncased", MODEL)):
         manifest = json.loads((project / folder / "manifest.json").read_text(encoding="utf-8"))
-        assert (manifest["source"], manifest["revision"]) == (f"{full_hub.url}/{repository}", COMMIT)
+        assert (manifest["source"], manifest["revision"]) == (f"{download.hub.url}/{repository}", COMMIT)
         assert {entry["file"] for entry in manifest["files"]} == set(tree(project / folder)) - {"manifest.json"}
     assert capsys.readouterr().out.splitlines()[-1] == "Next: python train.py"
 
-    asked, before = len(full_hub.requests), tree(project)
+    asked, before = len(download.hub.requests), tree(project)
     download()
     download("--verify")
-    assert len(full_hub.requests) == asked
+    assert len(download.hub.requests) == asked
     assert tree(project) == before
     assert capsys.readouterr().out.count("all as they should be") == 4
 
 
-def test_the_teacher_comes_when_asked_for(project, full_hub, download, capsys):  # noqa: F811
-    full_hub.add(TEACHER, teacher_files())
+def test_the_teacher_comes_when_asked_for(project, download, capsys):
+    download.hub.add(TEACHER, teacher_files())
     put(download_data.SQUAD_DIR.parent / "downloads" / "squad", json_files())
     put(download_data.MODEL_DIR.parent / "downloads" / "mobilebert-uncased", model_files())
     download()
-    assert not full_hub.requests  # all was put there by hand
+    assert not download.hub.requests  # all was put there by hand
     assert not download_data.TEACHER_DIR.exists()
     download("--teacher")
     assert (
         capsys.readouterr().out.splitlines()[-1] == f"Next: python train.py --teacher_dir {download_data.TEACHER_DIR}"
     )
-    asked = len(full_hub.requests)
+    asked = len(download.hub.requests)
     download("--only", "teacher", "--verify")
-    assert len(full_hub.requests) == asked
+    assert len(download.hub.requests) == asked
     # the user's own, left where they are
     assert tree(project / "data" / "downloads" / "squad") == json_files()
     assert tree(project / "models" / "downloads" / "mobilebert-uncased") == model_files()
@@ -118,9 +122,9 @@ def test_quiet_prints_what_is_there_and_no_more(project, download, capsys):
 
 
 @pytest.mark.fault("tampered file")
-def test_damage_is_found_named_and_repaired_by_force(project, full_hub, download):  # noqa: F811
+def test_damage_is_found_named_and_repaired_by_force(project, download):
     download(*JSON)
-    asked, before = len(full_hub.requests), tree(project / "data")
+    asked, before = len(download.hub.requests), tree(project / "data")
     victim = next((project / "data" / "squad").glob("train/*.arrow"))
     content = bytearray(victim.read_bytes())
     content[len(content) // 2] ^= 1
@@ -129,33 +133,33 @@ def test_damage_is_found_named_and_repaired_by_force(project, full_hub, download
         with pytest.raises(QAError, match=rf"train/{re.escape(victim.name)} has sha256 .*--force --only data") as told:
             download(*flags)
     assert "mobilebert-uncased is missing" in str(told.value)  # everything at once
-    assert len(full_hub.requests) == asked
-    full_hub.files.clear()
+    assert len(download.hub.requests) == asked
+    download.hub.files.clear()
     with pytest.raises(QAError):
         download(*JSON, "--force")
     assert victim.read_bytes() == content  # better than nothing
-    full_hub.add("web", json_files())
+    download.hub.add("web", json_files())
     download(*JSON, "--force")
     assert tree(project / "data") == before
 
 
 @pytest.mark.fault("tampered file")
-def test_a_folder_of_unknown_origin_stays_as_it_is(project, full_hub, download):  # noqa: F811
+def test_a_folder_of_unknown_origin_stays_as_it_is(project, download):
     put(project / "data" / "squad", {"mine.txt": b"mine"})
     with pytest.raises(QAError, match=r"has no manifest\.json.*--force"):
         download("--only", "data")
     assert tree(project) == {"data/squad/mine.txt": b"mine"}
-    assert not full_hub.requests
+    assert not download.hub.requests
 
 
 @pytest.mark.fault("download fault")
 @pytest.mark.parametrize("part", ["data", "model"])
-def test_what_is_not_what_it_should_be_leaves_no_folder(part, project, full_hub, download):  # noqa: F811
+def test_what_is_not_what_it_should_be_leaves_no_folder(part, project, download):
     name, folder = {
         "data": ("plain_text/validation-00000-of-00001.parquet", "data/.partial-squad"),
         "model": ("pytorch_model.bin", "models/.partial-mobilebert-uncased"),
     }[part]
-    full_hub.add(DATA if part == "data" else MODEL, {name: b"with the checksum of this"})
+    download.hub.add(DATA if part == "data" else MODEL, {name: b"with the checksum of this"})
     with pytest.raises(QAError, match=f"can't be read .*--only {part}"):
         download("--only", part)
     assert [path.relative_to(project).as_posix() for path in project.glob("*/*")] == [folder]
@@ -181,9 +185,9 @@ def test_everything_in_a_folder_is_on_the_disk_before_it_gets_its_name(project, 
 
 
 @pytest.mark.fault("download fault")
-def test_a_run_that_failed_is_resumed_by_the_next(project, full_hub, download):  # noqa: F811
+def test_a_run_that_failed_is_resumed_by_the_next(project, download):
     size = len(model_files()["pytorch_model.bin"])
-    full_hub.fail("pytorch_model.bin", {"cut": size // 2}, {"status": 404})
+    download.hub.fail("pytorch_model.bin", {"cut": size // 2}, {"status": 404})
     with pytest.raises(QAError, match="HTTP 404"):
         download("--only", "model")
     (part,) = (project / "models" / ".partial-mobilebert-uncased").glob("pytorch_model.bin.*.part")
@@ -191,8 +195,8 @@ def test_a_run_that_failed_is_resumed_by_the_next(project, full_hub, download): 
     assert 0 < kept <= size // 2
     assert [path.name for path in (project / "models").iterdir()] == [".partial-mobilebert-uncased"]
     download("--only", "model")
-    assert full_hub.asked("pytorch_model.bin") == [None, f"bytes={kept}-", f"bytes={kept}-"]
-    assert full_hub.asked("vocab.txt") == [None]  # was complete
+    assert download.hub.asked("pytorch_model.bin") == [None, f"bytes={kept}-", f"bytes={kept}-"]
+    assert download.hub.asked("vocab.txt") == [None]  # was complete
     assert [path.name for path in (project / "models").iterdir()] == ["mobilebert-uncased"]
 
 
@@ -340,25 +344,23 @@ def killed(download):
 
 @needs_fork
 @pytest.mark.fault("download fault")
-def test_a_run_that_is_killed_between_two_renames_loses_nothing(killed, full_hub, download):  # noqa: F811
+def test_a_run_that_is_killed_between_two_renames_loses_nothing(killed, download):
     """When the old folder has gone aside and the new one is not in its place yet, and the network has gone too."""
     download(*JSON)
     before = tree(download_data.SQUAD_DIR)
     assert killed(0, f"{os.sep}squad", *JSON, "--force")
     assert not download_data.SQUAD_DIR.exists()
-    asked = len(full_hub.requests)
+    asked = len(download.hub.requests)
     download("--only", "data", "--verify")
     assert tree(download_data.SQUAD_DIR) == before
-    assert len(full_hub.requests) == asked
+    assert len(download.hub.requests) == asked
 
 
 @needs_fork
 @pytest.mark.fault("download fault")
 @pytest.mark.parametrize("every", [7, pytest.param(1, marks=pytest.mark.torture)])
 @pytest.mark.parametrize("force", [False, True], ids=["first", "again"])
-def test_a_run_that_is_killed_at_any_moment_loses_nothing(
-    force, every, killed, full_hub, download, record_property  # noqa: F811
-):  # fmt: skip
+def test_a_run_that_is_killed_at_any_moment_loses_nothing(force, every, killed, download, record_property):
     folder = download_data.SQUAD_DIR
     download(*JSON)
     before, tried = tree(folder), 0
@@ -370,9 +372,9 @@ def test_a_run_that_is_killed_at_any_moment_loses_nothing(
             break
         tried += 1
         if force:
-            asked = len(full_hub.requests)
+            asked = len(download.hub.requests)
             download("--only", "data", "--verify")
-            assert len(full_hub.requests) == asked
+            assert len(download.hub.requests) == asked
         else:
             assert tree(folder) in ({}, before)
             download(*JSON)
@@ -418,16 +420,19 @@ def script(tmp_path):
     return script
 
 
-def test_a_first_run_through_a_proxy_leaves_two_folders_and_nothing_at_home(script, full_hub):  # noqa: F811
+def test_a_first_run_through_a_proxy_leaves_two_folders_and_nothing_at_home(script, download):
     before = set(script.project.glob("*/*"))
-    with ProxyServer(full_hub.url) as proxy:
+    with ProxyServer(download.hub.url) as proxy:
         done = script(
             "--proxy", proxy.url, "--endpoint", "http://hub.test/", "--timeout", "60",
             HF_HUB_OFFLINE="1", LC_ALL="C", ALL_PROXY="socks5://127.0.0.1:1",
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         hosts = {address.partition("://")[2].partition("/")[0] for address in proxy.requests}
-    assert hosts == {"hub.test", full_hub.cdn.url.removeprefix("http://")}
+    assert hosts == {"hub.test", download.hub.cdn.url.removeprefix("http://")}
+    asked = {request.file for request in download.hub.requests if not request.path.startswith("/cdn/")}
+    # and nothing that a library thought of by itself
+    assert asked == {*sources.MODEL_FILES, *(name.rpartition("/")[2] for name in sources.PARQUET_FILES)}
     assert done.stdout.count("all as they should be") == 2
     assert "HF_HUB_OFFLINE is set" in done.stderr
     assert "data: http://hub.test/datasets/rajpurkar/squad" in done.stderr
@@ -439,11 +444,11 @@ def test_a_first_run_through_a_proxy_leaves_two_folders_and_nothing_at_home(scri
 @pytest.mark.fault("download fault")
 @pytest.mark.skipif(sys.platform != "linux", reason="needs fork, and a process that can be sent these signals")
 @pytest.mark.parametrize("name", ["SIGINT", "SIGKILL"])
-def test_a_run_that_is_stopped_keeps_what_has_arrived(name, script, project, full_hub, download, monkeypatch):  # noqa: F811
+def test_a_run_that_is_stopped_keeps_what_has_arrived(name, script, project, download, monkeypatch):
     """By Ctrl-C, in a process of its own, or without a chance to do anything. The next run resumes."""
     file = "train-v1.1.json"
     size = len(json_files()[file])
-    full_hub.fail(file, {"stall": size // 2})
+    download.hub.fail(file, {"stall": size // 2})
     monkeypatch.setattr(download_data, "SQUAD_DIR", script.project / "data" / "squad")
 
     def start(*arguments, **keywords):
@@ -460,7 +465,7 @@ def test_a_run_that_is_stopped_keeps_what_has_arrived(name, script, project, ful
         return part
 
     if name == "SIGINT":
-        running = script(*JSON, "--json_url", f"{full_hub.url}/web", start=start)
+        running = script(*JSON, "--json_url", f"{download.hub.url}/web", start=start)
         part = stop(running.pid)
         _, errors = running.communicate(timeout=60)
         assert running.returncode == 130, errors
@@ -474,7 +479,7 @@ def test_a_run_that_is_stopped_keeps_what_has_arrived(name, script, project, ful
     assert size // 4 < kept <= size // 2
     assert not download_data.SQUAD_DIR.exists()
     download(*JSON)
-    assert full_hub.asked(file) == [None, f"bytes={kept}-"]
+    assert download.hub.asked(file) == [None, f"bytes={kept}-"]
     download("--only", "data", "--verify")
 
 
@@ -532,8 +537,8 @@ def test_an_unreachable_proxy_is_named_without_its_password(project, monkeypatch
     assert "secret" not in str(caught.value)
 
 
-def test_a_proxy_is_used_for_the_json_files_too(project, full_hub):  # noqa: F811
-    with ProxyServer(full_hub.url) as proxy:
+def test_a_proxy_is_used_for_the_json_files_too(project, download):
+    with ProxyServer(download.hub.url) as proxy:
         download_data.main([*JSON, "--proxy", proxy.url, "--json_url", "http://squad.test/web"])
         assert proxy.requests == [f"http://squad.test/web/{name}" for name in json_files()]
 
@@ -545,13 +550,13 @@ def test_a_socks_proxy_of_the_environment_is_explained(project, monkeypatch):
 
 
 @pytest.mark.fault("download fault")
-def test_a_password_in_an_address_is_not_shown_nor_kept(project, full_hub, download, capsys, caplog):  # noqa: F811
-    own = full_hub.url.replace("//", "//me:secret@")
+def test_a_password_in_an_address_is_not_shown_nor_kept(project, download, capsys, caplog):
+    own = download.hub.url.replace("//", "//me:secret@")
     caplog.set_level("INFO", "extractive_qa")
     download("--only", "data", "--endpoint", own)
-    assert {request.authorization for request in full_hub.requests if request.path.startswith("/cdn/")} == {None}
-    full_hub.fail("train-00000-of-00001.parquet", *[{"status": 503}] * 9, method="HEAD")
-    full_hub.fail("train-v1.1.json", {"page": True})
+    assert {request.authorization for request in download.hub.requests if request.path.startswith("/cdn/")} == {None}
+    download.hub.fail("train-00000-of-00001.parquet", *[{"status": 503}] * 9, method="HEAD")
+    download.hub.fail("train-v1.1.json", {"page": True})
     with pytest.raises(QAError) as caught:
         download("--only", "data", "--force", "--endpoint", own, "--json_url", f"{own}/web")
     said = capsys.readouterr()
