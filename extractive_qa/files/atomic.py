@@ -134,8 +134,11 @@ def cannot_write(path: Path, error: BaseException, go_on: str = TRY_AGAIN) -> QA
 
 
 def sync(folder: Path) -> None:
-    """Has the operating system write every file of a folder, and the list of them, to the disk."""
-    for path in folder.iterdir():
+    """Has the operating system write every file below a folder, and the lists of them, to the disk."""
+    for path in folder.rglob("*"):
+        if path.is_dir():
+            sync_entries(path)
+            continue
         with path.open("rb+") as file:
             os.fsync(file.fileno())
     sync_entries(folder)
