@@ -1,12 +1,15 @@
 """A training of seconds, in a process of its own or in this one, and what it left: compared bit by bit, or within
 rounding."""
 
+import argparse
 import importlib.util
 import json
+import signal
 import sys
 from pathlib import Path
 
 import torch
+from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 from scripts import PROJECT_ROOT
 
@@ -58,21 +61,26 @@ def mark_complete(checkpoint: Path) -> None:
     write_manifest(checkpoint, "train.py", None, name=MARKER)
 
 
+def settings_of(model_dir: Path, output_dir: Path, *flags: object) -> argparse.Namespace:
+    """The settings of a small training, as train.py reads them."""
+    start = ["--model_dir", model_dir, "--output_dir", output_dir]
+    return train_script.read_settings([*map(str, (*SMALL, *start, *flags))])
+
+
 def make_run(model_dir: Path, output_dir: Path, *flags: object) -> tuple:
     """A Training and its log in this process, as main() makes them."""
-    args = train_script.parse_args([*map(str, SMALL), "--model_dir", str(model_dir), "--output_dir", str(output_dir),
-                                    *map(str, flags)])  # fmt: skip
+    args = settings_of(model_dir, output_dir, *flags)
     output_dir.mkdir(exist_ok=True)
-    train_script.prepare_output_dir(args.output_dir, args.resume, args.overwrite_output_dir)
-    examples, eval_examples = train_script.load_questions(args)
-    tokenizer = train_script.load_tokenizer(model_dir)
-    joined, moved = train_script.join_contexts(examples, args.joined_contexts, args.seed)
-    features = train_script.cached_train_features(joined, tokenizer, args.max_length, args.doc_stride)
-    accelerator, precision = train_script.start_accelerator(args)
-    teachers = train_script.start_teachers(args, examples, moved, features, accelerator, precision)
-    model, optimizer = train_script.start_model(args, model_dir, accelerator, precision)
-    run = train_script.Training(
-        args, features, len(examples), eval_examples, accelerator, precision, model, optimizer,
-        micro_batch_size=args.per_device_train_batch_size, teachers=teachers,
-    )  # fmt: skip
-    return run, train_script.TrainingLog(output_dir, 0)
+    return train_script.prepare(args), train_script.TrainingLog(output_dir, 0)
+
+
+def train_here(*flags: object) -> None:
+    """As `python train.py flags...`, in this process: what a user can fix is a QAError."""
+    handlers = [(number, signal.getsignal(number)) for number in (signal.SIGINT, signal.SIGTERM)]
+    AcceleratorState._reset_state()  # of an earlier training in another precision
+    try:
+        train_script.main(train_script.read_settings([*map(str, flags)]))
+    finally:
+        AcceleratorState._reset_state()
+        for number, handler in handlers:
+            signal.signal(number, handler)
