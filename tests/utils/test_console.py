@@ -171,8 +171,8 @@ def test_quiet_leaves_results_warnings_and_errors(quiet, rank):
 
 @pytest.mark.parametrize(("error", "code"), [("None", 0), ("QAError('wrong')", 2), ("KeyboardInterrupt()", 130)])
 def test_one_of_several_processes_ends_without_finalizing_and_says_all(error, code):
-    body = "import atexit, sys; from utils import console; atexit.register(print, 'at exit'); print('result')\n    "
-    body += f"console.last = type('Last', (), {{'__del__': lambda self: print('finalized')}})(); error = {error}\n    "
+    body = "import atexit, sys, __main__; atexit.register(print, 'at exit'); print('result')\n    "
+    body += f"__main__.last = type('Last', (), {{'__del__': lambda self: print('finalized')}})(); error = {error}\n    "
     body += "if error: raise error"
     done = run_main(body, WORLD_SIZE="2")
     assert (done.returncode, done.stdout.split(b"\n")) == (code, [b"result", b"at exit", b""])
