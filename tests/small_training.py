@@ -8,12 +8,14 @@ import signal
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 from scripts import PROJECT_ROOT
 
 from extractive_qa.files.manifest import write_manifest
+from extractive_qa.model.devices import has_bf16
 from extractive_qa.training.checkpoints import MARKER
 
 spec = importlib.util.spec_from_file_location("train_script", PROJECT_ROOT / "train.py")
@@ -21,6 +23,9 @@ train_script = importlib.util.module_from_spec(spec)
 sys.modules["train_script"] = train_script
 spec.loader.exec_module(train_script)
 
+needs_bf16 = pytest.mark.skipif(
+    not has_bf16(torch.device("cpu")), reason="this processor has no bf16 arithmetic (AVX512-BF16 or AMX)"
+)
 TRAIN = PROJECT_ROOT / "data" / "sample" / "train.json"
 DEV = PROJECT_ROOT / "data" / "sample" / "dev.json"
 # 40 questions, 5 steps an epoch, 10 in all
@@ -71,16 +76,16 @@ def make_run(model_dir: Path, output_dir: Path, *flags: object) -> tuple:
     """A Training and its log in this process, as main() makes them."""
     args = settings_of(model_dir, output_dir, *flags)
     output_dir.mkdir(exist_ok=True)
+    AcceleratorState._reset_state()  # an earlier training may have had another precision
     return train_script.prepare(args), train_script.TrainingLog(output_dir, 0)
 
 
 def train_here(*flags: object) -> None:
     """As `python train.py flags...`, in this process: what a user can fix is a QAError."""
     handlers = [(number, signal.getsignal(number)) for number in (signal.SIGINT, signal.SIGTERM)]
-    AcceleratorState._reset_state()  # of an earlier training in another precision
+    AcceleratorState._reset_state()
     try:
         train_script.main(train_script.read_settings([*map(str, flags)]))
     finally:
-        AcceleratorState._reset_state()
         for number, handler in handlers:
             signal.signal(number, handler)
