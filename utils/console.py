@@ -18,12 +18,14 @@ import unicodedata
 from collections.abc import Callable
 from itertools import groupby
 from pathlib import Path
+from typing import TypeVar
 
 from extractive_qa.errors import QAError
 from utils.offline import PROJECT_ROOT
 
 # the end of every --help
 EXIT_CODES = "exit codes: 0 done, 1 a fault of ours (with a traceback), 2 something to fix, 130 interrupted (Ctrl-C)"
+T = TypeVar("T")
 LINE_EVERY = 30  # seconds, of a bar where there is no terminal
 OUTPUT = {"quiet": False}
 CODES = {"red": "31", "green": "32", "yellow": "33", "cyan": "36", "bold": "1", "dim": "2"}
@@ -120,8 +122,9 @@ def hush_interrupts() -> None:
     sys.excepthook = hook
 
 
-def run(main: Callable[[], None]) -> None:
-    """Runs a script's main(), turns QAError and Ctrl-C into a message and an exit code, and leaves the process."""
+def run(main: Callable[[], T], more_follows: bool = False) -> T:
+    """Runs a script's main(), or a part of it where `more_follows`, and returns its value. QAError and Ctrl-C become a
+    message and an exit code, with which the process ends."""
     show_log()
     if os.name == "nt" and not windows_shows_colours():
         os.environ["NO_COLOR"] = "1"
@@ -133,9 +136,9 @@ def run(main: Callable[[], None]) -> None:
         stream.reconfigure(errors="backslashreplace")
     if sys.stdin:  # None where the shell has closed it
         sys.stdin.reconfigure(errors="replace")  # what is typed or piped in need not be in its encoding
-    code = 0
+    code, result = 0, None
     try:
-        main()
+        result = main()
         sys.stdout.flush()
     except QAError as error:
         write(paint(f"error: {in_flags(str(error))}", "red", sys.stderr), sys.stderr)
@@ -149,10 +152,11 @@ def run(main: Callable[[], None]) -> None:
             raise
         # predict ... | head: nothing is wrong, nothing more can be said
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not more_follows:
         leave_at_once(code)
     if code:
         sys.exit(code)
+    return result
 
 
 def reader_has_gone(error: OSError) -> bool:

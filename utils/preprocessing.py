@@ -1,8 +1,7 @@
-"""Prepared training features on disk, so that a second training with the same questions starts at once.
+"""A file of questions to sliding windows for training, cached on disk: a second training on them starts at once.
 
-A file is named after everything its content depends on, so it can't be out of date; anyone may delete it. It holds a
-sha256 and then the arrays one after another, so a torn or damaged file is known, and made anew. Teachers' answers are
-kept in such files too (extractive_qa/training/distillation.py).
+A cached file is named after everything its content depends on, so it can't be out of date, and begins with a sha256, so
+a damaged one is known and written again. Anyone may delete it.
 """
 
 import hashlib
@@ -52,7 +51,7 @@ def features_key(examples: Sequence[dict], tokenizer: Tokenizer, max_length: int
     model = tokenizer.to_str()
     digest = hashlib.sha256(f"{FORMAT} {tokenizers.__version__} {max_length} {doc_stride} {len(model)}\n".encode())
     digest.update(model.encode())
-    numbers = {}
+    numbers = {}  # of the contexts: each is hashed once
     for example in examples:
         question, context = example["question"], example["context"]
         start, answer = first_answer(example)
@@ -65,11 +64,18 @@ def features_key(examples: Sequence[dict], tokenizer: Tokenizer, max_length: int
     return digest.hexdigest()[:40]
 
 
+# a file holds these arrays, one after another
+TEMPLATE = tuple(field.name for field in fields(PairTemplate))
+ARRAYS = (*TEMPLATE, *(field.name for field in fields(Features) if field.name != "template"))
+
+
 def save_features(path: Path, features: Features) -> None:
-    """Writes training features to `path`, as save_checked does."""
+    """Writes training features to `path`, as save_checked does. Raises OSError."""
 
     def write(file: BinaryIO) -> None:
-        for array in as_arrays(features):
+        for name in ARRAYS:
+            of_template = name in TEMPLATE
+            array = np.array(getattr(features.template, name), np.int64) if of_template else getattr(features, name)
             np.save(file, array, allow_pickle=False)
 
     save_checked(path, write, KEPT)
@@ -83,15 +89,3 @@ def load_features(path: Path) -> Features | None:
         arrays = {name: np.load(file, allow_pickle=False) for name in ARRAYS}
     template = PairTemplate(**{name: arrays.pop(name).tolist() for name in TEMPLATE})
     return Features(template, **arrays)
-
-
-TEMPLATE = tuple(field.name for field in fields(PairTemplate))
-ARRAYS = (*TEMPLATE, *(field.name for field in fields(Features) if field.name != "template"))
-
-
-def as_arrays(features: Features) -> list[np.ndarray]:
-    """The arrays of ARRAYS, in that order."""
-    return [
-        np.array(getattr(features.template, name), dtype=np.int64) if name in TEMPLATE else getattr(features, name)
-        for name in ARRAYS
-    ]

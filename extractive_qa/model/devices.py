@@ -1,11 +1,8 @@
 """Which device, which precision, and how much memory was used. Imports torch."""
 
-import importlib.util
 import logging
-import os
 import re
 import shutil
-import sys
 
 import torch
 
@@ -99,37 +96,6 @@ def choose_attention(device: torch.device, precision: str) -> str | None:
     """transformers' attn_implementation. On a CPU in bf16 plain matrix products beat sdpa (MiniLM, 16 windows of 176
     tokens forward and backward: 0.65 s against 0.79 s); elsewhere None: sdpa where the model has it."""
     return "eager" if device.type == "cpu" and precision == "bf16" else None
-
-
-def require_compiler(device: torch.device) -> None:
-    """Raises QAError where torch.compile can't work: it needs a C++ compiler, and on a GPU the package triton too."""
-    default = {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
-    compiler = os.environ.get("CXX", default)
-    if shutil.which(compiler) is None:
-        raise QAError(
-            f"compile=True needs a C++ compiler, and {compiler} is not found. Install one (Debian, Ubuntu: apt install "
-            "g++; Windows: Visual Studio's build tools; or set CXX), or leave `compile` out."
-        )
-    if device.type == "cuda" and importlib.util.find_spec("triton") is None:
-        name = "triton-windows" if sys.platform == "win32" else "triton"
-        raise QAError(f"compile=True on a GPU needs the package triton. Run: pip install {name}, or leave it out.")
-    try:
-        torch.compile(torch.exp)(torch.ones(2, device=device))
-    except RuntimeError as error:  # whatever dynamo and the compiler under it raise
-        reason = str(error).strip().splitlines()[0]
-        raise QAError(f"compile=True does not work here: {reason}. Leave it out.") from None
-
-
-def never_wait_for_masks() -> None:
-    """Keeps transformers 5 from asking the device in every forward pass whether a batch has padding at all, and waiting
-    for the reply: with sdpa the mask is then always made. In this process, for all models."""
-    from transformers import AttentionMaskInterface
-    from transformers.masking_utils import sdpa_mask
-
-    def mask_without_asking(*args, **settings):
-        return sdpa_mask(*args, **settings | {"allow_is_bidirectional_skip": False})
-
-    AttentionMaskInterface.register("sdpa", mask_without_asking)
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:

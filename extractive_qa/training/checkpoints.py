@@ -27,14 +27,19 @@ STATE = "state.json"
 STATE_FORMAT = 1  # raise it when an older train.py can't go on from what is saved
 NAME = re.compile(r"checkpoint-(\d+)")
 LOCK = ".lock"
-RESUME = "go on with --resume"
+RESUME = "run train.py again with --resume"
 
 
 def prepare_output_dir(output_dir: Path, resume: bool, overwrite: bool, needed: Iterable[Path] = ()) -> None:
-    """Makes sure that a training may write to its folder. Raises QAError where it holds an earlier run and neither
-    flag is given, or where that run, which would go, holds one of the files and folders `needed`. Nothing is deleted
-    yet."""
+    """Repairs what a crash left of the final model, then looks again as `check_output_dir` does: another training may
+    have written there until this one had the lock."""
     recover(output_dir / "final_model")
+    check_output_dir(output_dir, resume, overwrite, needed)
+
+
+def check_output_dir(output_dir: Path, resume: bool, overwrite: bool, needed: Iterable[Path] = ()) -> None:
+    """Raises QAError where the folder of a training holds an earlier run and neither flag is given, or where that run,
+    which would go, holds one of the files and folders `needed`. Changes nothing."""
     earlier = earlier_run(output_dir)
     for path in needed:
         if any(path.resolve().is_relative_to(folder.resolve()) for folder in earlier):
@@ -45,7 +50,7 @@ def prepare_output_dir(output_dir: Path, resume: bool, overwrite: bool, needed: 
     if earlier and not resume and not overwrite:
         raise QAError(
             f"{output_dir} holds an earlier run ({', '.join(path.name for path in earlier)}). "
-            "Go on with it: --resume. Delete it: --overwrite_output_dir. Or choose another --output_dir."
+            "Resume it: --resume. Delete it: --overwrite_output_dir. Or choose another --output_dir."
         )
 
 
@@ -182,8 +187,8 @@ def latest_checkpoint(output_dir: Path) -> Path:
         if (fault := find_damage(checkpoint, full=True)) is None:
             return checkpoint
         logger.warning(fault)
-    anew = "with --overwrite_output_dir instead of" if checkpoints else "without"  # without would refuse their folder
-    raise QAError(f"{output_dir} holds no complete checkpoint to resume from. Run train.py {anew} --resume.")
+    start = "with --overwrite_output_dir instead of" if checkpoints else "without"  # without would refuse their folder
+    raise QAError(f"{output_dir} holds no complete checkpoint to resume from. Run train.py {start} --resume.")
 
 
 def find_damage(checkpoint: Path, *, full: bool) -> str | None:

@@ -37,7 +37,6 @@ PLACES = 8  # a question's starts that are kept, and its ends: "no answer", and 
 BATCH = 8  # windows at once: BERT-large stays under 4 GB with them
 SAVED_EVERY = 2000  # questions: no more are asked again where the asking was interrupted
 LEAST = -6e4  # a log-probability that half precision can hold: nothing so improbable can be learned from
-REMEDY = "Run: python download_data.py --teacher, or give a folder that train.py has written (output/final_model)"
 
 
 @dataclass(frozen=True)
@@ -252,7 +251,7 @@ def question_keys(examples: Sequence[dict]) -> np.ndarray:
 def identity(teacher_dir: Path) -> str:
     """A name, 64 hexadecimal digits, for a model folder whose files decide what it says."""
     folder = Path(teacher_dir)
-    require_model(folder, REMEDY)
+    require_model(folder)
     digest = hashlib.sha256()
     settings = [path for path in (folder / SETTINGS_FILE,) if path.is_file()]
     for path in (folder / "config.json", folder / "tokenizer.json", *settings, *sorted(folder.glob("*.safetensors"))):

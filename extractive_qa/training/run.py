@@ -1,4 +1,4 @@
-"""The state of a training: saved, taken up again, scored. The loop that moves it on is in train.py."""
+"""The state of a training: saved, resumed, scored, described. The loop that moves it on is in train.py."""
 
 import argparse
 import json
@@ -6,6 +6,7 @@ import logging
 import math
 import pickle
 import shutil
+import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,9 +20,9 @@ from extractive_qa.errors import QAError
 from extractive_qa.files.atomic import replace_folder
 from extractive_qa.metrics import compute_metrics, exact_matches
 from extractive_qa.model.backends import TorchBackend
-from extractive_qa.model.devices import out_of_memory
+from extractive_qa.model.devices import describe, out_of_memory
 from extractive_qa.model.families import input_names
-from extractive_qa.model.loading import require_finite
+from extractive_qa.model.loading import quiet_transformers, require_finite
 from extractive_qa.postprocessing.calibration import (
     TEMPERATURES,
     describe_calibration,
@@ -45,22 +46,14 @@ from extractive_qa.training.checkpoints import (
 from extractive_qa.training.distillation import Teachers
 from extractive_qa.training.log import TrainingLog
 from extractive_qa.training.model_card import model_card
+from extractive_qa.training.settings import FREE_ON_RESUME, READER_SETTINGS, as_settings, plain
 
 logger = logging.getLogger(__name__)
-
-# of the flags, what the reader needs to know
-READER_SETTINGS = ("max_length", "doc_stride", "max_answer_length", "handle_impossible_answer")
-# what may differ when a run is resumed: it does not change what is learned, but for the precision, which is said
-FREE_ON_RESUME = {
-    "resume", "overwrite_output_dir", "output_dir", "device", "mixed_precision", "logging_steps", "save_steps",
-    "save_total_limit", "per_device_train_batch_size", "gradient_accumulation_steps", "per_device_eval_batch_size",
-    "gradient_checkpointing", "max_gpu_memory", "compile", "verify_files", "quiet",
-}  # fmt: skip
 
 
 @dataclass
 class Training:
-    """A training as it stands between two optimizer steps: what a checkpoint holds, and what it is made of."""
+    """A training between two optimizer steps: what a checkpoint holds, and what it is made of."""
 
     args: argparse.Namespace
     features: Features
@@ -222,7 +215,7 @@ class Training:
                 def each(example: dict, answers: list[dict]) -> None:
                     bar.update()
                     if self.stop_signals:
-                        raise KeyboardInterrupt(self.how_to_go_on(f"stopped after step {self.step}, saved"))
+                        raise KeyboardInterrupt(self.how_to_resume(f"stopped after step {self.step}, saved"))
 
                 predictions, probabilities = reader.predict(examples, temperatures=TEMPERATURES, each=each)
             scores = compute_metrics(predictions, examples)
@@ -249,27 +242,35 @@ class Training:
         replace_folder(final_model, lambda folder: self.write_model(folder, scores, *fitted), RESUME)
         return describe_calibration(found)
 
-    def how_to_go_on(self, what_happened: str) -> str:
+    def how_to_resume(self, what_happened: str) -> str:
         if not list_checkpoints(self.args.output_dir):
             return f"{what_happened}. Nothing was saved yet: start again"
-        return f"{what_happened}. Go on with: python train.py --resume --output_dir {shown(self.args.output_dir)}"
+        return f"{what_happened}. Resume with: python train.py --resume --output_dir {shown(self.args.output_dir)}"
 
-
-def as_settings(args: argparse.Namespace) -> dict:
-    """The resolved flags as plain values, to be saved and shown."""
-    return {name: plain(value, str) for name, value in sorted(vars(args).items())}
-
-
-def plain(value: object, as_text: Callable[[Path], str]) -> object:
-    """A flag's value for JSON: a path, or each path of a list, as text."""
-    if isinstance(value, list):
-        return [plain(part, as_text) for part in value]
-    return as_text(value) if isinstance(value, Path) else value
+    def describe(self) -> str:
+        """What is about to happen, in a few lines that fit the terminal."""
+        settings = {name: plain(value, shown) for name, value in sorted(vars(self.args).items())}
+        settings = "settings: " + " ".join(f"{name}={value}" for name, value in settings.items())
+        width = min(120, shutil.get_terminal_size((120, 24)).columns)
+        parameters = sum(parameter.numel() for parameter in self.model.parameters())
+        lines = [
+            textwrap.fill(settings, width, subsequent_indent="  ", break_on_hyphens=False),
+            f"device: {describe(self.accelerator.device)}, {self.accelerator.num_processes} process(es), "
+            f"mixed precision: {self.precision}",
+            f"model: {parameters / 1e6:.1f} M parameters, {4 * parameters / 2**20:.0f} MB in fp32",
+            f"data: {self.questions:,} questions in {len(self.features):,} windows, {len(self.eval_examples):,} "
+            "questions to score",
+            f"steps: {self.total_steps:,} of {self.effective_batch} windows, {self.micro_batch_size} at once",
+        ]
+        if self.args.resume:
+            lines.append(f"resumed from {shown(self.args.resume)} after step {self.step}")
+        return "\n".join(lines)
 
 
 def save_reader(folder: Path, model, tokenizer_dir: Path, settings: dict) -> None:
     """Writes a plain Hugging Face folder (safetensors, config, tokenizer) with `settings` as reader.json."""
-    model.save_pretrained(folder)
+    with quiet_transformers():  # it shows a bar
+        model.save_pretrained(folder)
     load_tokenizer(tokenizer_dir).save(str(folder / "tokenizer.json"))  # without truncation and padding
     for name in ("tokenizer_config.json", "special_tokens_map.json", "vocab.txt"):
         if (Path(tokenizer_dir) / name).exists():

@@ -142,38 +142,6 @@ def test_attention_is_plain_only_on_a_cpu_in_bf16():
 
 
 @pytest.mark.parametrize(
-    ("platform", "compiler", "triton"),
-    [("linux", "g\\+\\+", "triton"), ("darwin", "clang\\+\\+", "triton"), ("win32", "cl", "triton-windows")],
-)
-def test_what_compiling_lacks_is_called_by_the_name_it_has_on_the_system(monkeypatch, platform, compiler, triton):
-    monkeypatch.setattr(devices, "sys", SimpleNamespace(platform=platform))
-    monkeypatch.setattr(devices.importlib.util, "find_spec", lambda name: None)
-    monkeypatch.setattr(devices.shutil, "which", lambda name: None)
-    monkeypatch.delenv("CXX", raising=False)
-    with pytest.raises(QAError, match=f"and {compiler} is not found"):
-        devices.require_compiler(CPU)
-    monkeypatch.setenv("CXX", "mine")
-    with pytest.raises(QAError, match="and mine is not found"):
-        devices.require_compiler(CPU)
-    monkeypatch.setattr(devices.shutil, "which", lambda name: f"/usr/bin/{name}")
-    with pytest.raises(QAError, match=f"pip install {triton},"):
-        devices.require_compiler(CUDA)
-
-
-def test_a_compiler_that_fails_is_told_in_one_line_before_the_training(monkeypatch):
-    def fails(function):
-        def compiled(*_):
-            raise RuntimeError("cc1plus: no such header\nand forty lines more")
-
-        return compiled
-
-    monkeypatch.setattr(devices.shutil, "which", lambda name: f"/usr/bin/{name}")
-    monkeypatch.setattr(torch, "compile", fails)
-    with pytest.raises(QAError, match=r"does not work here: cc1plus: no such header\. Leave it out"):
-        devices.require_compiler(CPU)
-
-
-@pytest.mark.parametrize(
     ("precision", "dtype"), [("no", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)]
 )
 def test_autocast_computes_in_the_precision_asked_for(precision, dtype):

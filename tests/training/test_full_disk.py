@@ -1,5 +1,5 @@
-"""A disk or folder that fails in the middle of a training: a clear error, and the training goes on where it was once
-the disk is mended."""
+"""A disk or folder that fails in the middle of a training: a clear error, and once it works again the training is
+resumed where it was."""
 
 import os
 import shutil
@@ -8,9 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from scripts import PROJECT_ROOT, assert_refused, run_script, run_struck
-from small_training import SMALL, assert_equal_weights, log_without_times
+import torch
+from scripts import PROJECT_ROOT, assert_refused, run_struck
+from small_training import SMALL, assert_equal_weights, log_without_times, train_here
+from strike import striking
 
+from extractive_qa.errors import QAError
 from extractive_qa.training.checkpoints import latest_checkpoint
 
 pytestmark = [
@@ -20,19 +23,27 @@ pytestmark = [
 
 
 def assert_ends_as_undisturbed(output: Path, undisturbed: Path) -> None:
-    done = run_script("train.py", "--output_dir", output, "--resume")
-    assert "resumed from" in done.stdout
+    train_here("--output_dir", output, "--resume")
     assert_equal_weights(output / "final_model", undisturbed / "final_model")
     assert log_without_times(output) == log_without_times(undisturbed)
 
 
-def test_a_disk_that_fills_up_in_a_save_leaves_the_checkpoint_before_it(tiny_model, trained, tmp_path):
-    flags = ["--model_dir", tiny_model, "--output_dir", tmp_path / "out", *SMALL]
-    done = run_struck("torch:save", 3, "limit:50000", "train.py", *flags)  # after checkpoint-3 and -5
-    assert_refused(done, "checkpoint-6 can't be written", "What was there before is still there", "--resume")
-    assert latest_checkpoint(tmp_path / "out").name == "checkpoint-5"
-    assert not list((tmp_path / "out").glob(".*"))
-    assert_ends_as_undisturbed(tmp_path / "out", trained)
+def test_a_disk_that_fills_up_in_a_save_leaves_the_checkpoint_before_it(tiny_model, trained, tmp_path, monkeypatch):
+    import resource
+
+    output, limits = tmp_path / "out", resource.getrlimit(resource.RLIMIT_FSIZE)
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", striking(torch.save, 3, "limit:50000"))  # after checkpoint-3 and -5
+        try:
+            with pytest.raises(QAError) as refused:
+                train_here("--model_dir", tiny_model, "--output_dir", output, *SMALL)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    for words in ("checkpoint-6 can't be written", "What was there before is still there", "--resume"):
+        assert words in str(refused.value)
+    assert latest_checkpoint(output).name == "checkpoint-5"
+    assert not list(output.glob(".*"))
+    assert_ends_as_undisturbed(output, trained)
 
 
 @pytest.mark.torture

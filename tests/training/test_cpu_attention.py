@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from small_training import needs_bf16
 
 from extractive_qa.training.cpu_attention import attention, draw_kept
 
@@ -60,6 +61,7 @@ def test_a_window_of_padding_alone_is_finite():
     assert found.isfinite().all()
 
 
+@needs_bf16
 def test_bf16_is_near_fp32_and_stays_bf16_under_autocast():
     query, key, value = drawn(torch.float32)
     with torch.autocast("cpu", torch.bfloat16):
@@ -68,8 +70,7 @@ def test_bf16_is_near_fp32_and_stays_bf16_under_autocast():
     torch.testing.assert_close(found.float(), plain(query, key, value, padding(-1e38)), atol=0.03, rtol=0)
 
 
-@pytest.mark.parametrize("dropout", [0.1, 0.5, 0.9])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("dropout", "dtype"), [(0.1, torch.float32), (0.5, torch.bfloat16), (0.9, torch.float32)])
 def test_dropout_is_drawn_as_often_as_asked_at_every_place(dtype, dropout):
     torch.manual_seed(0)
     kept = draw_kept(torch.empty(4, 500, 401, dtype=dtype), dropout)  # 401: rows begin at all places of a number

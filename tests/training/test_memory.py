@@ -3,6 +3,7 @@
 No GPU is needed here: what fits is told by a stand-in, and running out of memory is raised by the model.
 """
 
+import logging
 import sys
 from types import SimpleNamespace
 
@@ -12,7 +13,6 @@ import torch
 
 from extractive_qa.errors import QAError
 from extractive_qa.model.loading import load_model
-from extractive_qa.model.memory import free_memory
 from extractive_qa.training import memory as micro_batch
 from extractive_qa.training.memory import (
     bytes_kept,
@@ -28,19 +28,19 @@ CPU = torch.device("cpu")
 GIB = 2**30
 
 
-@pytest.mark.parametrize("windows", [1, 16, 32, 18])
-@pytest.mark.parametrize("room", range(20))
-def test_the_largest_divisor_that_fits_is_found_and_memory_exceeded_at_most_once(windows, room):
-    tried = []
+@pytest.mark.parametrize("windows", [1, 16, 18])
+def test_the_largest_divisor_that_fits_is_found_and_memory_exceeded_at_most_once(windows):
+    for room in range(20):
+        tried = []
 
-    def fits(size):
-        tried.append(size)
-        return size <= room
+        def fits(size, room=room, tried=tried):
+            tried.append(size)
+            return size <= room
 
-    expected = max((size for size in range(1, windows + 1) if windows % size == 0 and size <= room), default=0)
-    assert largest_that_fits(windows, fits) == expected
-    assert sum(size > room for size in tried) <= 1
-    assert tried == sorted(set(tried))
+        expected = max((size for size in range(1, windows + 1) if windows % size == 0 and size <= room), default=0)
+        assert largest_that_fits(windows, fits) == expected
+        assert sum(size > room for size in tried) <= 1
+        assert tried == sorted(set(tried))
 
 
 def on_cuda(processes: int = 1) -> SimpleNamespace:
@@ -68,11 +68,12 @@ def test_not_even_one_window_says_what_to_do(monkeypatch):
         choose_micro_batch(4, 4, on_cuda(), None, 384)
 
 
-def test_nothing_is_tried_out_on_a_cpu(monkeypatch, capsys):
+def test_nothing_is_tried_out_on_a_cpu(monkeypatch, caplog):
     monkeypatch.setattr(micro_batch, "step_fits", None)
     accelerator = SimpleNamespace(device=CPU, num_processes=1, is_main_process=True)
-    assert choose_micro_batch(4, 8, accelerator, None, 384) == (4, 8)
-    assert "4 windows at once, accumulated 8 times" in capsys.readouterr().err
+    with caplog.at_level(logging.INFO, "extractive_qa"):
+        assert choose_micro_batch(4, 8, accelerator, None, 384) == (4, 8)
+    assert "4 windows at once, accumulated 8 times" in caplog.text
 
 
 @pytest.mark.parametrize("room", [3, 2])
@@ -120,7 +121,7 @@ def test_the_optimizers_state_has_its_place_while_trying(tiny_model, monkeypatch
 
 
 @pytest.mark.parametrize(("asked", "cap"), [(None, 0.85 * 3 * GIB), (3.5, 3.5 * GIB), (1, GIB)])
-def test_the_cap_is_85_percent_of_what_is_free_or_what_was_asked_for(monkeypatch, capsys, asked, cap):
+def test_the_cap_is_85_percent_of_what_is_free_or_what_was_asked_for(monkeypatch, caplog, asked, cap):
     fractions = []
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (3 * GIB, 4 * GIB))
     # torch's own function runs, but for the driver: it refuses a device without a number, as accelerate gives it
@@ -132,16 +133,16 @@ def test_the_cap_is_85_percent_of_what_is_free_or_what_was_asked_for(monkeypatch
     for device, number in (("cuda", 0), ("cuda:1", 1)):
         assert cap_memory(torch.device(device), asked) == pytest.approx(cap)
         assert fractions.pop() == (pytest.approx(cap / (4 * GIB)), number)
-        assert ("3.0 GiB that other programs leave free" in capsys.readouterr().err) == (asked == 3.5)
+        assert ("3.0 GiB that other programs leave free" in caplog.text) == (asked == 3.5)
     with pytest.raises(QAError, match=r"--max_gpu_memory 5 .* 4.0 GiB"):
         cap_memory(torch.device("cuda"), 5)
 
 
-def test_without_a_cuda_card_there_is_no_cap_and_who_asks_for_one_is_told(capsys):
+def test_without_a_cuda_card_there_is_no_cap_and_who_asks_for_one_is_told(caplog):
     assert cap_memory(CPU, None) is None
-    assert capsys.readouterr().err == ""
+    assert caplog.text == ""
     assert cap_memory(CPU, 2) is None
-    assert "no effect" in capsys.readouterr().err
+    assert "no effect" in caplog.text
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA card here")
@@ -192,7 +193,7 @@ def test_what_a_window_keeps_is_less_than_what_a_step_takes(model):
 
 
 @pytest.mark.fault("too little memory")
-def test_too_little_memory_is_said_before_the_training_starts(model, monkeypatch, capsys):
+def test_too_little_memory_is_said_before_the_training_starts(model, monkeypatch, caplog):
     state = 12 * sum(parameter.numel() for parameter in model.parameters())
     needed = state + 4 * bytes_kept(model, 64)
     monkeypatch.setattr(sys, "platform", "linux")
@@ -200,7 +201,8 @@ def test_too_little_memory_is_said_before_the_training_starts(model, monkeypatch
     for free, warned in ((2 * needed, False), (2 * needed - 1, True), (needed - 1000, True)):
         monkeypatch.setattr(micro_batch, "free_memory", lambda free=free: free)
         require_memory(on_cpu(), model, 4, 64)
-        assert ("--gradient_checkpointing" in capsys.readouterr().err) == warned
+        assert ("--gradient_checkpointing" in caplog.text) == warned
+        caplog.clear()
     monkeypatch.setattr(micro_batch, "free_memory", lambda: needed - 1001)
     with pytest.raises(QAError, match=r"GiB of memory are free here, .* 4 window\(s\) of 64 tokens.*--max_length"):
         require_memory(on_cpu(), model, 4, 64)
@@ -209,21 +211,3 @@ def test_too_little_memory_is_said_before_the_training_starts(model, monkeypatch
     with pytest.raises(QAError):
         require_memory(on_cpu(), model, 4, 64)
     require_memory(on_cuda(), None, 4, 64)  # it says so itself
-
-
-@pytest.mark.fault("too little memory")
-@pytest.mark.parametrize("version", ["new", "old"])
-def test_a_container_s_limit_counts_where_it_is_less(tmp_path, version, monkeypatch):
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=8 * GIB))
-    assert free_memory(tmp_path) == 8 * GIB
-    (tmp_path / "memory").mkdir()
-    limit, used, stat, line = {
-        "new": ("memory.max", "memory.current", "memory.stat", "inactive_file"),
-        "old": ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat",
-                "total_inactive_file"),
-    }[version]  # fmt: skip
-    (tmp_path / used).write_text(f"{GIB}\n", encoding="ascii")
-    (tmp_path / stat).write_text(f"anon 5\n{line} {GIB // 2}\n", encoding="ascii")
-    for content, free in ((f"{2 * GIB}\n", 1.5 * GIB), (f"{64 * GIB}\n", 8 * GIB), ("1\n", 0), ("max\n", 8 * GIB)):
-        (tmp_path / limit).write_text(content, encoding="ascii")
-        assert free_memory(tmp_path) == free

