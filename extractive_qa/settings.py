@@ -1,7 +1,12 @@
 """reader.json: the settings that belong to a model, and what is wrong with them."""
 
+import json
+from collections.abc import Iterable
 from pathlib import Path
 
+from extractive_qa.errors import QAError
+from extractive_qa.files.atomic import write_file
+from extractive_qa.files.manifest import unlisted
 from extractive_qa.files.reading import read_json_object
 from extractive_qa.model.families import usable_positions
 from extractive_qa.preprocessing.windows import check_window_settings
@@ -18,6 +23,21 @@ def read_settings(model_dir: Path) -> dict:
     """What reader.json of a folder says, {} where there is none. Raises QAError where it can't be read."""
     path = model_dir / SETTINGS_FILE
     return read_json_object(path, "a reader's settings") if path.exists() else {}
+
+
+def save_settings(model_dir: Path, changes: dict, manifests: Iterable[str] = ()) -> None:
+    """Sets `changes` in reader.json of a folder, which is made where it is missing. The lists of checksums called
+    `manifests` stay right. Raises QAError where it can't be written: then the old one stays."""
+    path = model_dir / SETTINGS_FILE
+    try:
+        with unlisted(path, manifests):
+            settings = DEFAULT_SETTINGS | read_settings(model_dir) | changes
+            write_file(path, json.dumps(settings, indent=1, ensure_ascii=False) + "\n")
+    except OSError as error:
+        raise QAError(
+            f"{path} can't be written: {error.strerror}. Expected a model folder of your own. To set it by hand: "
+            f"{json.dumps(changes)} in that file."
+        ) from None
 
 
 def check_settings(settings: dict) -> list[str]:

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from extractive_qa.errors import QAError
+
 # what a temperature is chosen from: 2 ** (k / 8), from 1/4 (surer than trained) over 1 to 4 (less sure)
 TEMPERATURES = 2.0 ** np.arange(-2, 2.0625, 0.125)
 # how many references an answer may match, chosen likewise, from 1 to 16
@@ -42,7 +44,7 @@ def split_in_halves(examples: Sequence[dict], seed: int = 0) -> np.ndarray:
     `seed`. All questions on one text are on one side, and so are all texts of one article where the examples have
     `title`s.
 
-    Raises ValueError where there is only one text to ask about.
+    Raises QAError where there is only one text to ask about.
     """
     articles = [example.get("title") for example in examples]
     if None in articles or len(set(articles)) < 2:
@@ -51,7 +53,9 @@ def split_in_halves(examples: Sequence[dict], seed: int = 0) -> np.ndarray:
     for number, article in enumerate(articles):
         questions.setdefault(article, []).append(number)
     if len(questions) < 2:
-        raise ValueError("all questions are on one text, which can't be split in halves")
+        raise QAError(
+            "Confidences can't be fitted: all questions are on one text. Expected questions on several texts."
+        )
     halves: tuple[list[int], list[int]] = [], []
     order = list(questions.values())
     random.Random(seed).shuffle(order)

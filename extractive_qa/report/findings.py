@@ -1,4 +1,5 @@
-"""What the figures of a run say, in sentences: the head of the report. Nothing is said that the figures don't show."""
+"""What the figures of a run say, in words: the sentences at the head of the report. Nothing is said that the figures
+don't show."""
 
 from extractive_qa.report.outcomes import BOUNDARY, WRONG_PLACE
 from extractive_qa.report.statistics import CONTEXTS_TO_JUDGE
@@ -23,7 +24,7 @@ def findings(figures: dict, log: list[dict]) -> list[str]:
 
 
 def causes(mistakes: list[dict]) -> dict[str, int]:
-    """{cause: count}, the kinds of mistakes taken together by what would mend them; the most frequent first."""
+    """{cause: count}, the kinds of mistakes taken together by what would fix them; the most frequent first."""
     counts = {row["kind"]: row["count"] for row in mistakes}
     found = {
         "answers in the wrong place": sum(counts.get(kind, 0) for kind in WRONG_PLACE),
@@ -35,7 +36,7 @@ def causes(mistakes: list[dict]) -> dict[str, int]:
 
 
 def largest_loss(figures: dict) -> str:
-    """Boundaries or places: which costs more, and what mending all of it would give."""
+    """Boundaries or places: which costs more, and what EM would be without it."""
     if not figures["mistakes"]:
         return "There is no mistake: every answer is an exact match."
     counts = {row["kind"]: row["count"] for row in figures["mistakes"]}
@@ -56,7 +57,7 @@ def weak_groups(groups: list[dict]) -> list[str]:
     """Of each way to group the questions, the one that loses most, where it is worse beyond chance: the two worst."""
     worst = {}
     for row in groups:
-        if row["stands_out"] and row["lost"] > worst.get(row["by"], {"lost": 0})["lost"]:
+        if row["is_worse"] and row["lost"] > worst.get(row["by"], {"lost": 0})["lost"]:
             worst[row["by"]] = row
     sentences = [
         f"By {row['by']}, “{row['group']}” loses most: EM {row['exact_match']:.1f} on {row['questions']:,} questions, "
@@ -80,7 +81,7 @@ def meaning_of_confidence(confidence: dict | None, scores: dict) -> str:
         sentence = f"Confidences are about right on the whole, as far as so many questions can tell: {measured}."
     else:
         way = "too high" if mean > right else "too low"
-        sentence = f"Confidences are {way}: {measured}. Fitting them mends that: evaluate.py --fit_temperature."
+        sentence = f"Confidences are {way}: {measured}. To fix that: evaluate.py --fit_temperature."
     better = [row for row in confidence["thresholds"] if row["answered"] <= 0.5]
     if better:
         row = better[0]
@@ -118,3 +119,19 @@ def smallest_difference(scores: dict) -> str:
         f"{scores['questions']:,} questions on {scores['contexts']:,} contexts tell EM to within about "
         f"{(high - low) / 2:.1f} points; what differs less may be chance."
     )
+
+
+def percent_range(interval: tuple[float, float] | None, sign: str = "") -> str:
+    """An interval in percent. sign: "+" to show that of positive numbers too."""
+    return f"{interval[0]:{sign}.1f} to {interval[1]:{sign}.1f}" if interval else "–"
+
+
+def p_value(p: float, equals: str = "") -> str:
+    return f"{equals}{p:.4f}" if p >= 0.0002 else "< 0.0002"
+
+
+def verdict(row: dict) -> str:
+    """Whether a difference is more than chance. row: of the `scores` of statistics.compare."""
+    if row["p"] >= 0.05:
+        return "may be chance"
+    return "better" if row["difference"] > 0 else "worse"

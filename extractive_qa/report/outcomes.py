@@ -1,18 +1,12 @@
-"""How each question was answered: the outcomes that analysis.py counts. Kinds of mistakes, kinds of questions."""
+"""How each question was answered, kinds of mistakes, kinds of questions: what statistics.py counts."""
 
-import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from extractive_qa.errors import QAError
-from extractive_qa.files.reading import read_json_object
 from extractive_qa.metrics import exact_match_score, f1_score, normalize_answer
-
-logger = logging.getLogger(__name__)
 
 QUESTION_WORDS = ("what", "who", "when", "where", "which", "how many/much", "how", "why", "other")
 QUESTION_WORD = re.compile(r"\b(?:(how (?:many|much))|(who|whom|whose)|(what|when|where|which|how|why))\b")
@@ -27,7 +21,7 @@ MISTAKES = {
     "same words elsewhere": "another place, with some words of the gold answer",
     "same sentence": "another place in the gold answer's sentence, no word in common",
     "another sentence": "another sentence, no word in common",
-    "not in the context": "a text that does not stand in the context, no word in common",
+    "not in the context": "a text that is not in the context, no word in common",
 }
 BOUNDARY = ("too long", "too short", "overlapping")
 WRONG_PLACE = ("same words elsewhere", "same sentence", "another sentence", "not in the context")
@@ -39,7 +33,7 @@ class Outcomes:
 
     examples: Sequence[dict]
     texts: list[str]  # the predictions, "" where there is none
-    spans: list[tuple[int, int] | None]  # where they stand in their contexts, characters; None where they don't
+    spans: list[tuple[int, int] | None]  # in their contexts, characters, end exclusive; None where they are not there
     probability: np.ndarray | None  # float (Q,); None where it is not known
     windows: np.ndarray | None  # int (Q,): windows that the context was cut into; None where no model was asked
     exact_match: np.ndarray  # float (Q,), 0 or 1
@@ -75,42 +69,8 @@ def collect_outcomes(
     )
 
 
-def read_answers(predictions_file: Path, predictions: Mapping[str, str], examples: Sequence[dict]) -> dict | None:
-    """{id: best answer} with start, end and probability, from the nbest_predictions.json beside a predictions file.
-    None where there is none, or, with a warning, one of another run.
-
-    Raises QAError where its answers don't stand in the contexts of `examples`.
-    """
-    path = predictions_file.with_name("nbest_predictions.json")
-    if not path.exists():
-        return None
-    nbest = read_json_object(path, "the answers that evaluate.py writes", "Delete it to do without confidences.")
-    answers = {}
-    for example in examples:
-        match nbest.get(example["id"]):
-            case [{"text": str(text), "start": int(start), "end": int(end), "probability": sure}, *_]:
-                if not isinstance(sure, int | float):
-                    break
-                if text != predictions.get(example["id"]) or not 0 <= sure <= 1:
-                    break
-                if example["context"][start:end] != text:
-                    raise QAError(
-                        f"{path} answers other questions under the same ids: for {example['id'][:80]!r} the answer "
-                        "does not stand in the context. Expected a run on the same --eval_file."
-                    )
-                answers[example["id"]] = {"text": text, "start": start, "end": end, "probability": float(sure)}
-            case _:
-                break
-    if len(answers) == len(examples):
-        return answers
-    logger.warning(
-        f"{path} is not of the same run as {predictions_file.name} beside it; it is left out, and so are confidences"
-    )
-    return None
-
-
 def gold_spans(example: dict) -> list[tuple[int, int]]:
-    """Where the gold answers stand, characters into the context, end exclusive."""
+    """Where the gold answers are, characters into the context, end exclusive."""
     texts, starts = example["answers"]["text"], example["answers"]["answer_start"]
     return [(start, start + len(text)) for text, start in zip(texts, starts, strict=True)]
 
@@ -121,7 +81,7 @@ def overlap(one: tuple[int, int], other: tuple[int, int]) -> int:
 
 
 def find_span(text: str, example: dict) -> tuple[int, int] | None:
-    """Where `text` stands in the context: of several places the one nearest to a gold answer, or to the beginning."""
+    """Where `text` is in the context: of several places the one nearest to a gold answer, or to the beginning."""
     if not text:
         return None
     context, found = example["context"], []
@@ -159,7 +119,7 @@ def kind_of_mistake(text: str, span: tuple[int, int] | None, example: dict) -> s
 
 
 def contains(words: list[str], part: list[str]) -> bool:
-    """Whether `part` stands in `words`, in one piece."""
+    """Whether `part` is in `words`, in one piece."""
     return any(words[i : i + len(part)] == part for i in range(len(words) - len(part) + 1))
 
 

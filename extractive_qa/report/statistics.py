@@ -1,6 +1,6 @@
 """Where a model is right and where it is wrong: the figures of evaluate.py's report and of its comparison.
 
-Numbers only, each with the number of questions behind it and an interval (see resampling.py); report.py shows them.
+Numbers only, each with the number of questions behind it and an interval (bootstrap.py); write.py shows them.
 """
 
 import numpy as np
@@ -16,7 +16,7 @@ from extractive_qa.report.bootstrap import (
 )
 from extractive_qa.report.outcomes import MISTAKES, Outcomes, groups_of, kind_of_mistake
 
-# a group has fewer: too few to be named as what to improve
+# with fewer a group is not named as what to improve
 QUESTIONS_TO_JUDGE, CONTEXTS_TO_JUDGE = 30, 10
 
 
@@ -35,7 +35,7 @@ def scores(outcomes: Outcomes, members: np.ndarray) -> list[dict]:
 
 def group_scores(outcomes: Outcomes) -> list[dict]:
     """`by`, `group`, what `scores` gives, and against the rest of the questions: `rest` (their EM), `lost` (points of
-    EM of all that are lost as this group is worse than the rest) and `stands_out`: worse beyond chance, though so many
+    EM of all that are lost as this group is worse than the rest) and `is_worse`: worse beyond chance, though so many
     groups are looked at (Bonferroni's bound)."""
     found = groups_of(outcomes)
     members = np.stack([some for _, _, some in found])
@@ -47,13 +47,13 @@ def group_scores(outcomes: Outcomes) -> list[dict]:
         by, name, some = found[k]
         enough = row["questions"] >= QUESTIONS_TO_JUDGE and row["contexts"] >= CONTEXTS_TO_JUDGE
         rest = float(values[~some].mean()) if not some.all() else None
-        stands_out = False
+        is_worse = False
         if enough and rest is not None and row["exact_match"] < rest:
             differences = draws[:, len(found) + k] - draws[:, k]
-            stands_out = bool(rest - row["exact_match"] > bound * np.nanstd(differences))
+            is_worse = bool(rest - row["exact_match"] > bound * np.nanstd(differences))
         lost = (rest - row["exact_match"]) * some.mean() if rest is not None else 0.0
         rows.append({"by": by, "group": name, **row, "enough": enough, "rest": rest, "lost": float(lost),
-                     "stands_out": stands_out})  # fmt: skip
+                     "is_worse": is_worse})  # fmt: skip
     return rows
 
 

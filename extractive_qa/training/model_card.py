@@ -30,6 +30,7 @@ def model_card(training: dict, scores: dict, model_dir: Path, train_file: Path, 
     A pure function of these and of what manifest.json and README.md in the folders say: no date, no machine.
     """
     from huggingface_hub import EvalResult, ModelCardData
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     base = next((name for name in KNOWN_MODELS if source_of(model_dir).endswith(name)), None)
     licence = KNOWN_MODELS.get(base) or licence_of(model_dir)
@@ -58,48 +59,15 @@ def model_card(training: dict, scores: dict, model_dir: Path, train_file: Path, 
     names = HYPER_PARAMETERS + (OF_TEACHERS if training.get("teacher_dir") else ())
     values = {name: training[name] for name in names if training.get(name) is not None}
     values |= {name: ", ".join(value) for name, value in values.items() if isinstance(value, list)}
-    settings = "\n".join(f"| {name} | {value} |" for name, value in values.items())
-    if base:
-        terms = f"The base model, {base}, is under {licence}."
-    elif metadata.license:
-        terms = f"The model that this one was trained from says of itself: {metadata.license}."
-    else:
-        terms = "Nothing is known here about the licence of the model that this one was trained from."
-    return f"""---
-{metadata.to_yaml()}
----
-
-# {metadata.model_name}
-
-Finds the answer to a question in a text: a span of it. Trained from `{base or model_dir.name}` on
-{learned}.
-
-| scored on | questions | exact match | F1 |
-| --- | --- | --- | --- |
-| {scored} | {scores["total"]:,} | {scores["exact_match"]:.2f} | {scores["f1"]:.2f} |
-
-## Use
-
-```python
-from extractive_qa.reader import Reader
-
-reader = Reader("path/to/this/folder")
-reader.answer("Who wrote it?", "It was written by Ada Lovelace in 1843.")
-```
-
-It is a plain model folder: `transformers.AutoModelForQuestionAnswering.from_pretrained` reads it too. `reader.json` has
-the windows that it was trained with.
-
-## Hyper-parameters
-
-| name | value |
-| --- | --- |
-{settings}
-
-## Licence
-
-{terms} The data it was trained on has terms of its own.
-"""
+    templates = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined, autoescape=False,  # it is Markdown
+        trim_blocks=True, keep_trailing_newline=True,
+    )  # fmt: skip
+    templates.filters["number"] = format
+    return templates.get_template("model_card.md.j2").render(
+        metadata=metadata, base=base or model_dir.name, known_licence=KNOWN_MODELS.get(base), learned=learned,
+        scored=scored, scores=scores, hyper_parameters=values,
+    )  # fmt: skip
 
 
 def source_of(folder: Path) -> str:

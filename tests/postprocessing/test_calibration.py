@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from extractive_qa.errors import QAError
 from extractive_qa.postprocessing.calibration import (
     REFERENCES,
     TEMPERATURES,
@@ -107,7 +108,7 @@ def test_halves_share_no_article_and_no_text(name):
 
 def test_one_article_is_split_by_its_texts_and_one_text_is_not():
     assert split_in_halves(texts(5, 5)).sum() == 5
-    with pytest.raises(ValueError, match="one text"):
+    with pytest.raises(QAError, match="one text"):
         split_in_halves(texts(9))
 
 

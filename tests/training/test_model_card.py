@@ -1,6 +1,7 @@
 """The model card of a trained folder, and the other places where it must feel at home."""
 
 import json
+import re
 
 import pytest
 import yaml
@@ -96,6 +97,11 @@ def test_the_final_model_has_a_card_with_its_scores(trained):
     for line in ("| learning_rate | 0.001 |", "| mixed_precision | no |", "| processes | 1 |"):
         assert line in found.text
     assert str(trained) not in found.content
+    (code,) = re.findall(r"^```python\n(.*?)^```$", found.text, re.MULTILINE | re.DOTALL)
+    assert 'Reader("path/to/this/folder")' in code
+    names = {}
+    exec(code.replace("path/to/this/folder", (trained / "final_model").as_posix()), names)  # as a reader of it would
+    assert names["reader"].model_dir == trained / "final_model"
     assert not list(trained.glob("checkpoint-*/README.md"))
 
 
