@@ -80,6 +80,8 @@ COMMANDS = {
     "Fine-tune it first.": "Run: python train.py",
     "Export it first.": "Run: python tools/export_onnx.py",
     "Get it again.": "Run: python download_data.py --force",
+    "skip_bad=True": "--skip_bad_examples",
+    "impossible=True": "--handle_impossible_answer",
 }
 
 
@@ -87,6 +89,7 @@ def in_flags(text: str) -> str:
     """What the library says of its arguments, said of flags: `mixed_precision='int8'` as `--mixed_precision int8`."""
     text = ARGUMENT.sub(lambda found: f"--{found[1]} {found[2].strip(chr(39))}".replace(" True", ""), text)
     text = re.sub(r"`(device|backend|mixed_precision|compile)`", r"--\1", text)
+    text = re.sub(r'read_examples\("(.+)", problems_shown=None\)', r"python tools/inspect_data.py \1", text)
     for advice, command in COMMANDS.items():
         text = text.replace(advice, command)
     return text

@@ -1,10 +1,9 @@
-"""Answers to a file of questions, written as they come, and gone on with after a crash.
+"""Where answers are written: a file that a crash leaves in order, or a stream.
 
-Questions are answered in groups that end at fixed places of the input (question_stream.py): a group is what shares
-batches, so a run that was stopped and gone on with writes the same bytes as one that was not. After each group
-NAME.progress says how far input, answers and bad records go; what a crash left beyond that is cut, and the group done
-again. That file also says what the answers depend on, so no answers of two models or settings meet in one file. It goes
-when all is answered: a file of answers without it is complete.
+Beside a file of answers NAME.progress says after each group of questions how far input, answers and bad records go;
+what a crash left beyond that is cut, and the group done again. It also says what the answers depend on, so no answers
+of two models or settings meet in one file. It is removed when all is answered: a file of answers without it is
+complete.
 """
 
 import csv
@@ -12,47 +11,23 @@ import io
 import json
 import logging
 import os
-import sys
-import time
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
-from extractive_qa.batch.question_stream import START, Item, Position, check_input, read_groups, read_pipe, size_of
+from extractive_qa.batch.question_stream import Question
 from extractive_qa.errors import QAError
 from extractive_qa.files.atomic import cannot_write, write_file
 from extractive_qa.files.locks import lock
-from extractive_qa.files.manifest import sha256_of
 from extractive_qa.files.reading import read_json_object
-from extractive_qa.model.backends import OnnxBackend
-from extractive_qa.model.folder import ONNX_FILES
 from extractive_qa.text import printable, shown
-from utils.console import progress, reader_has_gone
 
 logger = logging.getLogger(__name__)
 
-PIPE = "-"
-FORMAT = 1  # of the answers and of the groups: raise it when a file that was begun before can't be gone on with
-GO_ON = "run the same command again: it goes on where this one stopped"
-ANEW = "Go on with what it was begun with, begin anew with --overwrite, or choose another --output."
+FORMAT = 2  # of the answers and of the groups: raise it when a file that was begun before can't be resumed
+RESUME = "run the same command again: it resumes where this one stopped"
+START_OVER = "Resume with what it was begun with, start over with --overwrite, or choose another --output."
 COLUMNS = ("answer", "start", "end", "probability")
-
-
-def check_paths(source: str, target: str) -> None:
-    """What can be said before a model is loaded. Raises QAError where the input is no file to read, or the output is
-    no place to write to."""
-    if source != PIPE:
-        check_input(Path(source))
-    if target == PIPE:
-        return
-    path = Path(target)
-    if not path.parent.is_dir():
-        raise QAError(f"{path.parent} is missing. Expected a folder for the answers: make it, or change --output.")
-    if path.exists() and not path.is_file():
-        raise QAError(f"{path} is a folder, a device or a pipe. Expected a file; standard output is written to as -.")
-    for own in (path, bad_path(path), progress_path(path)):
-        if source != PIPE and own.exists() and own.samefile(source):
-            raise QAError(f"{own} would be written to, but it is --input. Choose another --output.")
 
 
 def bad_path(path: Path) -> Path:
@@ -62,88 +37,6 @@ def bad_path(path: Path) -> Path:
 
 def progress_path(path: Path) -> Path:
     return path.with_name(path.name + ".progress")
-
-
-def answer_file(
-    reader, source: str, target: str, top_k: int = 1, min_confidence: float = 0.0, overwrite: bool = False
-) -> None:
-    """Answers the questions of the file `source` with a Reader, into the file `target`; PIPE is standard input and
-    output. Prints what was done.
-
-    min_confidence: below it an answer has no text, as apply_minimum_confidence has it. overwrite: replaces answers
-    that are there, of a finished run, or of an unfinished one that can't be resumed.
-    Raises QAError where something can't be read or written, or the answers there came from something else.
-    """
-    if target == PIPE:
-        output = Pipe(top_k)
-    elif source == PIPE:  # what was read from a pipe can't be read again: no going on
-        output = AnswerFile(Path(target), top_k, {}, overwrite)
-    else:
-        run = what_answers_depend_on(reader, Path(source), top_k, min_confidence)
-        output = AnswerFile(Path(target), top_k, run, overwrite)
-    with output:
-        if output.position.records:
-            logger.info(f"{shown(Path(target))} was begun before: going on after {output.position.records:,} questions")
-        began, answered = time.monotonic(), 0
-        try:
-            for group in watched(source, output):
-                good = [item for item in group if not item.fault]
-                best = reader.answer_all([item.example for item in good], top_k, min_confidence=min_confidence)
-                rows = [answer_row(item.example["id"], answers) for item, answers in zip(good, best, strict=True)]
-                output.write(rows, [item for item in group if item.fault], group[-1].end)
-                answered += len(rows)
-        except KeyboardInterrupt:
-            if PIPE in (source, target):
-                raise
-            raise KeyboardInterrupt(f"stopped after {output.counts[0]:,} answers. To go on, {GO_ON}") from None
-        output.finish(time.monotonic() - began, answered)
-
-
-def watched(source: str, output: "AnswerFile | Pipe") -> Iterator[list[Item]]:
-    """The groups of `source` that are not answered yet. Of a file with a bar on standard error: questions a second, and
-    the time left by the part of the file that is done."""
-    if source == PIPE:
-        if sys.stdin is None:
-            raise QAError("standard input is closed. Expected JSON Lines there, or a file as --input.")
-        yield from read_pipe(sys.stdin.buffer)
-        return
-    first = output.position
-    if isinstance(output, Pipe) and sys.stdout.isatty():  # a bar would stand between the answers
-        yield from read_groups(Path(source), first)
-        return
-    unit = " records" if Path(source).suffix.lower() == ".json" else " bytes"
-    layout = "{l_bar}{bar}| [{elapsed}<{remaining}{postfix}]"
-    began = time.monotonic()
-    with progress(
-        desc="answering", total=size_of(Path(source)), initial=first.offset, unit=unit, bar_format=layout
-    ) as bar:
-        for group in read_groups(Path(source), first):
-            yield group
-            end = group[-1].end
-            rate = (end.records - first.records) / max(time.monotonic() - began, 1e-9)
-            bar.set_postfix_str(f"{end.records:,} questions, {rate:.1f}/s", refresh=False)
-            bar.update(end.offset - bar.n)
-
-
-def what_answers_depend_on(reader, source: Path, top_k: int, min_confidence: float) -> dict:
-    """What must be as it was for a run to be gone on with: {what: how to know it}."""
-    folder, backend = reader.model_dir, reader.backend
-    paths = [folder / name for name in ("config.json", "reader.json", "tokenizer.json")]
-    paths += sorted(folder.glob("*.safetensors"))
-    if isinstance(backend, OnnxBackend):
-        paths.append(folder / ONNX_FILES[backend.precision])
-    return {
-        "input": sha256_of(source),
-        "kind of input": source.suffix.lower(),
-        "model": {path.name: sha256_of(path) for path in paths if path.exists()},
-        "device": backend.describe(),
-        "precision": backend.precision,
-        "batch_size": reader.batch_size,
-        "top_k": top_k,
-        "min_confidence": min_confidence,
-        "settings": reader.settings,
-        "format": FORMAT,
-    }
 
 
 def answer_row(identifier: str, answers: list[dict]) -> list[dict]:
@@ -164,7 +57,7 @@ def json_lines(rows: list[list[dict]], top_k: int, ascii_only: bool = False) -> 
 
 
 def csv_lines(rows: list[list[dict]]) -> str:
-    """A line for each question. With top_k > 1 further answers stand in columns answer_2, start_2 and so on."""
+    """A line for each question. With top_k > 1 further answers are in columns answer_2, start_2 and so on."""
     text = io.StringIO()
     csv.writer(text).writerows([row[0]["id"], *(a[name] for a in row for name in COLUMNS)] for row in rows)
     return text.getvalue()
@@ -175,62 +68,55 @@ def csv_header(top_k: int) -> str:
     return "\ufeff" + ",".join(["id", *columns]) + "\r\n"  # Excel takes CSV without a mark for the system's encoding
 
 
-def bad_line(item: Item) -> str:
+def bad_line(question: Question) -> str:
     """A record of the side file, as a line of JSON."""
-    where, number = item.place.split()
-    return json.dumps({where: int(number), "reason": item.fault, "text": item.text}) + "\n"
+    where, number = question.place.split()
+    return json.dumps({where: int(number), "reason": question.fault, "text": question.text}) + "\n"
 
 
-class Pipe:
-    """Standard output as the place of the answers; bad records go to standard error."""
+class AnswerStream:
+    """A stream as the place of the answers; bad records go to the log."""
 
-    position = START
+    done = 0  # a stream resumes nothing
 
-    def __init__(self, top_k: int):
-        self.top_k = top_k
-        # unlike sys.stdout it can fail to write what it holds, and is then forgotten
-        self.file = open(sys.stdout.fileno(), "wb", closefd=False)  # noqa: SIM115
-        self.ascii_only = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
+    def __init__(self, stream: BinaryIO, top_k: int, ascii_only: bool):
+        self.stream, self.top_k, self.ascii_only = stream, top_k, ascii_only
         self.bad = 0
 
-    def __enter__(self) -> "Pipe":
+    def __enter__(self) -> "AnswerStream":
         return self
 
     def __exit__(self, *_: object) -> None:
         pass
 
-    def write(self, rows: list[list[dict]], bad: list[Item], end: Position) -> None:
-        for item in bad:
-            logger.warning(f"{item.place}: {printable(item.fault)}")
+    def write(self, rows: list[list[dict]], bad: list[Question], done: int) -> None:
+        """Writes a group. Raises OSError."""
+        for question in bad:
+            logger.warning(f"{question.place}: {printable(question.fault)}")
         self.bad += len(bad)
-        try:
-            self.file.write(json_lines(rows, self.top_k, self.ascii_only).encode())
-            self.file.flush()
-        except OSError as error:
-            if reader_has_gone(error):
-                raise  # who read it has enough
-            raise QAError(f"standard output can't be written: {error.strerror}.") from None
+        self.stream.write(json_lines(rows, self.top_k, self.ascii_only).encode())
+        self.stream.flush()
 
-    def finish(self, seconds: float, answered: int) -> None:
-        logger.info(f"{answered:,} answers in {seconds:.1f} s ({answered / max(seconds, 1e-9):.1f}/s)")
+    def finish(self, seconds: float, answered: int) -> str:
         if self.bad:
             logger.warning(f"{self.bad:,} bad record(s) were left out, named above")
+        return f"{answered:,} answers in {seconds:.1f} s ({answered / max(seconds, 1e-9):.1f}/s)"
 
 
 class AnswerFile:
     """The file `path` of answers, and beside it the bad records and, while it is not complete, how far it goes.
 
-    run: what the answers depend on; {} where no run can be gone on with. Raises QAError as answer_file does.
+    done: records of the input that an earlier run has finished. run: what the answers depend on; {} where no run can be
+    resumed. Raises QAError where a file can't be written, or belongs to another run.
     """
 
     def __init__(self, path: Path, top_k: int, run: dict, overwrite: bool):
         self.path, self.top_k, self.run = path, top_k, run
-        self.go_on = GO_ON if run else "begin anew with --overwrite"
+        self.resume = RESUME if run else "start over with --overwrite"
         self.bad_path, self.progress_path = bad_path(path), progress_path(path)
-        self.position, self.counts, sizes = START, [0, 0], [0, 0]  # counts and sizes of answers, of bad records
+        self.done, self.counts, sizes = 0, [0, 0], [0, 0]  # counts and sizes of answers, of bad records
         if progress := self.earlier_progress(overwrite):
-            self.position = Position(*progress["position"])
-            self.counts, sizes = progress["counts"], progress["sizes"]
+            self.done, self.counts, sizes = progress["done"], progress["counts"], progress["sizes"]
         try:
             self.bad_file = self.bad_path.open("ab")
             if not lock(self.bad_file.fileno()):
@@ -246,7 +132,7 @@ class AnswerFile:
             raise cannot_write(path, error, "try again") from None
 
     def earlier_progress(self, overwrite: bool) -> dict | None:
-        """How far an earlier run came that can be gone on with; None where this one begins anew."""
+        """How far an earlier run came that can be resumed; None where this one starts over."""
         sizes = [path.stat().st_size if path.exists() else 0 for path in (self.path, self.bad_path)]
         if not self.progress_path.exists():
             if any(sizes) and not overwrite:
@@ -254,7 +140,7 @@ class AnswerFile:
                 raise QAError(f"{there} is there already. Replace it: --overwrite. Or choose another --output.")
             return None
         try:
-            progress = read_json_object(self.progress_path, "what a run of answering leaves", ANEW)
+            progress = read_json_object(self.progress_path, "what a run of answering leaves", START_OVER)
             was = progress.get("run")
             changed = [name for name in self.run if not isinstance(was, dict) or was.get(name) != self.run[name]]
             if not self.run:
@@ -265,18 +151,18 @@ class AnswerFile:
                 problem = "it or its file of bad records lost lines that were written"
             else:
                 return progress
-            raise QAError(f"{self.path} is not complete, and {problem}. {ANEW}")
+            raise QAError(f"{self.path} is not complete, and {problem}. {START_OVER}")
         except QAError:
             if not overwrite:
                 raise
         return None
 
     def save_progress(self, sizes: list[int]) -> None:
-        progress = {"run": self.run, "position": self.position, "counts": self.counts, "sizes": sizes}
+        progress = {"run": self.run, "done": self.done, "counts": self.counts, "sizes": sizes}
         try:
             write_file(self.progress_path, json.dumps(progress, indent=1) + "\n")
         except OSError as error:
-            raise cannot_write(self.progress_path, error, self.go_on) from None
+            raise cannot_write(self.progress_path, error, self.resume) from None
 
     def __enter__(self) -> "AnswerFile":
         return self
@@ -286,10 +172,10 @@ class AnswerFile:
             with suppress(OSError):  # what could not be written was said, and will be cut
                 file.close()
 
-    def write(self, rows: list[list[dict]], bad: list[Item], end: Position) -> None:
-        """Adds a group that ends at `end` of the input, on the disk before the progress says so."""
+    def write(self, rows: list[list[dict]], bad: list[Question], done: int) -> None:
+        """Adds a group, after which `done` records are finished, on the disk before the progress says so."""
         if self.path.suffix.lower() == ".csv":
-            text = (csv_header(self.top_k) if self.position.records == 0 else "") + csv_lines(rows)
+            text = (csv_header(self.top_k) if self.done == 0 else "") + csv_lines(rows)
         else:
             text = json_lines(rows, self.top_k)
         try:
@@ -298,15 +184,15 @@ class AnswerFile:
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            raise cannot_write(self.path, error, self.go_on) from None
-        self.position = end
+            raise cannot_write(self.path, error, self.resume) from None
+        self.done = done
         self.counts = [self.counts[0] + len(rows), self.counts[1] + len(bad)]
         if self.run:
             # not tell(): of a file that was cut, or locked, it may say another place until something is written
             self.save_progress([os.fstat(file.fileno()).st_size for file in (self.file, self.bad_file)])
 
-    def finish(self, seconds: float, answered: int) -> None:
-        """All is answered: what tells of a run that is not complete goes."""
+    def finish(self, seconds: float, answered: int) -> str:
+        """All is answered: what tells of a run that is not complete is removed."""
         answers, bad = self.counts
         self.__exit__()
         try:
@@ -314,8 +200,8 @@ class AnswerFile:
                 self.bad_path.unlink(missing_ok=True)
             self.progress_path.unlink(missing_ok=True)
         except OSError as error:
-            raise cannot_write(self.path, error, self.go_on) from None
-        rate = answered / max(seconds, 1e-9)
-        print(f"wrote {answers:,} answers to {shown(self.path)}, {answered:,} of them now ({rate:.1f}/s)")
+            raise cannot_write(self.path, error, self.resume) from None
         if bad:
             logger.warning(f"{bad:,} bad record(s) were left out: see {shown(self.bad_path)}")
+        rate = answered / max(seconds, 1e-9)
+        return f"wrote {answers:,} answers to {shown(self.path)}, {answered:,} of them now ({rate:.1f}/s)"
