@@ -2,13 +2,12 @@
 
     python benchmarks/harness.py     # makes models/mobilebert-random-reader, which some of them measure
 
-A comparison runs ours and the peers in turn within one run. A peer is a worker process in an environment of its own,
-.venv-peers (requirements-peers.txt, made by make): it loads once, warms up and waits for its turn, so only one side
-computes at a time. The order of the sides changes with every turn, so a machine that slows down favours none. A ratio
-is the median of the ratios within each turn. Memory is measured in fresh processes: memory that was used before is
-neither given back nor counted twice. No side computes in bf16 where the processor has none.
-
-Every benchmark writes --results_dir/NAME.json and ends with the same as one line of JSON: figures, device, versions.
+Ours and the peers run in turn within one run, so only one side computes at a time. The order changes with every turn,
+so a machine that slows down favours none; a ratio is the median of the ratios within each turn. A peer is a worker
+process in an environment of its own, .venv-peers (requirements-peers.txt, made by make). Memory is measured in fresh
+processes: what was used before is neither given back nor counted twice. No side computes in bf16 where the processor
+has none. Every benchmark writes --results_dir/NAME.json and ends with the same as one line of JSON: figures, device,
+versions.
 """
 
 import argparse
@@ -297,8 +296,7 @@ def take_turns(
 ) -> tuple[dict[str, list[float]], dict[str, float]]:
     """The figures of every side: `pairs` turns in which each side runs once, the order changing with each turn; and
     the share of the machine that other processes had while each side ran, the median of its turns."""
-    figures: dict[str, list[float]] = {name: [] for name in sides}
-    others: dict[str, list[float]] = {name: [] for name in sides}
+    figures, others = ({name: [] for name in sides} for _ in range(2))
     for side in sides.values() if warm_up else ():
         side()
     for turn in range(pairs):
@@ -347,8 +345,8 @@ def summarize(
     """The result of a comparison, ready for JSON.
 
     figures: of every side, one for each turn, rates or, with `lower`, times. ours, peers, best_peers: which of them
-    compete for `ours`, `peer` and `peer_best`; of several the one with the best median counts. The peers at their own
-    best settings include the peers as they come. ratio: median of ours / peer within each turn.
+    compete for `ours`, `peer` and `peer_best` (the peers as they come too); the best median counts. ratio: median of
+    ours / peer within each turn.
     """
     medians = {name: statistics.median(values) for name, values in figures.items()}
     groups = {"ours": ours, "peer": peers, "peer_best": [*peers, *best_peers]}
@@ -475,6 +473,15 @@ def gemm_peak(size: int = 2048, repeats: int = 7) -> dict[str, float]:
         seconds = min(seconds_of(lambda a=a, b=b: torch.matmul(a, b)) for _ in range(repeats))
         peak[flag_of(precision)] = 2 * size**3 / seconds / 1e9
     return peak
+
+
+def share_of_peak(figures: dict[str, list[float]], mflop: float) -> dict:
+    """What share of gemm_peak each side reaches, whose figures are rates of something that takes so many MFLOP. int8 is
+    held against bf16, where that is there."""
+    peak, medians = gemm_peak(), {name: statistics.median(rates) for name, rates in figures.items()}
+    limits = {name: peak["no"] if "fp32" in name else peak.get("bf16", peak["no"]) for name in figures}
+    shares = {name: rate * mflop / 1e3 / limits[name] for name, rate in medians.items()}
+    return {"gemm_peak_gflops": peak, "share_of_gemm_peak": shares}
 
 
 if __name__ == "__main__":

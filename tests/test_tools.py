@@ -74,7 +74,7 @@ def test_a_model_of_another_program_makes_no_sample(tiny_model, tmp_path):
 def test_a_result_that_can_not_be_written_is_refused_before_the_work(script, flags, tmp_path):
     (tmp_path / "file").touch()
     done = run_script(script, *flags, tmp_path / "file" / "result", code=2)
-    assert_refused(done, "result can't be written", f"Choose another {flags[-1]}.")
+    assert_refused(done, "can't be written", f"Choose another {flags[-1]}.")
 
 
 def test_the_folder_of_a_result_is_made(tmp_path):

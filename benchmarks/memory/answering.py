@@ -4,12 +4,12 @@
     python benchmarks/memory/answering.py --only scaling
 
 scaling            One question of contexts of 1 to 1,000 kB, and 100, 1,000 and all questions of their own paragraphs,
-                   with models/sample in PyTorch's fp32, which is there on every machine
+                   with models/sample in PyTorch's fp32. Writes scaling.json and the table in docs/SCALING.md
 evaluation_memory  5,000 and 50,000 questions, the real ones repeated over other contexts, and a tiny random model, as
                    what grows is not the model: Reader.answer_all, fed one by one, its 20 best answers written to a file
                    and the best one's text kept; evaluate.py, which reads all questions first; `predict.py batch`
 
-Each figure is of a fresh process, on the CPU. Writes scaling.json and docs/SCALING.md, evaluation_memory.json.
+Each figure is of a fresh process, on the CPU.
 """
 
 import json
@@ -28,7 +28,6 @@ from utils.offline import PROJECT_ROOT, SAMPLE_MODEL_DIR
 from utils.reader import Reader, count_windows
 from utils.squad import read_examples
 
-POINTS = 10  # of the curve of memory
 N_BEST = 20
 
 
@@ -38,7 +37,8 @@ def measure(kind: str, model_dir: str, file: str, count: int, output: str) -> di
         return measure_scaling(kind, Path(model_dir), read_examples(file), count)
     found = {"questions": count}
     if kind == "answers":
-        found |= answer_one_by_one(Reader(model_dir, "cpu", "no"), read_examples(file), count, Path(output))
+        reader = Reader(model_dir, "cpu", "no")
+        found["kept"] = answer_one_by_one(reader, read_examples(file), count, Path(output)) / MB
     else:
         script, before = runpy.run_path(str(PROJECT_ROOT / kind), run_name="measured"), process_memory()
         flags = {"model_dir": model_dir, "device": "cpu", "mixed_precision": "no"}
@@ -57,7 +57,7 @@ def measure_scaling(size: str, model_dir: Path, examples: list[dict], count: int
     """Of one question of `count` kB, or of `count` questions."""
     if size == "kilobytes":
         text = " ".join(dict.fromkeys(example["context"] for example in examples))
-        text *= 1 + 1000 * count // len(text)
+        text = f"{text} " * (1 + 1000 * count // len(text))
         examples = [examples[0] | {"context": text[: 1000 * count]}]
     examples = examples[:count]
     reader = Reader(model_dir, "cpu", "no", backend="torch")
@@ -70,18 +70,14 @@ def measure_scaling(size: str, model_dir: Path, examples: list[dict], count: int
     return sizes | {"seconds": seconds, "peak_mb": peak / MB, "added_mb": max(0, peak - before) / MB}
 
 
-def answer_one_by_one(reader: Reader, examples: list[dict], count: int, output: Path) -> dict:
-    """Resident memory in MB at POINTS places, and what the kept texts take."""
-    stream = harness.repeat_questions(examples, count)
-    curve, predictions = [], {}
+def answer_one_by_one(reader: Reader, examples: list[dict], count: int, output: Path) -> float:
+    """Bytes of the best answers' texts, which are kept by id, as evaluate.py keeps them."""
+    predictions = {}
     with output.open("w", encoding="utf-8") as nbest:
-        for number, best in enumerate(reader.answer_all(stream, N_BEST), 1):
+        for number, best in enumerate(reader.answer_all(harness.repeat_questions(examples, count), N_BEST)):
             predictions[f"{number:024d}"] = best[0]["text"]
             nbest.write(json.dumps(best) + "\n")
-            if number % (count // POINTS) == 0:
-                curve.append([number, process_memory() / MB])
-    kept = sys.getsizeof(predictions) + sum(sys.getsizeof(k) + sys.getsizeof(v) for k, v in predictions.items())
-    return {"curve": curve, "kept": kept / MB}
+    return sys.getsizeof(predictions) + sum(sys.getsizeof(k) + sys.getsizeof(v) for k, v in predictions.items())
 
 
 def growth(lines: list[dict], size: str) -> float:
@@ -142,23 +138,19 @@ def evaluation_memory(args, folder: Path) -> None:
             kinds[kind].append(harness.in_fresh_process(__file__, **case, output=output))
 
     print("resident memory in MB")
+    peaks = zip(*([f"{row['peak']:,.0f}" for row in rows] for rows in kinds.values()), strict=True)
+    kept = [f"{row['kept']:,.1f}" for row in kinds["answers"]]
     harness.print_table(
-        ["questions", "at a tenth", "at the end", "kept texts", "peak", "evaluate.py", "predict.py batch"],
-        [
-            [count, *(f"{figure:,.1f}" for figure in (a["curve"][0][1], a["curve"][-1][1], a["kept"], *peaks))]
-            for count, a, *peaks in zip(
-                args.many, kinds["answers"], *([row["peak"] for row in rows] for rows in kinds.values()), strict=True
-            )
-        ],
+        ["questions", "kept texts", *(f"peak, {kind}" for kind in kinds)],
+        [[*row[:2], *row[2]] for row in zip(args.many, kept, peaks, strict=True)],
     )
-    parts = {
-        "answers": ("answers", "peak"), "of_them_kept": ("answers", "kept"), "evaluate.py": ("evaluate.py", "peak"),
-        "of_them_reading": ("evaluate.py", "reading"), "predict.py": ("predict.py", "peak"),
-    }  # fmt: skip
-    growing = {
-        name: MB * (kinds[kind][-1][part] - kinds[kind][0][part]) / (args.many[-1] - args.many[0])
-        for name, (kind, part) in parts.items()
-    }
+
+    def grown(kind: str, part: str) -> float:
+        """Bytes a question."""
+        return MB * (kinds[kind][-1][part] - kinds[kind][0][part]) / (args.many[-1] - args.many[0])
+
+    growing = {kind: grown(kind, "peak") for kind in kinds}
+    growing |= {"of_them_kept": grown("answers", "kept"), "of_them_reading": grown("evaluate.py", "reading")}
     harness.save(args, "evaluation_memory", unit="MB", **kinds, bytes_a_question=growing)
 
 

@@ -29,22 +29,18 @@ offsets_of = np.split(arrays["offsets"], splits)  # characters; None outside the
 offsets_of = [[tuple(pair) if pair[0] >= 0 else None for pair in offsets.tolist()] for offsets in offsets_of]
 
 
-def load_dataset() -> tuple[datasets.Dataset, np.ndarray]:
-    """The windows as rows, all padded to the same length, and logits (2, windows, length)."""
-    length = max(384, *map(len, starts))
-    logits = np.full((2, len(starts), length), -100.0, dtype=np.float32)
-    rows = {name: [] for name in ("input_ids", "token_type_ids", "attention_mask", "offset_mapping")}
-    for row, offsets in enumerate(offsets_of):
-        size = len(offsets)
-        logits[:, row, :size] = starts[row], ends[row]
-        rows["input_ids"].append([100] * size + [0] * (length - size))
-        rows["token_type_ids"].append([0] * length)
-        rows["attention_mask"].append([1] * size + [0] * (length - size))
-        rows["offset_mapping"].append(offsets + [None] * (length - size))
-    return datasets.Dataset.from_dict(rows), logits
-
-
-features, padded_logits = load_dataset()
+# the same padded: logits (windows, length), and the windows as rows of a dataset
+length = max(384, *map(len, starts))
+padded_starts, padded_ends = (
+    np.stack([np.pad(row, (0, length - len(row)), constant_values=-100) for row in some]) for some in (starts, ends)
+)
+padding = [[0] * (length - len(offsets)) for offsets in offsets_of]
+features = datasets.Dataset.from_dict({
+    "input_ids": [[100] * len(offsets) + rest for offsets, rest in zip(offsets_of, padding, strict=True)],
+    "token_type_ids": [[0] * length for _ in offsets_of],
+    "attention_mask": [[1] * len(offsets) + rest for offsets, rest in zip(offsets_of, padding, strict=True)],
+    "offset_mapping": [offsets + [None] * len(rest) for offsets, rest in zip(offsets_of, padding, strict=True)],
+})  # fmt: skip
 
 
 def candidates_of(start_logits: np.ndarray, end_logits: np.ndarray, offsets: list) -> list[dict]:
@@ -79,12 +75,6 @@ def best_of(candidates: list[dict], context: str, n_best: int) -> list[dict]:
     ]
 
 
-def candidates_in(way: str, number: int) -> list[dict]:
-    if way == "lists":
-        return candidates_of(starts[number], ends[number], offsets_of[number])
-    return candidates_of(*padded_logits[:, number], features[number]["offset_mapping"])
-
-
 def decode(way: str, n_best: int) -> dict:
     """Seconds for the n_best best answers to all questions, and how many that were."""
     found.clear()
@@ -92,7 +82,11 @@ def decode(way: str, n_best: int) -> dict:
     for context, windows in zip(contexts, windows_of, strict=True):
         candidates = []
         for number in windows:
-            candidates += candidates_in(way, number)
+            if way == "lists":
+                candidates += candidates_of(starts[number], ends[number], offsets_of[number])
+            else:
+                offsets = features[number]["offset_mapping"]
+                candidates += candidates_of(padded_starts[number], padded_ends[number], offsets)
         found.append(best_of(candidates, context, n_best))
     return {"seconds": time.perf_counter() - began, "answers": sum(map(len, found))}
 

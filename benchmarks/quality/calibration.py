@@ -3,12 +3,11 @@
     python tools/export_onnx.py --sample              # once
     python benchmarks/quality/calibration.py
 
-models/sample answers all questions in each precision of ONNX Runtime; SPLITS random halves of the articles are fitted
-on, and the others measured. Printed is the calibration error (10 bins of equal mass) as the model has its confidences,
-with a temperature alone, and with temperature and references, as evaluate.py --fit_temperature fits them; how much
-higher the EM of the surer half of the questions is; and, for comparison, the error where the same is fitted on the
-measured half itself, and of confidences that are right by construction, which is chance. And of the PLACES best
-answers: how likely they say they are, how often they are right. Writes calibration.json. 8 minutes on 2 CPU cores.
+models/sample answers all questions in each precision of ONNX Runtime; SPLITS times the articles are split in halves.
+Measured are the calibration error (10 bins of equal mass) as the model has its confidences, with a temperature alone,
+and with temperature and references, as evaluate.py --fit_temperature fits them; for comparison, where these are fitted
+on the measured half itself, and by chance; how much higher the EM of the surer half of the questions is; and of the
+PLACES best answers how sure they are and how often right. Writes calibration.json. Takes 8 minutes on 2 CPU cores.
 """
 
 import sys

@@ -4,16 +4,14 @@
     python benchmarks/quality/recipes.py --model_dir <MiniLM folder> --final --runs "plain 1" "plain 2"
     python benchmarks/quality/recipes.py --table     # only the table in docs/RESULTS.md
 
-A run is a recipe with a seed: train.py as a user runs it, on the articles of --train_file but 6, drawn with a fixed
-seed. evaluate.py scores the state after the last step on those 6, and on 500 of their questions asked of 8 paragraphs:
-no epoch is chosen by its score, so train.py scores 100 questions only. A recipe's teachers are other runs, made first
-where they are missing. --final trains on all of --train_file and scores --eval_file, by which nothing was chosen; its
-teachers are trained so too, but for the larger one, which learned from the articles of the split. Without
---larger_model_dir the larger one's answers that lie beside its result serve in its place.
+A run is a recipe with a seed: train.py on the articles of --train_file but 6, drawn with a fixed seed. evaluate.py
+scores the state after the last step on those 6, and on 500 of their questions asked of 8 paragraphs; no epoch is chosen
+by its score. A recipe's teachers are other runs, made first where they are missing. --final trains on all of
+--train_file and scores --eval_file, by which nothing was chosen; its larger teacher has learned from the articles of
+the split. Without --larger_model_dir the larger one's answers that lie beside its result serve in its place.
 
 Runs are done one after another, in output/recipes; on one CPU core each takes from half an hour to hours. What was
-stopped (Ctrl-C) is resumed, and what has a result in benchmarks/results/recipes is not done again. Writes the table in
-docs/RESULTS.md, between <!-- recipes --> and <!-- /recipes -->.
+stopped (Ctrl-C) is resumed, and what has a result in --results_dir is not done again.
 """
 
 import json

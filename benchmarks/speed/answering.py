@@ -78,7 +78,6 @@ def open_workers(stack: ExitStack, args, folder: Path, examples: list[dict]) -> 
 def measure_answering(args, folder: Path) -> None:
     examples = harness.read_questions(args.eval_file)
     examples = random.Random(0).sample(examples, min(args.questions, len(examples)))
-    peak = harness.gemm_peak()
 
     def rate(worker: harness.Peer, command: str, settings: dict, count: int = len(examples)) -> float:
         return count / worker(command, count=count, **settings)["seconds"]
@@ -99,18 +98,14 @@ def measure_answering(args, folder: Path) -> None:
 
     features = prepare_validation_features(examples, load_tokenizer(args.model_dir), 384, 128)
     tokens = features.lengths.sum().item() / len(examples)
-    shares = {
-        name: statistics.median(rates) * tokens * harness.MFLOP_PER_TOKEN / 1e3
-        / (peak["no"] if "fp32" in name else peak.get("bf16", peak["no"]))  # int8 against bf16, where it is there
-        for name, rates in figures.items()
-    }  # fmt: skip
+    shares = harness.share_of_peak(figures, harness.MFLOP_PER_TOKEN * tokens)
     plain = ["pipeline, batch 1, fp32", "Haystack, fp32"]
     for benchmark in ("answering", "answering_fp32"):
         names = [name for name in calls if benchmark == "answering" or "fp32" in name]
         own, peers = ([name for name in names if (name in readers) is ours] for ours in (True, False))
         harness.report(
             args, figures, others, peer.versions, benchmark, own, plain, peers, "questions/s", TARGETS[benchmark],
-            questions=len(examples), tokens_per_question=tokens, gemm_peak_gflops=peak, share_of_gemm_peak=shares,
+            questions=len(examples), tokens_per_question=tokens, **shares,
         )  # fmt: skip
 
 

@@ -31,10 +31,9 @@ def main(argv: list[str] | None = None) -> None:
     with harness.temporary_folder() as folder:
         questions = harness.write_lines(folder / "questions.jsonl", examples, "question", "context", "answers")
 
-        def prepare(count: int | None = None) -> int:
+        def prepare(count: int | None = None) -> None:
             features = prepare_train_features(examples[:count], tokenizer, MAX_LENGTH, DOC_STRIDE)
             save_features(folder / "train.features", features)
-            return len(features)
 
         with harness.Peer("preparing", args.model_dir.resolve(), questions, folder) as peer:
             ours, padded, unpadded = "utils.windows", "datasets.map, padded to 384", "datasets.map, unpadded"
@@ -47,11 +46,10 @@ def main(argv: list[str] | None = None) -> None:
             prepare(1000)
             peer("prepare", padded=True, count=min(1000, len(examples)))
             figures, others = harness.take_turns(sides, args.pairs)
-            windows = {"ours": prepare(), "peer": peer("prepare", padded=False)["windows"]}
         written_mb = (folder / "train.features").stat().st_size / 2**20
     harness.report(
         args, figures, others, peer.versions, "preparing", [ours], [padded], [unpadded], "questions/s", TARGET,
-        questions=len(examples), windows=windows, written_mb=written_mb,
+        questions=len(examples), written_mb=written_mb,
     )  # fmt: skip
 
 

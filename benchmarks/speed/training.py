@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError(f"--micro_batch {args.micro_batch} does not divide {BATCH_SIZE}")
     examples = harness.read_questions(args.train_file, "train")
     features = prepare_train_features(examples, load_tokenizer(args.model_dir), MAX_LENGTH, DOC_STRIDE)
-    peak, precision = harness.gemm_peak(), harness.precisions_of("cpu")[-1]
+    precision = harness.precisions_of("cpu")[-1]
     # the batches that train.py --seed TURN trains on in the intervals that are counted
     turns = [
         epoch_batches(features.lengths, BATCH_SIZE, turn, 0)[LOGGING_STEPS * UNCOUNTED : STEPS]
@@ -88,13 +88,10 @@ def main(argv: list[str] | None = None) -> None:
 
     tokens = float(np.mean([features.lengths[batch].mean() for turn in turns for batch in turn]))
     # forward and backward cost three forward passes; padding is not counted as work done
-    useful = 3 * harness.MFLOP_PER_TOKEN * tokens / 1e3
-    limits = {ours: list(peak.values())[-1], padded: peak["no"], unpadded: list(peak.values())[-1]}
-    shares = {side: statistics.median(figures[side]) * useful / limit for side, limit in limits.items()}
+    shares = harness.share_of_peak(figures, 3 * harness.MFLOP_PER_TOKEN * tokens)
     harness.report(
         args, figures, others, peer.versions, "training", [ours], [padded], [unpadded], "windows/s", TARGET,
-        tokens_per_window={"trained on": tokens, "all questions": float(features.lengths.mean())},
-        gemm_peak_gflops=peak, share_of_gemm_peak=shares,
+        tokens_per_window={"trained on": tokens, "all questions": float(features.lengths.mean())}, **shares,
     )  # fmt: skip
 
 
