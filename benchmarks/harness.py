@@ -52,6 +52,7 @@ REAL_SQUAD = PROJECT_ROOT.parent / "shared" / "squad"  # 11,877 training and 4,9
 MAKE_RANDOM = "Run: python tools/make_random_model.py"
 LIBRARIES = ("torch", "transformers", "tokenizers", "datasets", "numpy", "onnxruntime")
 MFLOP_PER_TOKEN = 43  # MobileBERT forward, windows of about 176 tokens; training takes three times that
+FLAGS = {"fp32": "no", "bf16": "bf16"}  # --mixed_precision by name
 MB = 1e6
 UTF8 = {"PYTHONIOENCODING": "utf-8"}
 HELP = {
@@ -268,7 +269,7 @@ def in_fresh_process(script: str, **settings: object) -> dict:
     done = subprocess.run(command, check=False, stdout=subprocess.PIPE, encoding="utf-8", env=os.environ | UTF8)
     if done.returncode:
         raise UserError(f"{' '.join(command[1:])} ended with exit code {done.returncode}: see above")
-    note(f"{Path(script).stem}: {settings}")
+    note(", ".join(f"{name} {value}" for name, value in settings.items() if not isinstance(value, Path)))
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
@@ -457,11 +458,6 @@ def precisions_of(device: str) -> list[str]:
     return ["fp32", "bf16"] if has_bf16(torch.device(device)) else ["fp32"]
 
 
-def flag_of(precision: str) -> str:
-    """--mixed_precision for "fp32" or "bf16"."""
-    return "no" if precision == "fp32" else precision
-
-
 def gemm_peak(size: int = 2048, repeats: int = 7) -> dict[str, float]:
     """GFLOP/s of a square matrix product on the CPU by --mixed_precision: the best of `repeats`, after a warm-up."""
     import torch
@@ -471,7 +467,7 @@ def gemm_peak(size: int = 2048, repeats: int = 7) -> dict[str, float]:
         a, b = torch.randn(2, size, size).to(torch.float32 if precision == "fp32" else torch.bfloat16)
         torch.matmul(a, b)
         seconds = min(seconds_of(lambda a=a, b=b: torch.matmul(a, b)) for _ in range(repeats))
-        peak[flag_of(precision)] = 2 * size**3 / seconds / 1e9
+        peak[FLAGS[precision]] = 2 * size**3 / seconds / 1e9
     return peak
 
 

@@ -28,7 +28,7 @@ from utils.offline import PROJECT_ROOT, SAMPLE_MODEL_DIR
 from utils.squad import read_examples
 from utils.windows import load_tokenizer
 
-QUESTIONS, CONTEXTS = 87_599, 18_896  # SQuAD 1.1, train
+QUESTIONS = 87_599  # SQuAD 1.1, train
 TARGET = 1500  # MB, of preparing
 MIB = 2**20
 STEPS = 2  # in the second one the optimizer's state is there
@@ -70,7 +70,7 @@ def take_steps(train: dict, batch: int, precision: str, checkpointing: bool, mod
     with harness.temporary_folder() as folder:
         file = harness.write_squad(folder / "train.json", (EXAMPLE | {"id": str(i)} for i in range(STEPS * batch)))
         flags = {
-            "model_dir": model_dir, "device": device, "mixed_precision": harness.flag_of(precision), "max_length": 384,
+            "model_dir": model_dir, "device": device, "mixed_precision": harness.FLAGS[precision], "max_length": 384,
             "train_file": file, "eval_file": file, "max_eval_samples": 1, "output_dir": folder / "output",
             "max_steps": STEPS, "per_device_train_batch_size": batch, "gradient_accumulation_steps": 1,
         }  # fmt: skip
@@ -87,8 +87,6 @@ def measure_preparing(args, folder: Path) -> None:
     file = harness.write_squad(folder / "train.json", harness.repeat_questions(examples, args.questions))
     settings = {"part": "preparing_memory", "file": file, "cache": folder / "cache"}
     runs = {name: harness.in_fresh_process(__file__, **settings) for name in ("prepared", "from the cache")}
-    found = runs["prepared"]
-    assert args.questions < QUESTIONS or found["contexts"] >= CONTEXTS, found
     peaks = {name: max(part["peak"] for part in run["parts"].values()) for name, run in runs.items()}
     harness.print_table(
         ["resident memory in MB after", "imports", "questions", "windows", "peak"],

@@ -21,7 +21,6 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import harness
 
-from utils.console import UserError
 from utils.metrics import compute_metrics
 from utils.offline import SAMPLE_MODEL_DIR
 from utils.reader import Reader
@@ -44,8 +43,6 @@ def main(argv: list[str] | None = None) -> None:
         max_samples=(200, "questions, drawn with a fixed seed"),
         paragraphs=([1, 8, 0], "of the article; 0: all of it"),
     )  # fmt: skip
-    if min(args.paragraphs) < 0:
-        raise UserError(f"--paragraphs {min(args.paragraphs)}, expected 1 or more, or 0 for all")
     reader = Reader(args.model_dir, batch_size=32, backend="torch")
     examples = harness.read_questions(args.eval_file)
     examples = random.Random(0).sample(examples, min(args.max_samples, len(examples)))

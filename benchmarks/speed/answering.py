@@ -45,7 +45,7 @@ CONTEXT = (
 
 def ways_to_answer(model_dir: Path) -> dict[str, tuple[str, str]]:
     """Every backend and --mixed_precision in which Reader can answer with this folder on this CPU, by name."""
-    ways = {f"Reader, torch, {name}": ("torch", harness.flag_of(name)) for name in harness.precisions_of("cpu")}
+    ways = {f"Reader, torch, {name}": ("torch", harness.FLAGS[name]) for name in harness.precisions_of("cpu")}
     for name, precision in (("fp32", "no"), ("int8", "int8")):
         if (model_dir / ONNX_FILES[precision]).exists():
             ways[f"Reader, onnx, {name}"] = "onnx", precision

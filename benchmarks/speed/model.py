@@ -54,7 +54,7 @@ def step(model: torch.nn.Module, device: torch.device, precision: str, length: i
     """One forward and backward pass, without the optimizer."""
     ids = torch.randint(1000, 20_000, (TRAINED, length), device=device)
     mask = (torch.arange(length, device=device) < length - 8).long().expand(TRAINED, length)  # some padding, as usual
-    with autocast(device, harness.flag_of(precision)):
+    with autocast(device, harness.FLAGS[precision]):
         output = model(input_ids=ids, token_type_ids=torch.zeros_like(ids), attention_mask=mask)
     (output.start_logits.float().log_softmax(1).mean() + output.end_logits.float().log_softmax(1).mean()).backward()
     model.zero_grad()
@@ -93,7 +93,7 @@ def compare_compiled(args, folder: Path) -> None:
     require_compiler(device)
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
     for precision in harness.precisions_of(device.type):
-        model = load(args.model_dir, choose_attention(device, harness.flag_of(precision)), device)
+        model = load(args.model_dir, choose_attention(device, harness.FLAGS[precision]), device)
         compiled = torch.compile(model, dynamic=True)
         models |= {(precision, "plain"): model, (precision, "compiled"): compiled}
         steps = [partial(step, compiled, device, precision, length) for length in args.lengths]
@@ -104,7 +104,7 @@ def compare_compiled(args, folder: Path) -> None:
 def open_backends(model_dir: Path, folder: Path, way: str, fold) -> dict[str, TorchBackend | OnnxBackend]:
     """The model in every precision, by name and `way`, with what `fold` does to its norms."""
     backends, cpu = {}, torch.device("cpu")
-    for precision in map(harness.flag_of, harness.precisions_of("cpu")):
+    for precision in map(harness.FLAGS.get, harness.precisions_of("cpu")):
         model = fold(load_model(model_dir, choose_attention(cpu, precision)))
         backends[f"torch {precision} {way}"] = TorchBackend(model, cpu, precision)
     export_onnx.absorb_norms = fold
