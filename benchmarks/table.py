@@ -3,24 +3,23 @@
     python benchmarks/table.py            # prints the table and writes it into both
     python benchmarks/table.py --check    # exit code 2 where a README has another table
 
-A table stands between <!-- benchmarks --> and <!-- /benchmarks -->.
+A table is between <!-- benchmarks --> and <!-- /benchmarks -->. Its last column says who is faster, ours or the peer at
+its best.
 """
 
-import argparse
 import json
 from pathlib import Path
 
-from pairs import PROJECT_ROOT, RESULTS_DIR, sign
+import harness
 
 from extractive_qa.errors import QAError
-from extractive_qa.files.reading import with_table
 from extractive_qa.text import shown
-from utils import console
+from utils.console import run
 
-BEGIN, END = "<!-- benchmarks -->\n", "<!-- /benchmarks -->"
+READMES = ("README.md", "README.zh-CN.md")  # English, Chinese
 # in the order of the table: what is done, in English and in Chinese, and digits after the point of its figures
 WORK = {
-    "preparing": ("preparing training questions, cold", "预处理训练问题，无缓存", 0),
+    "preparing": ("preparing training questions, no cache", "预处理训练问题，无缓存", 0),
     "spans_best": ("choosing the best answer from logits", "由 logits 选出最佳答案", 0),
     "spans_20_best": ("choosing the 20 best answers from logits", "由 logits 选出前 20 个答案", 0),
     "training": ("training, effective batch 16", "训练，有效批大小 16", 2),
@@ -29,18 +28,12 @@ WORK = {
     "latency": ("one short question, warm", "单个短问题，已预热", 1),
     "cold_start": ("one question from a cold start", "冷启动回答一个问题", 2),
 }
-UNITS = {
-    "questions/s": ("questions/s", "问题/秒"),
-    "windows/s": ("windows/s", "窗口/秒"),
-    "ms": ("ms", "毫秒"),
-    "s": ("s", "秒"),
-}
+UNITS = {"questions/s": "问题/秒", "windows/s": "窗口/秒", "ms": "毫秒", "s": "秒"}
 HEADINGS = (
-    ("work", "ours", "peer", "peer at its best", "ours / peer", "target", "met"),
-    ("工作", "本项目", "对照", "对照的最佳设置", "本项目 / 对照", "目标", "达到"),
+    ("work", "ours", "peer", "peer at its best", "ours / peer", "target", "met", "ours / best", "ahead of the best"),
+    ("工作", "本项目", "对照", "对照的最佳设置", "本项目 / 对照", "目标", "达到", "本项目 / 最佳", "与最佳相比领先者"),
 )
-YES_NO = (("yes", "no"), ("是", "否"))
-READMES = ("README.md", "README.zh-CN.md")  # English, Chinese
+WORDS = (("yes", "no", "ours", "**peer**"), ("是", "否", "本项目", "**对照**"))
 
 
 def read_results(folder: Path) -> list[dict]:
@@ -51,41 +44,33 @@ def read_results(folder: Path) -> list[dict]:
 
 def table(results: list[dict], language: int) -> str:
     """The table in Markdown, each line ended. language: 0 English, 1 Chinese."""
+    yes, no, ours, peer = WORDS[language]
     rows = [HEADINGS[language], ["---"] * len(HEADINGS[language])]
     for result in results:
         *titles, digits = WORK[result["benchmark"]]
-        unit = UNITS[result["unit"].split(" (")[0].split(",")[0]][language]
+        unit = result["unit"].split(" (")[0].split(",")[0]
+        title = f"{titles[0]} ({unit})" if language == 0 else f"{titles[1]}（{UNITS[unit]}）"
         figures = [f"{result[side]:,.{digits}f}" for side in ("ours", "peer", "peer_best")]
-        ratio = f"{result['ratio']:.2f}"
-        target = f"{sign(result)} {result['target']:g}"
-        met = YES_NO[language][0 if result["met"] else 1]
-        brackets = ("{} ({})", "{}（{}）")[language]
-        rows.append([brackets.format(titles[language], unit), *figures, ratio, target, met])
+        target = [f"{result['ratio']:.2f}", harness.target_of(result), yes if result["met"] else no]
+        ahead = peer if harness.peer_is_ahead(result) else ours
+        rows.append([title, *figures, *target, f"{result['ratio_best']:.2f}", ahead])
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=console.HelpFormatter)
-    parser.add_argument("--results_dir", type=Path, default=RESULTS_DIR, help="where the results are")
-    parser.add_argument("--readme_dir", type=Path, default=PROJECT_ROOT, help="where the two READMEs are")
-    parser.add_argument("--check", action="store_true", help="write nothing, say whether the tables are up to date")
-    args = parser.parse_args(argv)
-    results = read_results(args.results_dir)
-    outdated = []
+    args = harness.parse_args(
+        __doc__, argv, readme_dir=(harness.PROJECT_ROOT, "where the two READMEs are"),
+        check=(False, "write nothing, say whether the tables are up to date"),
+    )  # fmt: skip
+    results, outdated = read_results(args.results_dir), []
     for language, name in enumerate(READMES):
-        text = (args.readme_dir / name).read_text(encoding="utf-8")
-        new = with_table(text, table(results, language), name, BEGIN, END)
-        if new != text:
+        if harness.put_table(args.readme_dir / name, "benchmarks", table(results, language), write=not args.check):
             outdated.append(name)
-            if not args.check:
-                (args.readme_dir / name).write_text(new, encoding="utf-8", newline="\n")
     print(table(results, 0), end="")
     if args.check and outdated:
-        raise QAError(
-            f"{' and '.join(outdated)}: the table is not that of {shown(args.results_dir)}. "
-            "Run: python benchmarks/table.py"
-        )
+        remedy = "Run: python benchmarks/table.py"
+        raise QAError(f"{' and '.join(outdated)}: the table is not that of {shown(args.results_dir)}. {remedy}")
 
 
 if __name__ == "__main__":
-    console.run(main)
+    run(main)

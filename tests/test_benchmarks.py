@@ -1,6 +1,8 @@
-"""The comparisons' arithmetic and their table. What they measure is not asserted: times are no property."""
+"""What the benchmarks share, and the table of the comparisons. What they measure is not asserted: times are no
+property."""
 
 import json
+import runpy
 import sys
 
 import numpy as np
@@ -9,11 +11,24 @@ from scripts import PROJECT_ROOT, assert_refused, run_script
 
 sys.path.insert(0, str(PROJECT_ROOT / "benchmarks"))
 
-from pairs import PEERS_DIR, RESULTS_DIR, Peer, peer_python, rounded, share_of_others, summarize, take_turns
-from table import BEGIN, END, READMES, WORK, read_results, table
+import harness
+from harness import (
+    PEERS_DIR,
+    RESULTS_DIR,
+    Peer,
+    gemm_peak,
+    in_fresh_process,
+    parse_args,
+    peer_python,
+    precisions_of,
+    put_table,
+    rounded,
+    summarize,
+    take_turns,
+)
+from table import READMES, WORK, read_results, table
 
 from extractive_qa.errors import QAError
-from extractive_qa.files.reading import with_table
 
 KEYS = {"benchmark", "ours", "peer", "peer_best", "ratio", "target", "unit", "device", "versions"}
 FIGURES = {
@@ -64,7 +79,8 @@ def test_every_side_runs_once_a_turn_and_none_is_always_first():
     assert figures == {"a": [1, 6, 7], "b": [2, 5, 8], "c": [3, 4, 9]}
     assert others.keys() == figures.keys()
     assert all(0 <= share <= 1 for share in others.values())
-    assert 0 <= share_of_others((0.0, 0.0, 0.0)) <= 1
+    take_turns({"a": lambda: float(ran.append("a") or 1)}, 1, warm_up=True)
+    assert ran[9:] == ["a", "a"]
 
 
 def test_figures_are_written_with_four_digits():
@@ -74,9 +90,10 @@ def test_figures_are_written_with_four_digits():
 def test_the_table_has_a_line_for_each_result_in_both_languages(tmp_path):
     results = [result_of(), result_of("latency", lower=True, unit="ms, p50 (ratio: ours / peer)", target=0.5)]
     english, chinese = table(results, 0).splitlines(), table(results, 1).splitlines()
-    assert english[2] == "| answering, fastest precision (questions/s) | 40.0 | 10.0 | 20.0 | 4.00 | ≥ 3.5 | yes |"
-    assert english[3].endswith("| 9.00 | ≤ 0.5 | no |")
-    assert chinese[3].endswith("| 9.00 | ≤ 0.5 | 否 |")
+    answering = "| answering, fastest precision (questions/s) | 40.0 | 10.0 | 20.0 | 4.00 | ≥ 3.5 | yes | 2.00 | ours |"
+    assert english[2] == answering
+    assert english[3].endswith("| 9.00 | ≤ 0.5 | no | 9.00 | **peer** |")
+    assert chinese[3].endswith("| 9.00 | ≤ 0.5 | 否 | 9.00 | **对照** |")
     assert len(english) == len(chinese) == 4
     # results are read in the table's order, those that are missing are left out
     for result in reversed(results):
@@ -84,21 +101,41 @@ def test_the_table_has_a_line_for_each_result_in_both_languages(tmp_path):
     assert [result["benchmark"] for result in read_results(tmp_path)] == ["answering", "latency"]
 
 
-def test_the_table_goes_between_its_markers_and_nothing_else_changes():
-    text = f"before\n{BEGIN}old\n{END}\nafter\n"
-    assert with_table(text, "new\n", "README.md", BEGIN, END) == f"before\n{BEGIN}new\n{END}\nafter\n"
-    for broken in ("no markers", f"{END}{BEGIN}", f"{BEGIN}{END}{BEGIN}{END}"):
+def test_a_peer_that_is_ahead_at_its_best_is_named(capsys, tmp_path):
+    """The target may be met all the same: it is for the peer as it comes."""
+    args = parse_args("", [], results_dir=tmp_path)
+    faster = FIGURES | {"one, tuned": [80.0] * 5}
+    for figures, words in ((FIGURES, "ours is ahead"), (faster, "PEER AHEAD, one, tuned")):
+        harness.report(args, figures, {}, {}, "answering", ["ours"], ["one"], ["one, tuned"], "questions/s", 3.5)
+        *_, met, ahead, line = capsys.readouterr().out.splitlines()
+        assert met.endswith("met")
+        assert ahead.endswith(words)
+        assert json.loads(line) == json.loads((tmp_path / "answering.json").read_text(encoding="utf-8"))
+        assert json.loads(line).keys() >= KEYS
+    assert table(read_results(tmp_path), 0).endswith("| yes | 0.50 | **peer** |\n")
+
+
+def test_a_table_goes_between_its_markers_and_nothing_else_changes(tmp_path):
+    path, begin, end = tmp_path / "README.md", "<!-- x -->\n", "<!-- /x -->"
+    path.write_text(f"before\n{begin}old\n{end}\nafter\n", encoding="utf-8")
+    assert put_table(path, "x", "new\n", write=False)
+    assert put_table(path, "x", "new\n")
+    assert path.read_text(encoding="utf-8") == f"before\n{begin}new\n{end}\nafter\n"
+    assert not put_table(path, "x", "new\n")
+    for broken in ("no markers", f"{end}{begin}", f"{begin}{end}{begin}{end}"):
+        path.write_text(broken, encoding="utf-8")
         with pytest.raises(QAError, match=r"README\.md"):
-            with_table(broken, "new\n", "README.md", BEGIN, END)
+            put_table(path, "x", "new\n")
 
 
 def test_a_table_that_is_not_that_of_the_results_is_refused(tmp_path):
     (tmp_path / "answering.json").write_text(json.dumps(result_of()), encoding="utf-8")
+    empty = "<!-- benchmarks -->\n<!-- /benchmarks -->\n"
     for name in READMES:
-        (tmp_path / name).write_text(f"{BEGIN}{END}\n", encoding="utf-8")
+        (tmp_path / name).write_text(empty, encoding="utf-8")
     folders = "--results_dir", tmp_path, "--readme_dir", tmp_path
     assert_refused(run_script("benchmarks/table.py", "--check", *folders, code=2), "README.zh-CN.md", "table.py")
-    assert (tmp_path / READMES[0]).read_text(encoding="utf-8") == f"{BEGIN}{END}\n"
+    assert (tmp_path / READMES[0]).read_text(encoding="utf-8") == empty
     run_script("benchmarks/table.py", *folders)
     run_script("benchmarks/table.py", "--check", *folders)
 
@@ -130,7 +167,7 @@ def test_the_peers_of_spans_keep_as_many_answers_as_ours(n_best, tmp_path):
              example_index=[0, 1], contexts=[context] * 2)  # fmt: skip
     spans = set()
     with Peer("spans", tmp_path / "logits.npz", 5) as peer:
-        for way in ("dataset", "lists", "pipeline"):
+        for way in ("dataset", "lists"):
             assert peer("decode", way=way, n_best=n_best)["answers"] == 2 * n_best, way
             spans.add(str(peer("best")["spans"]))
     assert len(spans) == 1  # all of them look at every start and end
@@ -142,3 +179,33 @@ def test_no_peer_imports_this_project():
         text = path.read_text(encoding="utf-8")
         assert "import utils" not in text, path.name
         assert "from utils" not in text, path.name
+
+
+def test_nothing_is_measured_in_bf16_where_the_processor_has_none(monkeypatch):
+    monkeypatch.setattr("extractive_qa.model.devices.has_bf16", lambda device: False)
+    assert precisions_of("cpu") == ["fp32"]
+    assert gemm_peak(size=8, repeats=1).keys() == {"no"}
+    answering = runpy.run_path(str(PROJECT_ROOT / "benchmarks" / "speed" / "answering.py"))
+    ways = answering["ways_to_answer"](PROJECT_ROOT / "models" / "sample")
+    assert not any("bf16" in text for name, way in ways.items() for text in (name, *way))
+
+
+def test_flags_take_the_kind_of_their_default():
+    args = parse_args(
+        "", ["--many", "3", "4", "--on", "--model_dir", "x"], many=([1], ""), on=(False, ""), model_dir=None
+    )
+    assert (args.many, args.on, args.model_dir.name) == ([3, 4], True, "x")
+    args = parse_args("", [], many=([1], ""), on=(False, ""), model_dir=None, pairs=5)
+    assert (args.many, args.on, args.model_dir, args.pairs) == ([1], False, None, 5)
+
+
+def test_a_part_that_fails_in_a_fresh_process_is_named(tmp_path):
+    script = tmp_path / "part.py"
+    script.write_text(
+        f"import sys; sys.path.insert(0, {str(PROJECT_ROOT / 'benchmarks')!r}); import harness\n"
+        "harness.start(None, lambda value: {'doubled': 2 * value})",
+        encoding="utf-8",
+    )
+    assert in_fresh_process(str(script), value=4) == {"doubled": 8}
+    with pytest.raises(QAError, match=r"part\.py.*ended with exit code 1"):
+        in_fresh_process(str(script), value=None)

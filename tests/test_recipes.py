@@ -8,9 +8,11 @@ import pytest
 from scripts import PROJECT_ROOT, run_script
 
 sys.path.insert(0, str(PROJECT_ROOT / "benchmarks"))
+sys.path.insert(0, str(PROJECT_ROOT / "benchmarks" / "quality"))
 
+import harness
 import recipes
-from recipes import HELD_OUT, QUEUE, RECIPES, Runs, known_run, split, table
+from recipes import HELD_OUT, QUEUE, RECIPES, Runs, split, table
 
 from extractive_qa.data.examples import read_examples
 from extractive_qa.errors import QAError
@@ -43,12 +45,16 @@ def test_every_article_is_in_one_part_and_the_draw_is_fixed(articles, tmp_path):
     assert [path.read_bytes() for path in again] == [train.read_bytes(), held_out.read_bytes()]
 
 
-def test_every_run_that_is_named_is_a_recipe_and_its_flags_are_train_pys():
+def test_every_run_that_is_named_is_a_recipe_and_its_flags_are_train_pys(tmp_path):
     from small_training import train_script
 
     runs = QUEUE + [run for recipe in RECIPES.values() for run in recipe.get("teachers", [])]
-    assert [known_run(run) for run in runs] == runs
-    assert len({recipes.file_name(run) for run in QUEUE}) == len(QUEUE)
+    assert {run.rpartition(" ")[0] for run in runs} == RECIPES.keys()
+    places = Runs(tmp_path, None, (tmp_path, tmp_path), tmp_path, tmp_path)
+    assert len({places.result(run) for run in QUEUE}) == len(QUEUE)
+    for run in ("no such recipe 1", "plain", "plain one"):
+        with pytest.raises(QAError, match="no recipe and seed"):
+            recipes.main(["--runs", run, "--results_dir", str(tmp_path)])
     for recipe in RECIPES.values():
         flags = recipes.COMMON | {name: recipe[name] for name in recipe.keys() - {"teachers", "larger"}}
         args = train_script.parse_args([str(word) for name, value in flags.items() for word in (f"--{name}", value)])
@@ -78,7 +84,7 @@ def test_the_table_gives_means_and_spread_and_the_difference_from_the_first():
     ]
 
 
-def test_fewer_questions_have_a_table_of_their_own_and_what_was_given_up_stands_last(monkeypatch):
+def test_fewer_questions_have_a_table_of_their_own_and_what_was_given_up_comes_last(monkeypatch):
     part = {
         "recipe": "a third",
         "flags": {"seed": 1, "max_train_samples": 9},
@@ -103,14 +109,14 @@ SMALL = {
 
 
 def listed_calls(monkeypatch) -> list[tuple]:
-    """The scripts that recipes.py calls from now on, each with what stands behind its flags."""
+    """The scripts that recipes.py calls from now on, each with what follows its flags."""
     called = []
 
     def listed(script, flags, *more):
         called.append((script, *more))
         run_script(script, *(word for name, value in flags.items() for word in (f"--{name}", value)), *more)
 
-    monkeypatch.setattr(recipes, "call", listed)
+    monkeypatch.setattr(harness, "run_script", listed)
     return called
 
 

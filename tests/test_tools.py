@@ -65,15 +65,14 @@ def test_a_model_of_another_program_makes_no_sample(tiny_model, tmp_path):
     [
         ("dev/make_random_model.py", ("--output_dir",)),
         ("dev/make_sample.py", ("--model_dir", "models/sample", "--output_dir")),
-        ("benchmarks/ceiling.py", ("--eval_file", "no_such_file", "--output")),
-        ("benchmarks/long_contexts.py", ("--eval_file", "no_such_file", "--output")),
-        ("benchmarks/scaling.py", ("--eval_file", "no_such_file", "--output")),
+        ("benchmarks/quality/ceiling.py", ("--eval_file", "no_such_file", "--results_dir")),
+        ("benchmarks/memory/answering.py", ("--eval_file", "no_such_file", "--results_dir")),
     ],
 )
 def test_a_result_that_can_not_be_written_is_refused_before_the_work(script, flags, tmp_path):
     (tmp_path / "file").touch()
     done = run_script(script, *flags, tmp_path / "file" / "result", code=2)
-    assert_refused(done, "result can't be written", f"Choose another {flags[-1]}.")
+    assert_refused(done, "can't be written", f"Choose another {flags[-1]}.")
 
 
 def test_the_folder_of_a_result_is_made(tmp_path):
@@ -87,33 +86,37 @@ def test_pictures_of_the_page_need_playwright(tmp_path):
 
 
 def test_the_ceiling_of_the_sample_questions_is_near_100(real_tokenizer_dir, tmp_path):
-    output = tmp_path / "ceiling.json"
-    run_script("benchmarks/ceiling.py", "--model_dir", real_tokenizer_dir, "--output", output)
-    result = json.loads(output.read_text(encoding="utf-8"))
+    data = PROJECT_ROOT / "data" / "sample"
+    run_script("benchmarks/quality/ceiling.py", "--model_dir", real_tokenizer_dir, "--train_file", data / "train.json",
+               "--eval_file", data / "dev.json", "--results_dir", tmp_path)  # fmt: skip
+    result = json.loads((tmp_path / "ceiling.json").read_text(encoding="utf-8"))
     for windows in ("384/128", "96/32"):
         assert result[windows]["ceiling"]["exact_match"] > 98
         assert result[windows]["labels"]["share"] > 0.98
 
 
 def test_long_contexts_are_scored_under_every_rule(tiny_model, tmp_path):
-    output = tmp_path / "long.json"
-    run_script("benchmarks/long_contexts.py", "--model_dir", tiny_model, "--max_samples", 2, "--output", output)
-    results = json.loads(output.read_text(encoding="utf-8"))["results"]
+    file = PROJECT_ROOT / "data" / "sample" / "dev.json"
+    run_script("benchmarks/quality/long_contexts.py", "--model_dir", tiny_model, "--eval_file", file,
+               "--max_samples", 2, "--results_dir", tmp_path)  # fmt: skip
+    results = json.loads((tmp_path / "long_contexts.json").read_text(encoding="utf-8"))["results"]
     assert results.keys() == {"1", "8", "all"}
     assert all(scores.keys() == {"raw", "cls", "softmax"} for scores in results.values())
 
 
 @pytest.mark.torture
-def test_growth_is_measured_and_drawn(tiny_model, tmp_path):
-    output = tmp_path / "scaling.json"
-    run_script("benchmarks/scaling.py", "--model_dir", tiny_model, "--eval_file", PROJECT_ROOT / "data/sample/dev.json",
-               "--kilobytes", 1, 4, "--questions", 2, 4, "--output_dir", tmp_path, "--output", output)  # fmt: skip
-    result = json.loads(output.read_text(encoding="utf-8"))
+def test_growth_is_measured_and_put_into_its_document(tiny_model, tmp_path):
+    (tmp_path / "SCALING.md").write_text("before\n<!-- scaling -->\n<!-- /scaling -->\nafter\n", encoding="utf-8")
+    run_script("benchmarks/memory/answering.py", "--only", "scaling", "--model_dir", tiny_model, "--eval_file",
+               PROJECT_ROOT / "data/sample/dev.json", "--kilobytes", 1, 4, "--questions", 2, 4, "--docs_dir", tmp_path,
+               "--results_dir", tmp_path)  # fmt: skip
+    result = json.loads((tmp_path / "scaling.json").read_text(encoding="utf-8"))
     assert [line["kilobytes"] for line in result["contexts"]] == [1, 4]
     assert result["contexts"][1]["windows"] > result["contexts"][0]["windows"]
     assert [line["questions"] for line in result["questions"]] == [2, 4]
-    assert "| 4 kB |" in (tmp_path / "SCALING.md").read_text(encoding="utf-8")
-    assert (tmp_path / "scaling.png").stat().st_size > 1000
+    document = (tmp_path / "SCALING.md").read_text(encoding="utf-8")
+    assert "| a context of 4 kB |" in document
+    assert document.endswith("<!-- /scaling -->\nafter\n")
 
 
 def test_the_picture_of_the_terminal_shows_an_answer_and_fetches_nothing():

@@ -1,6 +1,6 @@
-"""Peer of benchmarks/preparing.py: windows and labels with `datasets.map` and the tokenizer's overflow.
+"""Peer of speed/preparing.py: windows and labels with `datasets.map` and the tokenizer's overflow.
 
-What training scripts usually do: in batches of 1,000 questions the fast tokenizer cuts the windows of each pair, a
+What training scripts commonly do: in batches of 1,000 questions the fast tokenizer cuts the windows of each pair, a
 Python loop walks over the tokens of every window to find the answer, and `map` writes an Arrow file.
 """
 
@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 
 import datasets
-import numpy as np
 from transformers import AutoTokenizer
 from worker import serve
 
@@ -17,23 +16,16 @@ model_dir, examples_file, folder = sys.argv[1:]
 datasets.disable_progress_bars()
 tokenizer = AutoTokenizer.from_pretrained(model_dir, local_files_only=True)
 questions = datasets.Dataset.from_json(examples_file, cache_dir=f"{folder}/read")
-made = {}
 
 
-def windows_with_labels(examples: dict, max_length: int, doc_stride: int, padding: bool | str) -> dict:
+def windows_with_labels(examples: dict, padding: bool | str) -> dict:
     """The windows of a batch of questions, with the first and last token of the answer: 0 where it is not inside."""
     windows = tokenizer(
-        [question.lstrip() for question in examples["question"]],
-        examples["context"],
-        truncation="only_second",
-        max_length=max_length,
-        stride=doc_stride,
-        return_overflowing_tokens=True,
-        return_offsets_mapping=True,
-        padding=padding,
-    )
+        [question.lstrip() for question in examples["question"]], examples["context"], truncation="only_second",
+        max_length=384, stride=128, return_overflowing_tokens=True, return_offsets_mapping=True, padding=padding,
+    )  # fmt: skip
     question_of = windows.pop("overflow_to_sample_mapping")
-    first_tokens, last_tokens = [], []
+    windows["start_positions"], windows["end_positions"] = [], []
     for number, offsets in enumerate(windows.pop("offset_mapping")):
         answers = examples["answers"][question_of[number]]
         begin = answers["answer_start"][0]
@@ -54,39 +46,22 @@ def windows_with_labels(examples: dict, max_length: int, doc_stride: int, paddin
             while offsets[last][1] >= end:
                 last -= 1
             last += 1
-        first_tokens.append(first)
-        last_tokens.append(last)
-    windows["start_positions"] = first_tokens
-    windows["end_positions"] = last_tokens
+        windows["start_positions"].append(first)
+        windows["end_positions"].append(last)
     return windows
 
 
 def prepare(padded: bool, count: int | None = None) -> dict:
-    """Prepares the first `count` questions (None: all), cold, its cache file written. Returns seconds and windows."""
+    """Prepares the first `count` questions (None: all), cold, its file written. Returns seconds."""
     some = questions.select(range(count)) if count else questions
     cache = Path(folder) / "prepared.arrow"
     cache.unlink(missing_ok=True)
     began = time.perf_counter()
-    made["windows"] = some.map(
-        windows_with_labels,
-        batched=True,
-        remove_columns=some.column_names,
-        load_from_cache_file=False,
-        cache_file_name=str(cache),
-        fn_kwargs={"max_length": 384, "doc_stride": 128, "padding": "max_length" if padded else False},
-    )
-    return {"seconds": time.perf_counter() - began, "windows": len(made["windows"])}
+    some.map(
+        windows_with_labels, batched=True, remove_columns=some.column_names, load_from_cache_file=False,
+        cache_file_name=str(cache), fn_kwargs={"padding": "max_length" if padded else False},
+    )  # fmt: skip
+    return {"seconds": time.perf_counter() - began}
 
 
-def save(path: str) -> dict:
-    """Saves what was made last, without padding, to be compared."""
-    ids, lengths = [], []
-    for row in made["windows"].select_columns(["input_ids", "attention_mask"]):
-        lengths.append(sum(row["attention_mask"]))
-        ids.append(np.array(row["input_ids"][: lengths[-1]], dtype=np.int32))
-    positions = made["windows"].select_columns(["start_positions", "end_positions"])[:]
-    np.savez(path, ids=np.concatenate(ids), lengths=lengths, **positions)
-    return {}
-
-
-serve(("transformers", "tokenizers", "datasets", "pyarrow", "numpy"), prepare=prepare, save=save)
+serve(("transformers", "tokenizers", "datasets", "pyarrow"), prepare=prepare)

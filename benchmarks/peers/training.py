@@ -1,4 +1,4 @@
-"""Peer of benchmarks/training.py: a plain PyTorch loop, 16 windows at once, AdamW, clipped gradients."""
+"""Peer of speed/training.py and quality/plain_training.py: a plain PyTorch loop, AdamW, clipped gradients."""
 
 import sys
 import time
@@ -9,9 +9,9 @@ from transformers import AutoModelForQuestionAnswering
 from transformers.utils import logging
 from worker import serve
 
-model_dir, windows_file = sys.argv[1:]
+model_dir, windows_file, seed = sys.argv[1:]
 logging.set_verbosity_error()
-torch.manual_seed(0)
+torch.manual_seed(int(seed))  # the new output layer, and dropout
 model = AutoModelForQuestionAnswering.from_pretrained(model_dir, local_files_only=True)
 model.train()
 optimizer = torch.optim.AdamW(model.parameters(), lr=3e-5)
@@ -19,11 +19,10 @@ with np.load(windows_file) as file:
     windows = {name: torch.from_numpy(file[name]) for name in file.files}  # each (N, 384) or (N,)
 
 
-def train(batches: list[list[int]], padded: bool, bf16: bool) -> dict:
-    """One optimizer step on each batch of indices into the windows. Returns seconds and windows."""
+def train(batches: list[list[int]], padded: bool, bf16: bool, rates: list[float] | None = None) -> dict:
+    """One optimizer step on each batch of indices into the windows, with a learning rate each. Returns seconds."""
     began = time.perf_counter()
-    count = 0
-    for batch in batches:
+    for step, batch in enumerate(batches):
         inputs = {name: tensor[batch] for name, tensor in windows.items()}
         if not padded:
             longest = int(inputs["attention_mask"].sum(dim=1).max())
@@ -32,10 +31,16 @@ def train(batches: list[list[int]], padded: bool, bf16: bool) -> dict:
             loss = model(**inputs).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        if rates:
+            optimizer.param_groups[0]["lr"] = rates[step]
         optimizer.step()
         optimizer.zero_grad()
-        count += len(batch)
-    return {"seconds": time.perf_counter() - began, "windows": count, "loss": loss.item()}
+    return {"seconds": time.perf_counter() - began, "loss": loss.item()}
 
 
-serve(("torch", "transformers", "numpy"), train=train)
+def save(folder: str) -> dict:
+    model.save_pretrained(folder)
+    return {}
+
+
+serve(("torch", "transformers", "numpy"), train=train, save=save)

@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Callable
 from importlib.metadata import version
+from platform import python_version
 
 
 def serve(libraries: tuple[str, ...], **commands: Callable[..., dict]) -> None:
@@ -19,8 +20,7 @@ def serve(libraries: tuple[str, ...], **commands: Callable[..., dict]) -> None:
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
 
-    python = ".".join(map(str, sys.version_info[:3]))
-    say({"versions": {"python": python} | {name: version(name) for name in libraries}})
+    say({"versions": {"python": python_version()} | {name: version(name) for name in libraries}})
     for line in sys.stdin:
         values = json.loads(line)
         say(commands[values.pop("command")](**values))

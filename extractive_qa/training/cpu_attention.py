@@ -3,7 +3,7 @@
 Plain attention writes and reads matrices of (B, H, L, L) a dozen times for each layer and draws its dropout number by
 number: for long windows that is most of a training step. Here a window's (H, L, L) matrices are made, used and kept in
 the precision of the products, and dropout is drawn four numbers at once. The values are those of plain attention, up to
-rounding; the draws of dropout are others. `benchmarks/attention.py` shows what it is worth.
+rounding; the draws of dropout are others. `benchmarks/speed/model.py` shows what it is worth.
 """
 
 import torch

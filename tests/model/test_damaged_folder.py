@@ -121,8 +121,8 @@ def test_settings_that_make_sense_are_taken(tiny_model, tmp_path):
 
 @pytest.mark.fault("damaged model folder")
 def test_evaluate_leaves_earlier_results_alone_where_the_model_is_of_no_use(tiny_model, tmp_path):
-    """Settings that make no sense are found when nothing is written yet; scores that overflow when the first file is half
-    written: it goes, and what was there stays."""
+    """Settings that make no sense are found when nothing is written yet; scores that overflow when the first file is
+    half written: it goes, and what was there stays."""
     weights = load_file(tiny_model / "model.safetensors")
     weights["qa_outputs.weight"][:] = 3e38  # finite, so the file is good
     model = shutil.copytree(tiny_model, tmp_path / "model")

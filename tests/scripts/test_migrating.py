@@ -13,7 +13,7 @@ from scripts import PROJECT_ROOT
 
 sys.path.insert(0, str(PROJECT_ROOT / "benchmarks"))
 
-from pairs import DEV_FILE, Peer, peer_python
+from harness import DEV_FILE, Peer, peer_python
 
 from extractive_qa.data.examples import read_examples
 from extractive_qa.errors import QAError
@@ -114,7 +114,7 @@ def test_every_answer_that_differs_from_the_pipeline_s_is_explained(questions):
     reader = Reader(SAMPLE_MODEL_DIR, "cpu", "no", backend="torch")
     ours = [[best["start"], best["end"]] for best, *_ in reader.answer_all(asked)]
     windows = windows_of(reader, asked)
-    with Peer("pipeline", SAMPLE_MODEL_DIR.resolve(), path) as peer:
+    with Peer("readers", SAMPLE_MODEL_DIR.resolve(), path) as peer:
         words, tokens = (peer("answer", count=len(asked), align_to_words=a)["spans"] for a in (True, False))
     counts = {"equal": 0, "whole words": 0, "equal texts added up": 0, "windows compared otherwise": 0}
     for item, mine, whole, exact, own in zip(asked, ours, words, tokens, windows, strict=True):
@@ -146,7 +146,7 @@ def test_no_answer_is_given_where_the_pipeline_gives_none(questions):
     reader = Reader(SAMPLE_MODEL_DIR, "cpu", "no", backend="torch", handle_impossible_answer=True)
     ours = [[best["start"], best["end"]] for best, *_ in reader.answer_all(asked)]
     windows = windows_of(reader, asked)
-    with Peer("pipeline", SAMPLE_MODEL_DIR.resolve(), path) as peer:
+    with Peer("readers", SAMPLE_MODEL_DIR.resolve(), path) as peer:
         theirs = peer("answer", count=len(asked), align_to_words=False, handle_impossible_answer=True)["spans"]
     for item, mine, exact, own in zip(asked, ours, theirs, windows, strict=True):
         assert pipeline_rule(item["context"], own, handle_impossible_answer=True) == exact
@@ -164,8 +164,8 @@ def test_every_answer_that_differs_from_haystack_s_is_explained(questions):
     windows = windows_of(reader, asked)
     reader.backend.inputs = ["input_ids", "attention_mask"]
     untyped = windows_of(reader, asked)
-    with Peer("extractive_reader", SAMPLE_MODEL_DIR.resolve(), path) as peer:
-        theirs = peer("answer", count=len(asked))["spans"]
+    with Peer("readers", SAMPLE_MODEL_DIR.resolve(), path) as peer:
+        theirs = peer("answer_by_haystack", count=len(asked))["spans"]
 
     def highest(some: list[tuple], longest: int | None, relative: bool) -> list[int]:
         best = [
@@ -196,7 +196,7 @@ def test_a_model_trained_here_gives_the_same_answers_in_the_pipeline(trained, qu
     reader = Reader(folder, "cpu", "no", backend="torch")
     windows = windows_of(reader, asked)
     ours = [[best["start"], best["end"]] for best, *_ in reader.answer_all(asked)]
-    with Peer("pipeline", folder, path) as peer:
+    with Peer("readers", folder, path) as peer:
         theirs = peer("answer", count=len(asked), align_to_words=False, padding="max_length")["spans"]
     for item, mine, exact, own in zip(asked, ours, theirs, windows, strict=True):
         assert pipeline_rule(item["context"], own) == exact, item["question"]

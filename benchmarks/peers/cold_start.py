@@ -1,6 +1,6 @@
-"""Peer of benchmarks/cold_start.py: one question, from starting Python to the answer on screen.
+"""Peer of speed/answering.py, cold: one question, from starting Python to the answer on screen.
 
-python ask.py [--direct] MODEL_DIR QUESTION CONTEXT     through transformers' pipeline; --direct: without it
+python cold_start.py [--direct] MODEL_DIR QUESTION CONTEXT   # by transformers' pipeline; --direct: without it
 """
 
 import sys
@@ -23,14 +23,10 @@ def directly(model_dir: str, question: str, context: str) -> str:
     window = tokenizer(question, context, return_tensors="pt", truncation="only_second", max_length=384)
     with torch.inference_mode():
         output = model(**window)
-    inside = torch.tensor([part == 1 for part in window.sequence_ids(0)])
-    first = output.start_logits[0].masked_fill(~inside, -torch.inf).argmax()
-    last = output.end_logits[0].masked_fill(~inside, -torch.inf)[first:].argmax() + first
-    begin, end = window.token_to_chars(0, int(first)).start, window.token_to_chars(0, int(last)).end
-    return context[begin:end]
+    outside = torch.tensor([part != 1 for part in window.sequence_ids(0)])
+    first = output.start_logits[0].masked_fill(outside, -torch.inf).argmax()
+    last = output.end_logits[0].masked_fill(outside, -torch.inf)[first:].argmax() + first
+    return context[window.token_to_chars(0, int(first)).start : window.token_to_chars(0, int(last)).end]
 
 
-if sys.argv[1] == "--direct":
-    print(directly(*sys.argv[2:]))
-else:
-    print(by_pipeline(*sys.argv[1:]))
+print(directly(*sys.argv[2:]) if sys.argv[1] == "--direct" else by_pipeline(*sys.argv[1:]))

@@ -1,0 +1,99 @@
+"""Training MobileBERT in full size (random weights) with effective batches of 16 windows of real lengths.
+
+    python tools/make_random_model.py     # once
+    python benchmarks/speed/training.py
+
+Ours: train.py in a process of its own, as a user runs it, timed by its own log from step 21 on. Peer: a plain PyTorch
+loop in fp32 with every window padded to 384, 16 at once; at its best unpadded, with our groups of like length, and in
+bf16 where the processor has it. All train on the same batches, others with every turn (the padded peer, whose steps all
+cost the same, on the first two). Writes training.json. Takes about 15 minutes on 2 CPU cores.
+"""
+
+import itertools
+import statistics
+import sys
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import harness
+
+from extractive_qa.errors import QAError
+from extractive_qa.model.folder import require_model
+from extractive_qa.preprocessing.batches import epoch_batches
+from extractive_qa.preprocessing.windows import load_tokenizer, prepare_train_features
+
+MAX_LENGTH, DOC_STRIDE, BATCH_SIZE = 384, 128, 16
+# train.py starts again in every turn, and its first steps meet most lengths for the first time, for which the CPU's
+# kernels are compiled: in an epoch of thousands of steps that is nothing, so these are not counted
+LOGGING_STEPS, UNCOUNTED, INTERVALS = 4, 5, 3  # steps in an interval, intervals
+STEPS = LOGGING_STEPS * (UNCOUNTED + INTERVALS)
+PADDED_STEPS = 2
+TARGET = 5
+
+
+def train_ours(args, seed: int, output: Path) -> float:
+    """Questions per second of train.py, by its log, in the intervals that count."""
+    flags = {
+        "model_dir": args.model_dir, "train_file": args.train_file, "eval_file": args.train_file, "max_eval_samples": 1,
+        "output_dir": output, "max_steps": STEPS, "logging_steps": LOGGING_STEPS, "seed": seed, "device": "cpu",
+        "per_device_train_batch_size": args.micro_batch, "gradient_accumulation_steps": BATCH_SIZE // args.micro_batch,
+        "max_length": MAX_LENGTH, "doc_stride": DOC_STRIDE,
+    }  # fmt: skip
+    harness.run_script("train.py", flags, "--quiet")
+    return statistics.harmonic_mean(harness.training_rates(output)[-INTERVALS:])  # each has as many windows
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = harness.parse_args(
+        __doc__, argv, train_file=harness.TRAIN_FILE, model_dir=harness.RANDOM_ENCODER,
+        micro_batch=(4, "train.py's --per_device_train_batch_size"), pairs=5,
+    )  # fmt: skip
+    require_model(args.model_dir, harness.MAKE_RANDOM)
+    if BATCH_SIZE % args.micro_batch:
+        raise QAError(f"--micro_batch {args.micro_batch} does not divide {BATCH_SIZE}")
+    examples = harness.read_questions(args.train_file, "train")
+    features = prepare_train_features(examples, load_tokenizer(args.model_dir), MAX_LENGTH, DOC_STRIDE)
+    precision = harness.precisions_of("cpu")[-1]
+    # the batches that train.py --seed TURN trains on in the intervals that are counted
+    turns = [
+        epoch_batches(features.lengths, BATCH_SIZE, turn, 0)[LOGGING_STEPS * UNCOUNTED : STEPS]
+        for turn in range(args.pairs)
+    ]  # fmt: skip
+    trained = np.unique(np.concatenate([batch for turn in turns for batch in turn]))
+    batches = [[np.searchsorted(trained, batch).tolist() for batch in turn] for turn in turns]
+
+    ours, padded, unpadded = sides = (
+        f"train.py, {precision}, {args.micro_batch} windows x {BATCH_SIZE // args.micro_batch}",
+        "plain loop, fp32, padded to 384",
+        f"plain loop, {precision}, unpadded, grouped by length",
+    )
+    ways = {padded: {"padded": True, "bf16": False}, unpadded: {"padded": False, "bf16": precision == "bf16"}}
+    turn_of = {side: itertools.count() for side in sides}
+    with harness.temporary_folder() as folder:
+        harness.write_windows(folder / "windows.npz", features, trained, MAX_LENGTH)
+        with harness.Peer("training", args.model_dir.resolve(), folder / "windows.npz", 0) as peer:
+
+            def windows_per_second(side: str) -> float:
+                turn = next(turn_of[side])
+                if side == ours:
+                    return train_ours(args, turn, folder / f"trained-{turn}") * len(features) / len(examples)
+                steps = batches[turn][: PADDED_STEPS if side == padded else None]
+                return sum(map(len, steps)) / peer("train", batches=steps, **ways[side])["seconds"]
+
+            for way in ways.values():
+                peer("train", batches=batches[0][:1], **way)  # warm up
+            figures, others = harness.take_turns({s: lambda s=s: windows_per_second(s) for s in sides}, args.pairs)
+
+    tokens = float(np.mean([features.lengths[batch].mean() for turn in turns for batch in turn]))
+    # forward and backward cost three forward passes; padding is not counted as work done
+    shares = harness.share_of_peak(figures, 3 * harness.MFLOP_PER_TOKEN * tokens)
+    harness.report(
+        args, figures, others, peer.versions, "training", [ours], [padded], [unpadded], "windows/s", TARGET,
+        tokens_per_window={"trained on": tokens, "all questions": float(features.lengths.mean())}, **shares,
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    harness.start(main)
