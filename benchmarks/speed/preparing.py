@@ -2,10 +2,10 @@
 
     python benchmarks/speed/preparing.py
 
-Ours: preprocessing.windows and utils.preprocessing. Peer: the common `datasets.map` with the fast tokenizer's overflow and a
+Ours: preprocessing.windows, utils.preprocessing. Peer: the common `datasets.map` with the fast tokenizer's overflow, a
 Python loop for the labels, one process, padded to 384; at its best without padding. Both begin with questions that are
 read and a tokenizer that is loaded, and end with a file on disk. Writes preparing.json. Takes about 2 minutes on 2 CPU
-cores. That the windows are the same is tested: tests/test_windows.py.
+cores. That the windows are the same is tested: tests/preprocessing/test_windows.py.
 """
 
 import sys

@@ -2,7 +2,7 @@
 
     python benchmarks/speed/spans.py
 
-Ours: postprocessing.spans as Reader calls it, on batches of 32 windows. Peer: the common Python loops over the 20 highest
+Ours: postprocessing.spans as Reader calls it, on batches of 32 windows. Peer: Python loops over the 20 highest
 starts and ends, the windows rows of a dataset and padded to 384; at its best the same loops over Python lists, made
 beforehand, without padding. Each side keeps the same number of answers, and the best ones are compared. The logits are
 those of models/sample. Writes spans_best.json and spans_20_best.json. Takes about 5 minutes on 2 CPU cores.
