@@ -139,7 +139,7 @@ def test_a_good_file_of_a_spreadsheet_has_nothing_to_mend(real_tokenizer_dir, tm
         rows.writerow(["Where is it?", 'It is; as they say, "here".', "here"])
     done = run_script(TOOL, path, "--model_dir", real_tokenizer_dir)
     assert "1 questions on 1 contexts" in done.stdout
-    assert "nothing to mend" in done.stdout
+    assert "nothing to fix" in done.stdout
     assert ">>here<<" in done.stdout
 
 
@@ -157,7 +157,7 @@ def test_contexts_that_are_in_both_files_are_a_leak(real_tokenizer_dir, tmp_path
     )
     assert "split by context" in said
     said = run_script(TOOL, "--train_file", train, "--eval_file", sound, "--model_dir", real_tokenizer_dir).stdout
-    assert "nothing to mend" in said
+    assert "nothing to fix" in said
 
 
 @pytest.mark.fault("damaged input")

@@ -220,4 +220,4 @@ def test_they_are_looked_at_where_they_are_wanted(questions_file, real_tokenizer
     ]  # fmt: skip
     assert said.count("tokens, the question has no answer, label: [CLS]") == 2
     assert "answers in tokens (median 1," in said  # of the two that have some
-    assert "nothing to mend" in said
+    assert "nothing to fix" in said
