@@ -16,8 +16,8 @@ expected calibration error: 0.05 means that of the answers given with 70 %, some
 from utils.console import hush_interrupts
 from utils.offline import OUTPUT_DIR, SAMPLE_DATA_DIR, SQUAD_DIR, go_offline, sample_model
 
-go_offline()
-hush_interrupts()
+go_offline()  # before any import: the libraries read the switches when they are imported
+hush_interrupts()  # the imports take a moment, and Ctrl-C shall show no traceback meanwhile
 
 import argparse
 import json
@@ -84,7 +84,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--verify_files", action="store_true", help="compare the sha256 of what was downloaded first, not only sizes")
     add("--quiet", action="store_true", help="only results, warnings and errors")
     args = parser.parse_args(argv)
-    console.be_quiet(args.quiet)
+    console.be_quiet(args.quiet)  # from here on, what is no result is said only to those who want it
     if args.sample:
         # as defaults, so that flags which were given win
         parser.set_defaults(
@@ -114,7 +114,7 @@ def check_inputs(args: argparse.Namespace) -> None:
     require(args.eval_file, "a file or folder with questions", f"Run: python download_data.py {try_sample}")
     # files of a download have a list of sizes and checksums; a user's own have none, and pass
     if args.eval_file.is_dir():
-        check_manifest(args.eval_file, full=args.verify_files)
+        check_manifest(args.eval_file, full=args.verify_files)  # sizes take milliseconds, checksums seconds
     if args.predictions:
         require(args.predictions, "a JSON file {id: text}", "python evaluate.py writes one to output/predictions.json.")
     else:
@@ -128,6 +128,7 @@ def may_be_unanswerable(args: argparse.Namespace) -> bool:
     """Whether questions without an answer are scored too: as the flag says, else as the model was trained."""
     if args.handle_impossible_answer or args.predictions:
         return args.handle_impossible_answer
+    # whatever else a damaged file says, the Reader refuses in words
     return read_settings(args.model_dir).get("handle_impossible_answer") is True
 
 
@@ -141,6 +142,7 @@ def writing(folder: Path) -> Iterator[None]:
 
 
 def write_json(path: Path, content: dict) -> None:
+    # the whole file or none of it; not ASCII, so that people can read answers in any language
     write_file(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
@@ -158,10 +160,11 @@ def predict(examples: list[dict], args: argparse.Namespace) -> tuple[dict[str, s
         args.model_dir, args.device, args.mixed_precision, args.batch_size, args.backend,
         handle_impossible_answer=args.handle_impossible_answer or None,  # None: as the model was trained
     )  # fmt: skip
+    # what "auto" has come to: seconds and scores mean little without it
     device, precision = reader.backend.describe(), reader.backend.precision
     console.say(f"model: {shown(args.model_dir)}\ndevice: {device}, mixed precision: {precision}")
 
-    began = time.monotonic()
+    began = time.monotonic()  # the model is loaded: only answering is measured
     bar = console.progress(desc="answering", total=len(examples), unit=" questions")
     with writing(args.output_dir):
         args.output_dir.mkdir(parents=True, exist_ok=True)
@@ -179,6 +182,7 @@ def predict(examples: list[dict], args: argparse.Namespace) -> tuple[dict[str, s
     seconds, peak = time.monotonic() - began, reader.backend.peak_memory() / 2**20  # s, MB
     speed = f"{len(examples):,} questions in {seconds:.1f} s ({len(examples) / seconds:.1f}/s)"
     console.say(f"{speed}, peak memory {peak:,.0f} MB")
+    # windows in tokens, and what a confidence was computed with: metrics.json says how its scores came about
     settings = {name: reader.settings[name] for name in DEFAULT_SETTINGS}
     settings |= {"model_dir": str(args.model_dir), "device": device, "mixed_precision": precision}
     correct = np.array(exact_matches(predictions, examples))  # bool (Q,)
@@ -189,6 +193,7 @@ def predict(examples: list[dict], args: argparse.Namespace) -> tuple[dict[str, s
 
 def save_fitted(model_dir: Path, calibration: dict) -> None:
     """Has every later answer of the model use the temperature and the references that were fitted."""
+    # files of a download, of a training and of an export are listed with their checksums, reader.json too
     fitted = {name: calibration[name] for name in ("temperature", "references")}
     save_settings(model_dir, fitted, manifests=(NAME, MARKER, ONNX_MANIFEST))
     if calibration["fitted_on"] < FEW_QUESTIONS:
@@ -211,7 +216,7 @@ def compare_and_report(
     windows = None if args.predictions else count_windows(args.model_dir, examples)
     outcomes = collect_outcomes(examples, predictions, answers, windows)
     comparison = compare(outcomes, other) if other else None
-    if comparison:
+    if comparison:  # a result: --quiet lets it through
         print("\n" + comparison_table(comparison, shown(args.compare)))
     if args.report:
         about = {"model": shown(args.predictions or args.model_dir), "questions": shown(args.eval_file)}
@@ -229,9 +234,10 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     check_inputs(args)
     console.note("reading questions ...")
+    # SQuAD 2's questions without an answer count as damaged for a model that always gives one
     unanswerable = may_be_unanswerable(args)
     examples = read_examples(args.eval_file, "validation", args.skip_bad_examples, unanswerable, titles=True)
-    examples = examples[: args.max_samples]
+    examples = examples[: args.max_samples]  # the file is checked to its end all the same
     # the other run comes first: nobody waits for a model to hear that the folder holds other questions
     other = read_run(args.compare, examples) if args.compare else None
 
