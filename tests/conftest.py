@@ -24,6 +24,23 @@ TEXTS = [
 ]
 
 
+@pytest.hookimpl(hookwrapper=True)
+def pytest_report_to_serializable():
+    """pytest-xdist sends reports as UTF-8, which has no lone surrogates; what some tests are about."""
+    outcome = yield
+    outcome.force_result(encodable(outcome.get_result()))
+
+
+def encodable(value):
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, dict):
+        return {encodable(key): encodable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(encodable, value))
+    return value
+
+
 def real_examples(name: str) -> list[dict]:
     """The questions of a real SQuAD file; the test that asks is skipped where it is missing."""
     path = SQUAD_DIR / name
