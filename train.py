@@ -7,9 +7,9 @@
     torchrun --nproc_per_node 2 train.py              # two GPUs
 
 Reads --model_dir, --train_file and --eval_file. Writes to --output_dir: final_model (the best epoch by F1, a plain
-Hugging Face folder with reader.json), checkpoint-N, training_log.jsonl, training_curve.png and, where
-TensorBoard is installed, runs/ for it.
-The windows of 1,000 questions and more are kept in data/cache for the next training; the folder may be deleted.
+Hugging Face folder with reader.json), checkpoint-N, training_log.jsonl, training_curve.png and, where TensorBoard is
+installed, runs/. The windows of 1,000 questions and more are kept in data/cache for the next training; that folder may
+be deleted.
 """
 
 from utils.console import hush_interrupts
