@@ -2,7 +2,6 @@
 
 import json
 import sys
-from pathlib import Path
 
 import pytest
 from scripts import PROJECT_ROOT, run_script
@@ -128,7 +127,7 @@ def test_teachers_come_first_and_nothing_is_done_twice(articles, tiny_model, tmp
     runs = Runs(tiny_model, None, split(articles, tmp_path / "files"), tmp_path / "results", tmp_path / "output")
     result = runs.do("two 7")
     assert [script for script, *_ in called] == ["train.py", "evaluate.py", "evaluate.py"] * 3
-    states = [str(tmp_path / "output" / name / "checkpoint-4") for name in ("one_1", "one_2")]
+    states = [tmp_path / "output" / name / "checkpoint-4" for name in ("one_1", "one_2")]
     assert called[-3][-3:] == ("--teacher_dir", *states)
     assert (result["seed"], result["teachers"], result["questions"]) == (7, ["one 1", "one 2"], 14)
     assert result["total"] == HELD_OUT  # all of them, not the few that train.py scores
@@ -147,14 +146,14 @@ def test_a_larger_teacher_learns_from_the_split(articles, tiny_model, tiny_encod
     final = Runs(tiny_encoder, tiny_model, (articles, articles), tmp_path / "final", tmp_path / "last", larger=held_out)
     result = final.do("taught 3")
     assert [script for script, *_ in called] == ["train.py", "evaluate.py", "evaluate.py"] * 2
-    teacher = str(tmp_path / "output" / "large_1" / "checkpoint-4")
+    teacher = tmp_path / "output" / "large_1" / "checkpoint-4"
     assert called[3][-2:] == ("--teacher_dir", teacher)
     assert (result["teachers"], result["questions"]) == (["large 1"], 20)
     lacking = Runs(tiny_encoder, None, files, tmp_path / "no_results", tmp_path / "no_output")
     with pytest.raises(QAError, match="large 1 needs --larger_model_dir"):
         lacking.do("taught 3")
     examples = read_examples(articles, "train")
-    answers, _ = from_model(Path(teacher), examples, question_keys(examples), "cpu", "no", tmp_path)
+    answers, _ = from_model(teacher, examples, question_keys(examples), "cpu", "no", tmp_path)
     answers.save(lacking.result("large 1").with_suffix(".teacher"))
     assert lacking.do("taught 3")["teachers"] == ["large 1"]
-    assert called[-3][-2:] == ("--teacher_dir", str(tmp_path / "no_results" / "large_1.teacher"))
+    assert called[-3][-2:] == ("--teacher_dir", tmp_path / "no_results" / "large_1.teacher")
