@@ -6,7 +6,7 @@
 
 Every problem of every record is reported, then: counts, lengths in tokens, windows, labels that a model can't learn,
 and the first examples as windows of tokens with the labelled span marked. Reads the tokenizer of --model_dir, no
-weights. Exit codes: 0 done, 2 something to mend, 130 interrupted.
+weights. Exit codes: 0 done, 2 something to fix, 130 interrupted.
 """
 
 import argparse
@@ -200,8 +200,8 @@ def find_faults(examples: Sequence[dict], found: Inspection, args: argparse.Name
         answers = {tuple(example["answers"]["text"]) for example in group}
         (differ if len(answers) > 1 else equal).append(group)
     for title, some, remedy in (
-        ("stand there twice or more with different answers", differ, "A model can't learn both: keep one."),
-        ("stand there twice or more", equal, "Keep one of each: a copy counts double in training and in scores."),
+        ("occur more than once with different answers", differ, "A model can't learn both: keep one."),
+        ("occur more than once", equal, "Keep one of each: a copy counts double in training and in scores."),
     ):
         if some:
             ids = "; ".join(" = ".join(printable(example["id"], 40) for example in group) for group in some[:IDS_SHOWN])
@@ -291,7 +291,7 @@ def main(argv: list[str] | None = None) -> None:
         faults += inspect_file(path, examples, tokenizer, args)
     if len(parts) == 2 and (leak := find_leaks(*parts)):
         faults.append(leak)
-    print(f"\n{len(faults)} thing(s) to look at" if faults else "\nnothing to mend")
+    print(f"\n{len(faults)} thing(s) to look at" if faults else "\nnothing to fix")
     for fault in faults:
         print(paint(f"- {fault}", "yellow"))
 
