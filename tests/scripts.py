@@ -9,6 +9,15 @@ from pathlib import Path
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
 
 
+def load_script(name: str):
+    """The module of a script, whose main() can be called in this process: cheaper where a process is not the point."""
+    spec = importlib.util.spec_from_file_location(f"{Path(name).stem}_script", PROJECT_ROOT / name)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
 def run_script(
     name: str, *args: object, cwd: Path | None = None, code: int | None = 0, stdin: str | bytes = "", **environment
 ):
@@ -31,15 +40,6 @@ def run_script(
     if code is not None:
         assert done.returncode == code, f"{command}: exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done
-
-
-def load_script(name):
-    """A script as a module, under another name: `evaluate` is a library too."""
-    spec = importlib.util.spec_from_file_location(f"{Path(name).name}_script", PROJECT_ROOT / f"{name}.py")
-    script = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = script
-    spec.loader.exec_module(script)
-    return script
 
 
 def assert_refused(done, *words: str) -> None:

@@ -200,8 +200,8 @@ def find_faults(examples: Sequence[dict], found: Inspection, args: argparse.Name
         answers = {tuple(example["answers"]["text"]) for example in group}
         (differ if len(answers) > 1 else equal).append(group)
     for title, some, remedy in (
-        ("stand there twice or more with different answers", differ, "A model can't learn both: keep one."),
-        ("stand there twice or more", equal, "Keep one of each: a copy counts double in training and in scores."),
+        ("occur more than once with different answers", differ, "A model can't learn both: keep one."),
+        ("occur more than once", equal, "Keep one of each: a copy counts double in training and in scores."),
     ):
         if some:
             ids = "; ".join(" = ".join(printable(example["id"], 40) for example in group) for group in some[:IDS_SHOWN])

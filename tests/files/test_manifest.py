@@ -199,7 +199,7 @@ def downloaded(tiny_model, tmp_path):
 @pytest.mark.parametrize("name", ["train", "evaluate"])
 def test_no_script_works_on_a_tampered_folder(name, how, downloaded, tmp_path):
     """Neither trains nor scores: sizes are always compared, every byte with --verify_files."""
-    script = load_script(name)
+    script = load_script(f"{name}.py")
     files = ["--train_file", str(DEV)] if name == "train" else []
     flags = ["--model_dir", str(downloaded), "--eval_file", str(DEV), "--output_dir", str(tmp_path / "output"), *files]
     TAMPERED[how](downloaded)
@@ -211,7 +211,7 @@ def test_no_script_works_on_a_tampered_folder(name, how, downloaded, tmp_path):
 
 def test_a_bit_is_what_the_sizes_do_not_show(downloaded):
     """The doubt that --verify_files is for: seconds for a large model, milliseconds without."""
-    train = load_script("train")
+    train = load_script("train.py")
     flags = ["--model_dir", str(downloaded), "--train_file", str(DEV), "--eval_file", str(DEV)]
     TAMPERED["one bit"](downloaded)
     assert train.load_questions(train.parse_args(flags))

@@ -269,7 +269,7 @@ def test_a_model_that_lacks_inner_weights_is_refused_and_one_without_its_output_
 
 def test_a_model_that_changes_answers_is_refused_and_removed(tiny_model, tmp_path, monkeypatch):
     """fp32 with noise in a weight must not stay; what was there before goes too, for it may be of other weights."""
-    tool = load_script("tools/export_onnx")
+    tool = load_script("tools/export_onnx.py")
     folder = shutil.copytree(tiny_model, tmp_path / "model")
     (folder / ONNX_FILES["no"]).write_bytes(b"of another time")
     original = export.export_fp32

@@ -16,7 +16,7 @@ import pytest
 from conftest import TEXTS
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from scripts import run_script
+from scripts import load_script, run_script
 
 from extractive_qa.data.examples import read_examples
 from extractive_qa.model.backends import open_backend
@@ -64,6 +64,7 @@ class Witness:
 
     def __init__(self, backend):
         self.backend, self.batch_size, self.precision = backend, backend.batch_size, backend.precision
+        self.config = backend.config
         self.seen: dict[bytes, list[np.ndarray]] = defaultdict(list)  # (2, tokens) of each window
 
     def logits(self, batch):
@@ -73,7 +74,7 @@ class Witness:
         return logits
 
 
-@pytest.fixture(scope="module", params=["tiny MobileBERT", "sample"])
+@pytest.fixture(scope="module", params=["tiny MobileBERT", pytest.param("sample", marks=pytest.mark.torture)])
 def reader(request) -> Reader:
     folder = SAMPLE_MODEL_DIR if request.param == "sample" else request.getfixturevalue("tiny_model")
     backend = Witness(open_backend(folder, "torch", "cpu", "no"))
@@ -250,32 +251,35 @@ def test_a_context_of_5_megabytes_is_read_in_bounded_memory(case, tiny_model, tm
 
 
 @pytest.mark.fault("any Unicode as question and context")
-def test_evaluate_answers_questions_about_any_text(tiny_model, tmp_path):
+def test_evaluate_answers_questions_about_any_text(tiny_model, tmp_path, capsys):
     questions = [
         {"id": f"{i}", "question": f"{piece}?a", "context": f"{piece} Ada {piece * 3}", "answer": "Ada",
          "answer_start": len(piece) + 1}
         for i, piece in enumerate(dict.fromkeys(PIECES))
     ]  # fmt: skip
     (tmp_path / "questions.json").write_text(json.dumps(questions), encoding="utf-8")
-    run_script("evaluate.py", "--model_dir", tiny_model, "--eval_file", tmp_path / "questions.json",
-               "--output_dir", tmp_path, "--show_examples", len(questions))  # fmt: skip
+    load_script("evaluate.py").main(
+        ["--model_dir", str(tiny_model), "--eval_file", str(tmp_path / "questions.json"), "--device", "cpu",
+         "--output_dir", str(tmp_path), "--show_examples", str(len(questions))]
+    )  # fmt: skip
     nbest = json.loads((tmp_path / "nbest_predictions.json").read_text(encoding="utf-8"))
     for example in read_examples(tmp_path / "questions.json"):
         assert_answers_hold(nbest[example["id"]], example["context"])
+    assert "\x1b" not in capsys.readouterr().out, "a text can't give orders to the terminal"
 
 
 @pytest.mark.fault("any Unicode as question and context")
-def test_ask_answers_any_question_for_programs_and_for_people_in_any_console(tiny_model, tmp_path):
+def test_ask_answers_any_question_for_programs_and_for_people_in_any_console(tiny_model, tmp_path, capsys):
     context = "".join(PIECES).replace("\r", "")
     (tmp_path / "context.txt").write_text(replace_surrogates(context), encoding="utf-8", newline="")
     no_text = os.fsdecode(b"\xff\xe9") if os.name == "posix" else "\ufffd"  # an argument may be any bytes there
-    arguments = ["predict.py", "ask", "--model_dir", tiny_model, "--question", f"🙂 \u202eמה\u0301\x07 谁{no_text}?",
-                 "--context_file", tmp_path / "context.txt", "--top_k", 20]  # fmt: skip
-    for_programs = run_script(*arguments, "--json").stdout
-    assert_answers_hold(json.loads(for_programs)["answers"], replace_surrogates(context))
-    for_people = run_script(*arguments, PYTHONIOENCODING="gbk").stdout
+    arguments = ["ask", "--question", f"🙂 \u202eמה\u0301\x07 谁{no_text}?",
+                 "--context_file", str(tmp_path / "context.txt"), "--top_k", "20"]  # fmt: skip
+    load_script("predict.py").main([*arguments, "--model_dir", str(tiny_model), "--json"])
+    assert_answers_hold(json.loads(capsys.readouterr().out)["answers"], replace_surrogates(context))
+    for_people = run_script("predict.py", *arguments, PYTHONIOENCODING="gbk").stdout
     assert "confidence: " in for_people
-    assert "\x1b" not in for_people, "a text can't give orders to the terminal"
+    assert "\x1b" not in for_people
 
 
 @pytest.mark.fault("any Unicode as question and context")

@@ -1,12 +1,11 @@
 """Damaged files of predictions, one cause a line: evaluate.py refuses each with the reason."""
 
 import gzip
-import importlib.util
 import json
 
 import pytest
 from question_files import QUESTIONS, write_list
-from scripts import PROJECT_ROOT
+from scripts import load_script
 
 from extractive_qa.errors import QAError
 
@@ -32,10 +31,7 @@ DAMAGED = {
 
 @pytest.fixture(scope="module")
 def evaluate():
-    spec = importlib.util.spec_from_file_location("evaluate_script", PROJECT_ROOT / "evaluate.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("evaluate.py")
 
 
 @pytest.mark.fault("damaged predictions")

@@ -2,17 +2,16 @@
 
 import csv
 import json
-import os
 import re
-import subprocess
 import sys
 
 import pytest
-from scripts import PROJECT_ROOT, assert_refused, run_script
+from scripts import load_script, run_script
 
 from extractive_qa.data.examples import read_examples
 from extractive_qa.errors import QAError
 from extractive_qa.preprocessing.windows import prepare_train_features
+from utils.console import in_flags
 from utils.offline import SAMPLE_DATA_DIR, SAMPLE_MODEL_DIR
 
 TOOL = "tools/inspect_data.py"
@@ -29,6 +28,18 @@ def record(identifier: str, answer: str, question: str = "what comes after 11 ?"
 def write(path, *records) -> str:
     path.write_text(json.dumps(records), encoding="utf-8")
     return str(path)
+
+
+@pytest.fixture
+def look(capsys):
+    """Runs the tool in this process and returns what it prints."""
+    tool = load_script(TOOL)
+
+    def look(*args: object) -> str:
+        tool.main([str(arg) for arg in args])
+        return capsys.readouterr().out
+
+    return look
 
 
 @pytest.fixture(scope="module")
@@ -64,17 +75,17 @@ def test_counts_lengths_and_windows_are_the_known_ones(known):
     ]  # fmt: skip
 
 
-def test_an_answer_is_as_long_as_the_tokens_that_are_labelled(real_tokenizer_dir, tmp_path):
+def test_an_answer_is_as_long_as_the_tokens_that_are_labelled(look, real_tokenizer_dir, tmp_path):
     """By itself "ose" is two tokens; in "hoses" it is labelled by one, "hose"."""
     path = write(tmp_path / "a.json", record("a", "ose", "what ?", "the hoses are blue"))
-    said = run_script(TOOL, path, "--model_dir", real_tokenizer_dir, "--show", 0).stdout
+    said = look(path, "--model_dir", real_tokenizer_dir, "--show", 0)
     assert "answers in tokens (median 1, longest 1)" in said
 
 
 def test_what_a_model_cannot_learn_is_named_with_its_ids_and_what_to_do(known):
     said = dict(re.findall(r"^- .*known\.json: (.+?) \((id [^)]+)\)\. [A-Z].+\.$", known, re.MULTILINE))
     assert said == {
-        "1 question(s) stand there twice or more with different answers, on the same context": "id plain = differs",
+        "1 question(s) occur more than once with different answers, on the same context": "id plain = differs",
         "1 (14.3%) questions are labelled in no window: no window holds their whole answer": "id long",
         "1 (14.3%) answers begin or end inside a token, so no span of tokens is the answer to the letter": "id inside",
         "1 (14.3%) answers are longer than 10 tokens and can't be found when answering": "id long",
@@ -93,11 +104,10 @@ def test_the_labelled_span_is_marked_in_every_window_that_holds_it(known):
     assert "id differs" not in shown[: shown.index("thing(s) to look at")]  # --show 2
 
 
-def test_what_is_shown_of_the_sample_are_the_windows_that_are_trained_on(real_tokenizer_dir, real_tokenizer):
+def test_what_is_shown_of_the_sample_are_the_windows_that_are_trained_on(look, real_tokenizer_dir, real_tokenizer):
     """Window for window: tokens, and the marked ones are those at the labelled positions."""
     path = SAMPLE_DATA_DIR / "dev.json"
-    shown = run_script(TOOL, path, "--model_dir", real_tokenizer_dir, "--max_length", 96, "--doc_stride", 32,
-                       "--show", 20).stdout  # fmt: skip
+    shown = look(path, "--model_dir", real_tokenizer_dir, "--max_length", 96, "--doc_stride", 32, "--show", 20)
     features = prepare_train_features(read_examples(path), real_tokenizer, 96, 32)
     windows = re.findall(r"^window .*\n  (.*)$", shown, re.MULTILINE)
     expected = [features[i] for i in range(int((features.example_index < 20).sum()))]
@@ -110,69 +120,64 @@ def test_what_is_shown_of_the_sample_are_the_windows_that_are_trained_on(real_to
         assert marked == ([" ".join(tokens[start : end + 1])] if start else [])
 
 
-def run_in_a_terminal(path, **environment) -> str:
-    """The tool's output as a terminal gets it."""
-    code = "import runpy, sys; sys.stdout.isatty = lambda: True; "
-    code += "del sys.argv[0]; runpy.run_path(sys.argv[0], run_name='__main__')"
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(PROJECT_ROOT / TOOL), str(path), "--model_dir", str(SAMPLE_MODEL_DIR)],
-        check=True, capture_output=True, env=os.environ | {"PYTHONIOENCODING": "utf-8", "TERM": "xterm"} | environment,
-    )  # fmt: skip
-    return done.stdout.decode("utf-8")
-
-
-def test_the_span_is_in_colour_in_a_terminal_and_in_brackets_without_colours(tmp_path):
+def test_the_span_is_in_colour_in_a_terminal_and_in_brackets_without_colours(look, tmp_path, monkeypatch):
     path = write(tmp_path / "a.json", record("plain", "12 13"))
-    coloured = run_in_a_terminal(path, NO_COLOR="")
+    monkeypatch.setattr(type(sys.stdout), "isatty", lambda stream: True)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("NO_COLOR", "")
+    coloured = look(path, "--model_dir", SAMPLE_MODEL_DIR)
     assert "11 \x1b[32m12 13\x1b[0m 14" in coloured
     assert ">>" not in coloured
-    plain = run_in_a_terminal(path, NO_COLOR="1")
+    monkeypatch.setenv("NO_COLOR", "1")
+    plain = look(path, "--model_dir", SAMPLE_MODEL_DIR)
     assert "11 >>12 13<< 14" in plain
     assert "\x1b" not in plain
 
 
-def test_a_good_file_of_a_spreadsheet_has_nothing_to_mend(real_tokenizer_dir, tmp_path):
+def test_a_good_file_of_a_spreadsheet_has_nothing_to_fix(look, real_tokenizer_dir, tmp_path):
     path = tmp_path / "mine.csv"
     with path.open("w", encoding="utf-8-sig", newline="") as file:
         rows = csv.writer(file, delimiter=";")
         rows.writerow(["question", "context", "answer"])
         rows.writerow(["Where is it?", 'It is; as they say, "here".', "here"])
-    done = run_script(TOOL, path, "--model_dir", real_tokenizer_dir)
-    assert "1 questions on 1 contexts" in done.stdout
-    assert "nothing to fix" in done.stdout
-    assert ">>here<<" in done.stdout
+    said = look(path, "--model_dir", real_tokenizer_dir)
+    assert "1 questions on 1 contexts" in said
+    assert "nothing to fix" in said
+    assert ">>here<<" in said
 
 
-def test_contexts_that_are_in_both_files_are_a_leak(real_tokenizer_dir, tmp_path):
+def test_contexts_that_are_in_both_files_are_a_leak(look, real_tokenizer_dir, tmp_path):
     train = write(tmp_path / "train.json", record("a", "12"), record("b", "blue", context="The sky is blue."))
     leaking = write(
         tmp_path / "leaking.json", record("c", "13", "which one ?"), record("d", "grey", context="the sea is grey"),
         record("e", "blue", context="the sky \n is blue."), record("f", "red", context="a rose is red"),
     )  # fmt: skip
     sound = write(tmp_path / "sound.json", record("d", "grey", context="the sea is grey"))
-    said = run_script(TOOL, train, "--eval_file", leaking, "--model_dir", real_tokenizer_dir, "--show", 0).stdout
+    said = look(train, "--eval_file", leaking, "--model_dir", real_tokenizer_dir, "--show", 0)
     assert (
         "2 (50.0%) questions of the second file are asked of 2 context(s) that the first file holds too (id c, e)"
         in said
     )
     assert "split by context" in said
-    said = run_script(TOOL, "--train_file", train, "--eval_file", sound, "--model_dir", real_tokenizer_dir).stdout
+    said = look("--train_file", train, "--eval_file", sound, "--model_dir", real_tokenizer_dir)
     assert "nothing to fix" in said
 
 
 @pytest.mark.fault("damaged input")
-def test_every_problem_of_every_record_is_reported(tmp_path, real_tokenizer_dir):
+def test_every_problem_of_every_record_is_reported(look, tmp_path, real_tokenizer_dir):
     path = write(tmp_path / "bad.json", *(record(str(n), "12") | {"answer_start": 0} for n in range(30)),
                  record("good", "12"))  # fmt: skip
-    done = run_script(TOOL, path, "--model_dir", real_tokenizer_dir, code=2)
-    assert_refused(done, "30 problem(s)", "record 30 (id 29)", "the right offset is 6")
-    assert done.stderr.count("is not at answer_start 0") == 30
+    with pytest.raises(QAError, match=r"(?s)30 problem\(s\).*record 30 \(id 29\).*the right offset is 6") as error:
+        look(path, "--model_dir", real_tokenizer_dir)
+    assert str(error.value).count("is not at answer_start 0") == 30
     # the scripts list the first 20, and say where the others are
-    with pytest.raises(QAError, match=r"and 10 more, all of them: python tools/inspect_data\.py ") as error:
+    with pytest.raises(QAError) as error:
         read_examples(path)
-    assert str(error.value).count("is not at answer_start 0") == 20
-    done = run_script(TOOL, path, "--model_dir", real_tokenizer_dir, "--skip_bad_examples")
-    assert "1 questions on 1 contexts" in done.stdout
+    message = in_flags(str(error.value))
+    assert f"and 10 more, all of them: python tools/inspect_data.py {path}\n" in message
+    assert "--skip_bad_examples" in message
+    assert message.count("is not at answer_start 0") == 20
+    assert "1 questions on 1 contexts" in look(path, "--model_dir", real_tokenizer_dir, "--skip_bad_examples")
 
 
 @pytest.mark.parametrize(
@@ -180,11 +185,14 @@ def test_every_problem_of_every_record_is_reported(tmp_path, real_tokenizer_dir)
     [
         ((), ("no file is named", "--help")),
         (("a.json", "--train_file", "a.json"), ("give one of them",)),
-        (("a.json", "--show", -1, "--max_length", 3), ("--show is -1", "--max_length 3 is too short")),
+        (("a.json", "--show", -1, "--max_length", 3), ("--show is -1", "max_length", "3 is too short")),
         (("a.json", "--max_answer_length", 0), ("--max_answer_length is 0",)),
         (("missing.json",), ("missing.json is missing",)),
-        (("data/sample/dev.json", "--model_dir", "data"), ("tokenizer.json is missing", "--model_dir")),
+        ((SAMPLE_DATA_DIR / "dev.json", "--model_dir", SAMPLE_DATA_DIR), ("tokenizer.json is missing", "--model_dir")),
     ],
 )
-def test_wrong_calls_are_refused_in_words(args, words):
-    assert_refused(run_script(TOOL, *args, code=2), *words)
+def test_wrong_calls_are_refused_in_words(look, args, words):
+    with pytest.raises(QAError) as error:
+        look(*args)
+    for word in words:
+        assert word in str(error.value)

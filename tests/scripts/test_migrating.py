@@ -98,7 +98,7 @@ def pipeline_rule(
 
 
 def words_of(reader: Reader, context: str) -> list[list[int]]:
-    """The words of a context as its tokenizer parts them before it cuts them into pieces: places in characters."""
+    """The words of a context as its tokenizer separates them before it cuts them into pieces: places in characters."""
     pre = reader.tokenizer.pre_tokenizer.pre_tokenize_str(context)
     return [list(place) for _, place in pre]
 
@@ -189,10 +189,11 @@ def test_every_answer_that_differs_from_haystack_s_is_explained(questions):
     assert reasons["equal"] > len(asked) / 3
 
 
-def test_a_model_trained_here_gives_the_same_answers_in_the_pipeline(trained, questions):
+def test_a_model_trained_here_gives_the_same_answers_in_the_pipeline(request, questions):
     """MobileBERT sees its neighbour's padding: the same where the pipeline pads as the model was trained."""
     asked, path = questions
-    asked, folder = asked[:12], trained / "final_model"
+    # not an argument: it would be trained also where there is no pipeline to compare with
+    asked, folder = asked[:12], request.getfixturevalue("trained") / "final_model"
     reader = Reader(folder, "cpu", "no", backend="torch")
     windows = windows_of(reader, asked)
     ours = [[best["start"], best["end"]] for best, *_ in reader.answer_all(asked)]

@@ -3,18 +3,18 @@
 import json
 import re
 import shutil
-import sys
 
 import numpy as np
 import pytest
 from conftest import TEXTS
-from scripts import PROJECT_ROOT, assert_refused, run_script
+from scripts import load_script, run_script
 
 from extractive_qa.data.examples import read_examples
 from extractive_qa.errors import QAError
 from extractive_qa.metrics import compute_metrics
 from extractive_qa.preprocessing.windows import prepare_train_features, prepare_validation_features
 from extractive_qa.reader import Reader
+from utils.console import in_flags
 
 QUESTIONS = [
     {"id": "1", "question": "Who counted ships?", "context": TEXTS[0],
@@ -131,8 +131,9 @@ def test_a_context_without_a_token_has_surely_no_answer_and_no_question_none(tin
 
 
 def test_questions_without_an_answer_are_read_only_where_they_are_wanted(questions_file):
-    with pytest.raises(QAError, match="--handle_impossible_answer"):
+    with pytest.raises(QAError, match="impossible=True") as caught:
         read_examples(questions_file)
+    assert "--handle_impossible_answer" in in_flags(str(caught.value)), "the scripts speak of their flag"
     assert read_examples(questions_file, impossible=True) == QUESTIONS
 
 
@@ -161,35 +162,32 @@ def test_totals_are_those_of_the_official_script():
     assert compute_metrics({}, QUESTIONS)["NoAns_exact"] == 0, "no prediction is not the prediction of no answer"
 
 
-def test_training_on_them_is_saved_and_taken_up_by_the_other_scripts(tiny_model, questions_file, tmp_path):
+def test_training_on_them_is_saved_and_taken_up_by_the_other_scripts(tiny_model, questions_file, tmp_path, capsys):
     output = tmp_path / "output"
     files = ("--train_file", questions_file, "--eval_file", questions_file)
-    assert_refused(run_script("train.py", "--model_dir", tiny_model, *files, "--output_dir", output, code=2),
-                   "2 problem(s)", "--handle_impossible_answer")  # fmt: skip
     run_script("train.py", "--model_dir", tiny_model, *files, "--output_dir", output, "--device", "cpu",
                "--handle_impossible_answer", "--max_steps", 1, "--mixed_precision", "no")  # fmt: skip
     model = output / "final_model"
     settings = json.loads((model / "reader.json").read_text(encoding="utf-8"))
     assert settings["handle_impossible_answer"] is True
     assert settings["scores"]["NoAns_total"] == 2
-    done = run_script("evaluate.py", "--model_dir", model, "--eval_file", questions_file, "--output_dir", tmp_path,
-                      "--show_examples", "--device", "cpu", "--mixed_precision", "no")  # fmt: skip
-    assert "questions without" in done.stdout
-    assert "(no answer)" in done.stdout
-    predictions = tmp_path / "predictions.json"
-    done = run_script("evaluate.py", "--predictions", predictions, "--eval_file", questions_file,
-                      "--handle_impossible_answer")  # fmt: skip
+    evaluate, eval_file = load_script("evaluate.py"), ("--eval_file", str(questions_file))
+    evaluate.main(["--model_dir", str(model), *eval_file, "--output_dir", str(tmp_path), "--show_examples",
+                   "--device", "cpu", "--mixed_precision", "no"])  # fmt: skip
+    said = capsys.readouterr().out
+    assert "questions without" in said
+    assert "(no answer)" in said
+    evaluate.main(["--predictions", str(tmp_path / "predictions.json"), *eval_file, "--handle_impossible_answer"])
     scores = json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))
-    assert f"EM {scores['NoAns_exact']:.2f}  F1 {scores['NoAns_f1']:.2f}  on 2 questions without" in done.stdout
+    without = f"EM {scores['NoAns_exact']:.2f}  F1 {scores['NoAns_f1']:.2f}  on 2 questions without"
+    assert without in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("flags", "settings"), [(["--handle_impossible_answer"], False), ([], True)])
 def test_a_model_that_may_find_none_is_exported_on_its_own_questions(
     tiny_model, tmp_path, monkeypatch, flags, settings
 ):
-    sys.path.insert(0, str(PROJECT_ROOT / "tools"))
-    import export_onnx
-
+    export_onnx = load_script("tools/export_onnx.py")
     checked, original = [], export_onnx.answer
 
     def answer(reader, examples, label):
@@ -203,17 +201,20 @@ def test_a_model_that_may_find_none_is_exported_on_its_own_questions(
     path = tmp_path / "squad2.jsonl"
     path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
     files = ["--model_dir", str(model), "--eval_file", str(path), "--calibration_file", str(path)]
-    with pytest.raises(QAError, match=r"1 problem(?s:.*)--skip_bad_examples"):
+    with pytest.raises(QAError, match=r"1 problem(?s:.*)skip_bad=True"):
         export_onnx.main([*files, *flags])
     export_onnx.main([*files, *flags, "--skip_bad_examples", "--force"])
     assert checked == [(True, ["1", "2", "3", "4"])] * 3
     assert (model / "model.int8.onnx").is_file()
 
 
-def test_they_are_looked_at_where_they_are_wanted(questions_file, real_tokenizer_dir):
-    arguments = ("tools/inspect_data.py", questions_file, "--model_dir", real_tokenizer_dir, "--show", 4)
-    assert_refused(run_script(*arguments, code=2), "2 problem(s)", "--handle_impossible_answer")
-    said = run_script(*arguments, "--handle_impossible_answer").stdout
+def test_they_are_looked_at_where_they_are_wanted(questions_file, real_tokenizer_dir, capsys):
+    inspect_data = load_script("tools/inspect_data.py")
+    arguments = [str(questions_file), "--model_dir", str(real_tokenizer_dir), "--show", "4"]
+    with pytest.raises(QAError, match=r"2 problem\(s\)"):
+        inspect_data.main(arguments)
+    inspect_data.main([*arguments, "--handle_impossible_answer"])
+    said = capsys.readouterr().out
     assert "4 questions on 2 contexts (2.0 each), 3 answers; 2 (50.0%) questions have none" in said
     assert re.findall(r"^id (\d): .*\n(answer: \w+|window)", said, re.MULTILINE) == [
         ("1", "answer: lighthouse"), ("2", "window"), ("3", "answer: zinc"), ("4", "window"),

@@ -2,7 +2,6 @@
 
 import argparse
 import errno
-import importlib.util
 import io
 import itertools
 import json
@@ -13,7 +12,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-from scripts import PROJECT_ROOT, assert_refused, run_script
+from scripts import PROJECT_ROOT, assert_refused, load_script, run_script
 
 from extractive_qa.batch import run as batch_run
 from extractive_qa.errors import QAError
@@ -26,10 +25,7 @@ ASKED = ("ask", "--question", "Who?", "--context", CONTEXT)
 
 @pytest.fixture(scope="module")
 def predict():
-    spec = importlib.util.spec_from_file_location("predict_script", PROJECT_ROOT / "predict.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("predict.py")
 
 
 @pytest.fixture
@@ -174,10 +170,11 @@ def test_what_was_trained_here_is_asked_before_the_bundled_model(predict, tmp_pa
 
 
 @pytest.mark.skipif((PROJECT_ROOT / "output" / "final_model").exists(), reason="a model was trained here")
-def test_without_a_trained_model_the_bundled_sample_answers_and_says_so():
-    done = run_script("predict.py", "ask", "--question", "Where was it written?", "--context", CONTEXT)
-    assert "bundled sample model" in done.stderr
-    assert "Z" in done.stdout
+def test_without_a_trained_model_the_bundled_sample_answers_and_says_so(predict, capsys):
+    predict.main(["ask", "--question", "Where was it written?", "--context", CONTEXT])
+    out, err = capsys.readouterr()
+    assert "bundled sample model" in err
+    assert "Zürich" in out.splitlines()[0]
 
 
 # what is refused

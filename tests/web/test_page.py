@@ -169,7 +169,7 @@ def test_below_the_confidence_asked_for_nothing_counts_as_found():
 
 
 def test_the_examples_are_ours_and_there():
-    predict = load_script("predict")
+    predict = load_script("predict.py")
     examples = {example["id"]: example for example in predict.read_sample()}
     for name in predict.PAGE_EXAMPLES:
         assert find_problem(examples[name]["question"], examples[name]["context"]) is None
