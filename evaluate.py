@@ -13,11 +13,11 @@ metrics.json to --output_dir; --report adds report.html, and its pictures in rep
 expected calibration error: 0.05 means that of the answers given with 70 %, some 65 or 75 % are right.
 """
 
-from utils.console import hush_interrupts
+from utils.console import exit_quietly_on_interrupt
 from utils.offline import OUTPUT_DIR, SAMPLE_DATA_DIR, SQUAD_DIR, go_offline, sample_model
 
 go_offline()  # before any import: the libraries read the switches when they are imported
-hush_interrupts()  # the imports take a moment, and Ctrl-C shall show no traceback meanwhile
+exit_quietly_on_interrupt()  # the imports take a moment, and Ctrl-C shall show no traceback meanwhile
 
 import argparse
 import json

@@ -17,7 +17,7 @@ from utils.offline import OUTPUT_DIR, SAMPLE_DATA_DIR, SAMPLE_MODEL_DIR, go_offl
 
 # the Hugging Face libraries read the offline switches when they are imported, so nothing else comes first
 go_offline()
-console.hush_interrupts()
+console.exit_quietly_on_interrupt()
 
 import argparse
 import codecs

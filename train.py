@@ -12,11 +12,11 @@ installed, runs/. The windows of 1,000 questions and more are kept in data/cache
 be deleted.
 """
 
-from utils.console import hush_interrupts
+from utils.console import exit_quietly_on_interrupt
 from utils.offline import MODEL_DIR, OUTPUT_DIR, SAMPLE_DATA_DIR, SAMPLE_MODEL_DIR, SQUAD_DIR, TEACHER_DIR, go_offline
 
 go_offline()  # before any Hugging Face library is imported
-hush_interrupts()  # Ctrl-C ends the imports without a traceback
+exit_quietly_on_interrupt()  # Ctrl-C ends the imports without a traceback
 
 import argparse
 import math
@@ -413,7 +413,7 @@ def train(run: Training, log: TrainingLog, bar) -> None:
 
 def main(args: argparse.Namespace) -> None:
     # locked: no other training writes to this folder meanwhile
-    with checkpoints.sole_training(args.output_dir), memory.explain_out_of_memory():
+    with checkpoints.lock_output_dir(args.output_dir), memory.explain_out_of_memory():
         checkpoints.prepare_output_dir(args.output_dir, args.resume, args.overwrite_output_dir, inputs(args))
         run = prepare(args)
         if args.resume:

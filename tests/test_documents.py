@@ -79,7 +79,7 @@ def test_commands_on_own_questions_print_what_stands_below_them(command, expecte
     run_as_it_stands(command, expected, project)
 
 
-@pytest.mark.torture
+@pytest.mark.slow
 def test_the_whole_way_from_a_table_to_a_trained_model_runs_as_it_stands(project):
     for command, expected in steps("CUSTOM_DATA.md"):
         run_as_it_stands(command, expected, project)

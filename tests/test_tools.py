@@ -104,7 +104,7 @@ def test_long_contexts_are_scored_under_every_rule(tiny_model, tmp_path):
     assert all(scores.keys() == {"raw", "cls", "softmax"} for scores in results.values())
 
 
-@pytest.mark.torture
+@pytest.mark.slow
 def test_growth_is_measured_and_put_into_its_document(tiny_model, tmp_path):
     (tmp_path / "SCALING.md").write_text("before\n<!-- scaling -->\n<!-- /scaling -->\nafter\n", encoding="utf-8")
     run_script("benchmarks/memory/answering.py", "--only", "scaling", "--model_dir", tiny_model, "--eval_file",

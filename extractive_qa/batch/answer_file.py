@@ -11,14 +11,14 @@ import io
 import json
 import logging
 import os
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from extractive_qa.batch.question_stream import Question
 from extractive_qa.errors import QAError
 from extractive_qa.files.atomic import cannot_write, write_file
-from extractive_qa.files.locks import lock
+from extractive_qa.files.locks import locked
 from extractive_qa.files.reading import read_json_object
 from extractive_qa.text import printable, shown
 
@@ -37,6 +37,10 @@ def bad_path(path: Path) -> Path:
 
 def progress_path(path: Path) -> Path:
     return path.with_name(path.name + ".progress")
+
+
+def lock_path(path: Path) -> Path:
+    return path.with_name(path.name + ".lock")
 
 
 def answer_row(identifier: str, answers: list[dict]) -> list[dict]:
@@ -114,22 +118,27 @@ class AnswerFile:
         self.path, self.top_k, self.run = path, top_k, run
         self.resume = RESUME if run else "start over with --overwrite"
         self.bad_path, self.progress_path = bad_path(path), progress_path(path)
-        self.done, self.counts, sizes = 0, [0, 0], [0, 0]  # counts and sizes of answers, of bad records
+        self.done, self.counts = 0, [0, 0]  # counts of answers, of bad records
+        with ExitStack() as held:
+            try:
+                held.enter_context(locked(lock_path(path), "another run, process", path, "--output"))
+                self.open(overwrite)
+            except OSError as error:
+                raise cannot_write(path, error, "try again") from None
+            self.held = held.pop_all()
+
+    def open(self, overwrite: bool) -> None:
+        """Opens the files, cut to what an earlier run wrote and counted. Raises as the class, and OSError."""
+        sizes = [0, 0]  # of answers, of bad records
         if progress := self.earlier_progress(overwrite):
             self.done, self.counts, sizes = progress["done"], progress["counts"], progress["sizes"]
-        try:
-            self.bad_file = self.bad_path.open("ab")
-            if not lock(self.bad_file.fileno()):
-                raise QAError(f"another run writes to {path}. Wait until it ends, or choose another --output.")
-            if run:  # before anything else is written, so that whatever a crash leaves belongs to a run
-                self.save_progress(sizes)
-            self.file = path.open("ab")
-            self.file.truncate(sizes[0])
-            self.bad_file.truncate(sizes[1])
-            if not run:
-                self.progress_path.unlink(missing_ok=True)
-        except OSError as error:
-            raise cannot_write(path, error, "try again") from None
+        if self.run:  # before anything else is written, so that whatever a crash leaves belongs to a run
+            self.save_progress(sizes)
+        self.file, self.bad_file = self.path.open("ab"), self.bad_path.open("ab")
+        self.file.truncate(sizes[0])
+        self.bad_file.truncate(sizes[1])
+        if not self.run:
+            self.progress_path.unlink(missing_ok=True)
 
     def earlier_progress(self, overwrite: bool) -> dict | None:
         """How far an earlier run came that can be resumed; None where this one starts over."""
@@ -168,6 +177,10 @@ class AnswerFile:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+        self.held.close()
+
+    def close(self) -> None:
         for file in (self.file, self.bad_file):
             with suppress(OSError):  # what could not be written was said, and will be cut
                 file.close()
@@ -188,13 +201,13 @@ class AnswerFile:
         self.done = done
         self.counts = [self.counts[0] + len(rows), self.counts[1] + len(bad)]
         if self.run:
-            # not tell(): of a file that was cut, or locked, it may say another place until something is written
+            # not tell(): of a file that was cut it may say another place until something is written
             self.save_progress([os.fstat(file.fileno()).st_size for file in (self.file, self.bad_file)])
 
     def finish(self, seconds: float, answered: int) -> str:
         """All is answered: what tells of a run that is not complete is removed."""
         answers, bad = self.counts
-        self.__exit__()
+        self.close()
         try:
             if not bad:
                 self.bad_path.unlink(missing_ok=True)

@@ -74,7 +74,7 @@ class Witness:
         return logits
 
 
-@pytest.fixture(scope="module", params=["tiny MobileBERT", pytest.param("sample", marks=pytest.mark.torture)])
+@pytest.fixture(scope="module", params=["tiny MobileBERT", pytest.param("sample", marks=pytest.mark.slow)])
 def reader(request) -> Reader:
     folder = SAMPLE_MODEL_DIR if request.param == "sample" else request.getfixturevalue("tiny_model")
     backend = Witness(open_backend(folder, "torch", "cpu", "no"))
@@ -156,7 +156,7 @@ def test_any_question_about_any_text_is_answered(reader, record_property):
     assert tried >= 200
 
 
-@pytest.mark.torture
+@pytest.mark.slow
 @pytest.mark.fault("any Unicode as question and context")
 def test_ten_thousand_questions_about_any_text_are_answered(reader, record_property):
     tried = ask_anything(reader, cases=1400)
@@ -231,7 +231,7 @@ FIVE_MEGABYTES = {  # repeated to 5 MB
 }
 
 
-@pytest.mark.torture
+@pytest.mark.slow
 @pytest.mark.fault("extreme length")
 @pytest.mark.parametrize("case", FIVE_MEGABYTES)
 def test_a_context_of_5_megabytes_is_read_in_bounded_memory(case, tiny_model, tmp_path):

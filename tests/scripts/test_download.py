@@ -223,7 +223,7 @@ def small_disk():
 
 
 LARGE_DISK = 1 << 30
-MANY = pytest.mark.torture
+MANY = pytest.mark.slow
 
 
 @pytest.mark.fault("download fault")
@@ -358,7 +358,7 @@ def test_a_run_that_is_killed_between_two_renames_loses_nothing(killed, download
 
 @needs_fork
 @pytest.mark.fault("download fault")
-@pytest.mark.parametrize("every", [7, pytest.param(1, marks=pytest.mark.torture)])
+@pytest.mark.parametrize("every", [7, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("force", [False, True], ids=["first", "again"])
 def test_a_run_that_is_killed_at_any_moment_loses_nothing(force, every, killed, download, record_property):
     folder = download_data.SQUAD_DIR

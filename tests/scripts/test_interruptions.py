@@ -5,7 +5,7 @@ from scripts import run_script, run_struck
 from small_training import DEV, SMALL, assert_equal_weights, log_without_times, train_here, train_script
 
 from extractive_qa.errors import QAError
-from extractive_qa.training.checkpoints import list_checkpoints, sole_training
+from extractive_qa.training.checkpoints import list_checkpoints, lock_output_dir
 
 pytestmark = pytest.mark.fault("interruption")
 SAID = "Resume with: python train.py --resume"
@@ -49,7 +49,7 @@ def test_while_libraries_are_imported(tmp_path, script):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.torture
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["interrupt", "after-interrupt"])
 @pytest.mark.parametrize(
     "function",
@@ -68,7 +68,7 @@ def test_before_the_first_step(tiny_model, tmp_path, function, what):
 # train.py, while it learns
 
 
-SLOW = pytest.mark.torture
+SLOW = pytest.mark.slow
 CHECK = "extractive_qa.training.finite_guard:FiniteGuard.check"
 LOGITS = "extractive_qa.reader:Reader.logits"
 SAVE_READER = "extractive_qa.training.run:save_reader"
@@ -103,7 +103,7 @@ def test_while_it_learns_it_can_go_on(tiny_model, trained, tmp_path, function, n
     assert_ends_as_undisturbed(tmp_path / "out", trained)
 
 
-@pytest.mark.torture
+@pytest.mark.slow
 def test_stopped_at_once_before_anything_was_saved_says_so(tiny_model, tmp_path):
     flags = ["--model_dir", tiny_model, "--output_dir", tmp_path / "out", *SMALL]
     done = run_struck(CHECK, 2, "interrupt-again", "train.py", *flags)
@@ -114,7 +114,7 @@ def test_stopped_at_once_before_anything_was_saved_says_so(tiny_model, tmp_path)
 # evaluate.py and predict.py
 
 
-@pytest.mark.torture
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "function",
     [
@@ -130,7 +130,7 @@ def test_evaluating(tiny_model, tmp_path, function):
     assert not list(tmp_path.glob("*.partial"))
 
 
-@pytest.mark.torture
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mode", "function"),
     [("demo", "extractive_qa.reader:Reader.logits"), ("interactive", "builtins:input"),
@@ -148,7 +148,7 @@ def test_predicting(tiny_model, mode, function):
 @pytest.mark.fault("two trainings into one folder")
 def test_a_second_training_into_the_folder_is_refused(tiny_model, tmp_path):
     output = tmp_path / "out"
-    with sole_training(output):
+    with lock_output_dir(output):
         before = sorted(path.name for path in output.iterdir())
         with pytest.raises(QAError, match=r"another training, process \d+, .*Wait until it ends.*--output_dir"):
             train_here("--model_dir", tiny_model, "--output_dir", output, *SMALL)

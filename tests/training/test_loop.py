@@ -274,7 +274,7 @@ def test_what_is_compiled_learns_and_is_saved_under_plain_names(tiny_model, tmp_
     assert weights(tmp_path / "final_model").keys() == weights(tiny_model).keys()
 
 
-@pytest.mark.torture
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler here")
 @pytest.mark.skipif(sys.platform != "linux", reason="where the compiler is called g++")
 def test_compiled_training_learns_the_same_under_plain_names_and_is_resumed(tiny_model, trained, tmp_path):
