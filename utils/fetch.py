@@ -135,9 +135,7 @@ def matches(path: Path, remote: RemoteFile) -> bool:
     else:
         return True
     with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest() == remote.checksum
+        return hashlib.file_digest(file, lambda: digest).hexdigest() == remote.checksum
 
 
 def _download(remote: RemoteFile, part: Path, patience: Patience) -> None:

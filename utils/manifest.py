@@ -142,8 +142,5 @@ def stays_inside(name: str) -> bool:
 
 def sha256_of(path: str | Path) -> str:
     """The sha256 of a file in hex, read in pieces."""
-    digest = hashlib.sha256()
     with Path(path).open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
