@@ -53,9 +53,9 @@ from utils.checkpoints import (
     delete_earlier_run,
     delete_to_go_back,
     latest_checkpoint,
+    lock_output_dir,
     prepare_output_dir,
     read_state,
-    sole_training,
 )
 from utils.console import UserError
 from utils.devices import (
@@ -464,7 +464,7 @@ def train(run: Training, log: TrainingLog, bar) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    with sole_training(args.output_dir):
+    with lock_output_dir(args.output_dir):
         try:
             fine_tune(args)
         except RuntimeError as error:

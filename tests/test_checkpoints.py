@@ -20,11 +20,11 @@ from utils.checkpoints import (
     find_damage,
     latest_checkpoint,
     list_checkpoints,
+    lock_output_dir,
     read_state,
     recover,
     require_disk_space,
     save_checkpoint,
-    sole_training,
     write_file,
     write_folder,
     write_state,
@@ -452,22 +452,22 @@ def test_a_state_of_another_version_is_a_user_error(tmp_path):
 
 @pytest.mark.fault("two trainings into one folder")
 def test_the_second_training_in_a_folder_is_refused_until_the_first_ends(output_dir):
-    with sole_training(output_dir):
+    with lock_output_dir(output_dir):
         for _ in range(2):  # a refusal leaves the lock alone
-            with pytest.raises(UserError, match=f"process {os.getpid()}, writes to"), sole_training(output_dir):
+            with pytest.raises(UserError, match=f"process {os.getpid()}, writes to"), lock_output_dir(output_dir):
                 pass
-    with sole_training(output_dir):
+    with lock_output_dir(output_dir):
         pass
     assert contents(output_dir) == {}
 
 
 def test_only_the_first_of_several_processes_locks(output_dir, monkeypatch):
-    with sole_training(output_dir):
+    with lock_output_dir(output_dir):
         monkeypatch.setenv("RANK", "1")
-        with sole_training(output_dir):
+        with lock_output_dir(output_dir):
             pass
         monkeypatch.setenv("RANK", "0")
-        with pytest.raises(UserError), sole_training(output_dir):
+        with pytest.raises(UserError), lock_output_dir(output_dir):
             pass
 
 
@@ -476,7 +476,7 @@ def test_where_no_file_can_be_locked_every_run_is_asked_to_keep_others_out(outpu
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
     monkeypatch.setattr(pytest.importorskip("fcntl"), "flock", refuse)
-    with sole_training(output_dir):
+    with lock_output_dir(output_dir):
         pass
     assert "has no locks (No locks available): let no other run write here meanwhile" in capsys.readouterr().err
 
@@ -484,9 +484,9 @@ def test_where_no_file_can_be_locked_every_run_is_asked_to_keep_others_out(outpu
 HOLD = """
 import os, signal, sys
 from pathlib import Path
-from utils.checkpoints import sole_training
+from utils.checkpoints import lock_output_dir
 
-with sole_training(Path(sys.argv[1])):
+with lock_output_dir(Path(sys.argv[1])):
     print("locked", flush=True)
     sys.stdin.read()
 """
@@ -499,19 +499,19 @@ def test_a_killed_training_leaves_no_lock(output_dir):
     with subprocess.Popen(command, cwd=PROJECT_ROOT, **pipes) as process:
         try:
             assert process.stdout.readline().strip() == b"locked"
-            with pytest.raises(UserError, match=f"process {process.pid}, writes to"), sole_training(output_dir):
+            with pytest.raises(UserError, match=f"process {process.pid}, writes to"), lock_output_dir(output_dir):
                 pass
         finally:
             process.kill()
             process.wait(timeout=60)
-    with sole_training(output_dir):
+    with lock_output_dir(output_dir):
         pass
 
 
 @pytest.mark.fault("disk or folder that fails")
 def test_a_folder_that_cannot_be_made_is_refused_at_once(tmp_path):
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(UserError, match="Choose another --output_dir"), sole_training(tmp_path / "file"):
+    with pytest.raises(UserError, match="Choose another --output_dir"), lock_output_dir(tmp_path / "file"):
         pass
 
 

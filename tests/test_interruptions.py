@@ -4,7 +4,7 @@ import pytest
 from scripts import PROJECT_ROOT, assert_refused, run_script, run_struck
 from small_training import DEV, SMALL, assert_equal_weights, log_without_times, train_script
 
-from utils.checkpoints import list_checkpoints, sole_training
+from utils.checkpoints import list_checkpoints, lock_output_dir
 
 pytestmark = pytest.mark.fault("interruption")
 SAID = "Go on with: python train.py --resume"
@@ -137,7 +137,7 @@ def test_predicting(tiny_model, mode, function):
 @pytest.mark.fault("two trainings into one folder")
 def test_a_second_training_into_the_folder_is_refused(tiny_model, tmp_path):
     flags = ["--model_dir", tiny_model, "--output_dir", tmp_path / "out", *SMALL]
-    with sole_training(tmp_path / "out"):
+    with lock_output_dir(tmp_path / "out"):
         before = sorted(path.name for path in (tmp_path / "out").iterdir())
         done = run_script("train.py", *flags, code=2, cwd=PROJECT_ROOT)
         assert_refused(done, "another training, process", "Wait until it ends", "--output_dir")

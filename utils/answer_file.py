@@ -14,13 +14,14 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from utils.backends import ONNX_FILES, OnnxBackend
-from utils.checkpoints import cannot_write, lock, write_file
+from utils.checkpoints import cannot_write, write_file
 from utils.console import UserError, note, printable, progress, reader_has_gone, shown, warn
 from utils.files import read_json_object
+from utils.locks import locked
 from utils.manifest import sha256_of
 from utils.question_stream import START, Item, Position, check_input, read_groups, read_pipe, size_of
 from utils.reader import withhold_unsure
@@ -56,6 +57,10 @@ def bad_path(path: Path) -> Path:
 
 def progress_path(path: Path) -> Path:
     return path.with_name(path.name + ".progress")
+
+
+def lock_path(path: Path) -> Path:
+    return path.with_name(path.name + ".lock")
 
 
 def answer_file(
@@ -224,23 +229,28 @@ class AnswerFile:
         self.path, self.top_k, self.run = path, top_k, run
         self.go_on = GO_ON if run else "begin anew with --overwrite"
         self.bad_path, self.progress_path = bad_path(path), progress_path(path)
-        self.position, self.counts, sizes = START, [0, 0], [0, 0]  # counts and sizes of answers, of bad records
+        self.position, self.counts = START, [0, 0]  # counts of answers, of bad records
+        with ExitStack() as held:
+            try:
+                held.enter_context(locked(lock_path(path), "another run, process", path, "--output"))
+                self.open(overwrite)
+            except OSError as error:
+                raise cannot_write(path, error, "try again") from None
+            self.held = held.pop_all()
+
+    def open(self, overwrite: bool) -> None:
+        """Opens the files, cut to what an earlier run wrote and counted. Raises as the class, and OSError."""
+        sizes = [0, 0]  # of answers, of bad records
         if progress := self.earlier_progress(overwrite):
             self.position = Position(*progress["position"])
             self.counts, sizes = progress["counts"], progress["sizes"]
-        try:
-            self.bad_file = self.bad_path.open("ab")
-            if not lock(self.bad_file.fileno()):
-                raise UserError(f"another run writes to {path}. Wait until it ends, or choose another --output.")
-            if run:  # before anything else is written, so that whatever a crash leaves belongs to a run
-                self.save_progress(sizes)
-            self.file = path.open("ab")
-            self.file.truncate(sizes[0])
-            self.bad_file.truncate(sizes[1])
-            if not run:
-                self.progress_path.unlink(missing_ok=True)
-        except OSError as error:
-            raise cannot_write(path, error, "try again") from None
+        if self.run:  # before anything else is written, so that whatever a crash leaves belongs to a run
+            self.save_progress(sizes)
+        self.file, self.bad_file = self.path.open("ab"), self.bad_path.open("ab")
+        self.file.truncate(sizes[0])
+        self.bad_file.truncate(sizes[1])
+        if not self.run:
+            self.progress_path.unlink(missing_ok=True)
 
     def earlier_progress(self, overwrite: bool) -> dict | None:
         """How far an earlier run came that can be gone on with; None where this one begins anew."""
@@ -276,6 +286,10 @@ class AnswerFile:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+        self.held.close()
+
+    def close(self) -> None:
         for file in (self.file, self.bad_file):
             with suppress(OSError):  # what could not be written was said, and will be cut
                 file.close()
@@ -296,13 +310,13 @@ class AnswerFile:
         self.position = end
         self.counts = [self.counts[0] + len(rows), self.counts[1] + len(bad)]
         if self.run:
-            # not tell(): of a file that was cut, or locked, it may say another place until something is written
+            # not tell(): of a file that was cut it may say another place until something is written
             self.save_progress([os.fstat(file.fileno()).st_size for file in (self.file, self.bad_file)])
 
     def finish(self, seconds: float, answered: int) -> None:
         """All is answered: what tells of a run that is not complete goes."""
         answers, bad = self.counts
-        self.__exit__()
+        self.close()
         try:
             if not bad:
                 self.bad_path.unlink(missing_ok=True)

@@ -11,11 +11,12 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from utils.console import UserError, warn
 from utils.files import read_json_object
+from utils.locks import locked
 from utils.manifest import check_manifest, write_manifest
 
 MARKER = "complete.json"
@@ -46,9 +47,8 @@ def prepare_output_dir(output_dir: Path, resume: bool, overwrite: bool, needed: 
 
 
 @contextmanager
-def sole_training(output_dir: Path) -> Iterator[None]:
-    """Makes the folder of a training, and keeps every other training out of it meanwhile, by a lock of the system's on
-    a file: it ends with this process, however that ends, so a crash leaves no lock behind. A folder that it made goes
+def lock_output_dir(output_dir: Path) -> Iterator[None]:
+    """Makes the folder of a training, and keeps every other training out of it meanwhile. A folder that it made goes
     again where nothing was written to it.
 
     Raises UserError where another training has it, or the folder can't be written. Of several processes of one training
@@ -57,61 +57,22 @@ def sole_training(output_dir: Path) -> Iterator[None]:
     if os.environ.get("RANK", "0") != "0":
         yield
         return
-    path = output_dir / LOCK
     made = [folder for folder in (output_dir, *output_dir.parents) if not folder.exists()]
-    try:
-        output_dir.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT)
-        if locked := lock(descriptor):
-            os.truncate(path, 0)
-            os.write(descriptor, str(os.getpid()).encode())
-    except OSError as error:
-        raise UserError(f"{output_dir} can't be written: {error.strerror}. Choose another --output_dir.") from None
-    if not locked:
-        holder = os.read(descriptor, 20).decode(errors="replace")
-        os.close(descriptor)
-        raise UserError(
-            f"another training, process {holder}, writes to {output_dir}. Wait until it ends, or choose another "
-            "--output_dir."
-        )
-    try:
-        yield
-    finally:
-        # a file without a lock hinders nobody: it may stay where it can't be removed
-        if os.name == "posix":  # while it is locked, so that nobody locks a file that then goes
-            with suppress(OSError):
-                path.unlink()
-        os.close(descriptor)
-        if os.name == "nt":  # removes no open file
-            with suppress(OSError):
-                path.unlink()
-        with suppress(OSError):  # one that is not empty can't be removed, and those above it then neither
-            for folder in made:
-                folder.rmdir()
-
-
-def lock(descriptor: int) -> bool:
-    """Locks an open file for this process. False where another one has it, or has just removed it."""
-    if os.name == "nt":
-        import msvcrt
-
-        os.lseek(descriptor, 1 << 20, os.SEEK_SET)  # behind what is written: a locked byte can't be read
+    with ExitStack() as held:
+        held.callback(remove_empty, made)
         try:
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-        except OSError:
-            return False
-        finally:
-            os.lseek(descriptor, 0, os.SEEK_SET)
-        return True
-    import fcntl
+            output_dir.mkdir(parents=True, exist_ok=True)
+            held.enter_context(locked(output_dir / LOCK, "another training, process", output_dir, "--output_dir"))
+        except OSError as error:
+            raise UserError(f"{output_dir} can't be written: {error.strerror}. Choose another --output_dir.") from None
+        yield
 
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        warn(f"this file system has no locks ({error.strerror}): let no other run write here meanwhile")
-    return os.fstat(descriptor).st_nlink > 0
+
+def remove_empty(folders: Iterable[Path]) -> None:
+    """Removes folders, innermost first, up to one that is not empty."""
+    with suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
 
 
 def delete_earlier_run(output_dir: Path) -> None:
