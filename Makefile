@@ -1,7 +1,7 @@
 # make quickstart   environment, then train, evaluate and predict on the bundled sample
 # make test         environment, then the whole test suite
 # make test-web     an environment with the web page's extra, and the page's tests, in a browser where Chromium is there
-# make torture      every fault that the tests try on purpose, counted
+# make test-slow    the slow tests, and every fault that the tests cause on purpose, counted
 # make audit        known vulnerabilities of everything that is installed, asked of pypi.org
 # make coverage     line coverage by the test suite, the processes that it starts counted too
 # make mutation     mutmut on windows, spans and scores: do the tests notice a change? An hour or more, it resumes
@@ -12,7 +12,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: quickstart test test-web screenshots torture coverage mutation test-compat lint format audit bench clean
+.PHONY: quickstart test test-slow test-web screenshots coverage mutation test-compat lint format audit bench clean
 
 quickstart: $(VENV)/.user
 	$(RUN) train.py --sample --overwrite_output_dir
@@ -36,9 +36,9 @@ screenshots: .venv-web/.made
 	.venv-web/bin/python -m pip install -q -r requirements-dev.txt -r requirements-web.txt playwright==1.65.2
 	touch $@
 
-# every fault that is tried on purpose, the long tests too; the table goes into docs/RESULTS.md
-torture: $(VENV)/.dev
-	$(RUN) -m pytest -m "torture or fault" --faults_table=docs/RESULTS.md
+# the slow tests, and every fault that is caused on purpose; the table goes into docs/RESULTS.md
+test-slow: $(VENV)/.dev
+	$(RUN) -m pytest -m "slow or fault" --faults_table=docs/RESULTS.md
 
 # processes that are killed can't tell what they ran; files are named, so that one that no test imports counts too
 coverage: $(VENV)/.dev

@@ -13,11 +13,11 @@ metrics.json to --output_dir; --report adds report.html, and its pictures in rep
 expected calibration error: 0.05 means that of the answers given with 70 %, some 65 or 75 % are right.
 """
 
-from utils.console import hush_interrupts
+from utils.console import exit_quietly_on_interrupt
 from utils.offline import OUTPUT_DIR, SAMPLE_DATA_DIR, SQUAD_DIR, go_offline, sample_model
 
 go_offline()
-hush_interrupts()
+exit_quietly_on_interrupt()
 
 import argparse
 import json

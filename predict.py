@@ -12,11 +12,11 @@ is the model's probability that this answer, of all that the text allows, is rig
 is "no answer found".
 """
 
-from utils.console import hush_interrupts
+from utils.console import exit_quietly_on_interrupt
 from utils.offline import OUTPUT_DIR, SAMPLE_DATA_DIR, SAMPLE_MODEL_DIR, go_offline
 
 go_offline()
-hush_interrupts()
+exit_quietly_on_interrupt()
 
 import argparse
 import contextlib

@@ -12,7 +12,7 @@ TensorBoard is installed, runs/ for it.
 The windows of 1,000 questions and more are kept in data/cache for the next training; the folder may be deleted.
 """
 
-from utils.console import hush_interrupts
+from utils.console import exit_quietly_on_interrupt
 from utils.offline import (
     MODEL_DIR,
     OUTPUT_DIR,
@@ -24,7 +24,7 @@ from utils.offline import (
 )
 
 go_offline()
-hush_interrupts()
+exit_quietly_on_interrupt()
 
 import argparse
 import math

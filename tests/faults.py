@@ -1,7 +1,7 @@
-"""Counts the faults that tests try on purpose, and prints them as a table: `make torture`.
+"""Counts the faults that tests try on purpose, and prints them as a table: `make test-slow`.
 
     @pytest.mark.fault("a damaged input")     # this test tries one such fault (or record_property("tried", n) of them)
-    @pytest.mark.torture                      # takes long: not in `make test`
+    @pytest.mark.slow                         # takes long: not in `make test`
 
 A fault counts as survived where its test passed; a skipped test tried nothing.
 """
@@ -41,5 +41,5 @@ def pytest_terminal_summary(terminalreporter, config):
         if not end:
             raise pytest.UsageError(f"{path} lacks the lines {BEGIN.strip()} and {END}")
         path.write_text(before + BEGIN + table + END + after, encoding="utf-8")
-    if path or "torture" in config.getoption("markexpr").replace("not torture", ""):
+    if path or "slow" in config.getoption("markexpr").replace("not slow", ""):
         terminalreporter.write("\n" + table)

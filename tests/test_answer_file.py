@@ -222,7 +222,7 @@ def test_killed_again_and_again_it_ends_as_undisturbed(exported, undisturbed, tm
     assert files_of(target) == tuple(expected)
 
 
-@pytest.mark.torture
+@pytest.mark.slow
 @pytest.mark.fault(KILLED)
 def test_killed_at_every_write_it_ends_as_undisturbed(exported, undisturbed, tmp_path, record_property):
     source, *expected = undisturbed

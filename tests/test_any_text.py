@@ -154,7 +154,7 @@ def test_any_question_about_any_text_is_answered(reader, record_property):
     assert tried >= 200
 
 
-@pytest.mark.torture
+@pytest.mark.slow
 @pytest.mark.fault("any Unicode as question and context")
 def test_ten_thousand_questions_about_any_text_are_answered(reader, record_property):
     tried = ask_anything(reader, cases=1400)
@@ -229,7 +229,7 @@ FIVE_MEGABYTES = {  # repeated to 5 MB
 }
 
 
-@pytest.mark.torture
+@pytest.mark.slow
 @pytest.mark.fault("extreme length")
 @pytest.mark.parametrize("case", FIVE_MEGABYTES)
 def test_a_context_of_5_megabytes_is_read_in_bounded_memory(case, tiny_model, tmp_path):

@@ -18,7 +18,7 @@ FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # what depends on the machine: its numbers, and where scores are close, its answers
 DEPENDS = ("prediction:", "verdict:", "confidence:", "device:", "best epoch")
 # these take minutes, or need a model that was trained
-FOR_TORTURE = ("train.py", "output/custom", "output/general")
+SLOW_STEPS = ("train.py", "output/custom", "output/general")
 
 
 def blocks(name: str) -> list[tuple[str, str]]:
@@ -73,13 +73,13 @@ def as_compared(line: str, command: str) -> str:
 
 
 @pytest.mark.parametrize(("command", "expected"), [
-    step for step in steps("CUSTOM_DATA.md") if not any(word in step[0] for word in FOR_TORTURE)
+    step for step in steps("CUSTOM_DATA.md") if not any(word in step[0] for word in SLOW_STEPS)
 ])  # fmt: skip
 def test_commands_on_own_questions_print_what_stands_below_them(command, expected, project):
     run_as_it_stands(command, expected, project)
 
 
-@pytest.mark.torture
+@pytest.mark.slow
 def test_the_whole_way_from_a_table_to_a_trained_model_runs_as_it_stands(project):
     for command, expected in steps("CUSTOM_DATA.md"):
         run_as_it_stands(command, expected, project)

@@ -588,7 +588,7 @@ LARGE_DISK = 1 << 30
 
 @pytest.mark.fault("download fault")
 @pytest.mark.parametrize(
-    "moments", [2, pytest.param(40, marks=pytest.mark.torture)], ids=["a few moments", "many moments"]
+    "moments", [2, pytest.param(40, marks=pytest.mark.slow)], ids=["a few moments", "many moments"]
 )
 @pytest.mark.parametrize("force", [False, True], ids=["first", "again"])
 @pytest.mark.parametrize("part", ["data", "model"])
@@ -1128,7 +1128,7 @@ def test_a_run_that_is_killed_between_two_renames_loses_nothing(killed, hub, dow
     assert len(hub.requests) == asked
 
 
-@pytest.mark.torture
+@pytest.mark.slow
 @pytest.mark.fault("download fault")
 @pytest.mark.parametrize("force", [False, True], ids=["first", "again"])
 def test_a_run_that_is_killed_at_any_moment_loses_nothing(force, killed, hub, download, record_property):

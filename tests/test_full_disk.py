@@ -35,7 +35,7 @@ def test_a_disk_that_fills_up_in_a_save_leaves_the_checkpoint_before_it(tiny_mod
     assert_ends_as_undisturbed(tmp_path / "out", trained)
 
 
-@pytest.mark.torture
+@pytest.mark.slow
 def test_a_disk_that_fills_up_in_the_log_tears_no_line_for_good(tiny_model, trained, tmp_path):
     flags = ["--model_dir", tiny_model, "--output_dir", tmp_path / "out", *SMALL]
     done = run_struck("utils.training_log:TrainingLog.write", 4, "limit:500", "train.py", *flags)
@@ -67,7 +67,7 @@ cp -r "$DISK/out" "$KEPT/out"
 """
 
 
-@pytest.mark.torture
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("function", "number", "words"),
     [
@@ -101,7 +101,7 @@ def test_a_disk_that_is_really_full(tiny_model, trained, tmp_path, function, num
     assert log_without_times(tmp_path / "kept" / "out") == log_without_times(trained)
 
 
-@pytest.mark.torture
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("function", "number", "left"),
     [("utils.guard:Guard.check", 5, "checkpoint-3"), ("torch:save", 2, "checkpoint-3"),
@@ -130,7 +130,7 @@ def train_on_a_disk(options: str, model_dir: Path, output: Path) -> subprocess.C
     return subprocess.run(command, check=False, capture_output=True, text=True, timeout=300, cwd=PROJECT_ROOT)
 
 
-@pytest.mark.torture
+@pytest.mark.slow
 def test_a_folder_that_can_only_be_read_is_refused_before_any_work(tiny_model, tmp_path):
     """On a disk that is mounted so: permissions alone don't hold an administrator off."""
     done = train_on_a_disk("ro", tiny_model, tmp_path / "out")
@@ -138,7 +138,7 @@ def test_a_folder_that_can_only_be_read_is_refused_before_any_work(tiny_model, t
     assert "reading questions" not in done.stderr
 
 
-@pytest.mark.torture
+@pytest.mark.slow
 def test_a_disk_too_small_for_the_checkpoints_is_refused_before_any_step(tiny_model, tmp_path):
     done = train_on_a_disk("size=20m", tiny_model, tmp_path / "out")
     assert_refused(done, "has 20 MB free", "--save_total_limit 1")

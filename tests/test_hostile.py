@@ -294,7 +294,7 @@ def test_a_saved_dataset_reads_nothing_outside_its_folder(name, listing, tmp_pat
         read_examples(tmp_path / "mine", "train")
 
 
-@pytest.mark.torture
+@pytest.mark.slow
 @pytest.mark.fault(HOSTILE)
 def test_a_pickle_among_a_checkpoint_s_files_is_not_run(tiny_model, tmp_path, trap, pickled):
     """optimizer.pt is read for tensors and plain values alone."""

@@ -49,7 +49,7 @@ def test_while_libraries_are_imported(tmp_path, script):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.torture
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["interrupt", "after-interrupt"])
 @pytest.mark.parametrize(
     "function",
@@ -69,16 +69,16 @@ def test_before_the_first_step(tiny_model, tmp_path, function, what):
     ("function", "number", "what", "step"),
     [
         pytest.param("torch:save", 2, "interrupt-twice", 5, id="in a save, twice"),
-        pytest.param("torch:save", 2, "interrupt-again", None, id="in a save, and again", marks=pytest.mark.torture),
-        pytest.param("utils.guard:Guard.check", 4, "interrupt", 5, id="in a step", marks=pytest.mark.torture),
-        pytest.param("utils.guard:Guard.check", 4, "interrupt-again", None, id="and again", marks=pytest.mark.torture),
-        pytest.param("utils.reader:Reader.logits", 1, "interrupt", 5, id="scoring", marks=pytest.mark.torture),
-        pytest.param("utils.reader:Reader.logits", 1, "interrupt-again", None, id="twice", marks=pytest.mark.torture),
-        pytest.param("utils.training:save_reader", 3, "interrupt", 6, id="final model", marks=pytest.mark.torture),
-        pytest.param("utils.training:save_reader", 3, "interrupt-again", None, id="again", marks=pytest.mark.torture),
-        pytest.param("pathlib:Path.rename", 2, "interrupt-again", None, id="renaming", marks=pytest.mark.torture),
+        pytest.param("torch:save", 2, "interrupt-again", None, id="in a save, and again", marks=pytest.mark.slow),
+        pytest.param("utils.guard:Guard.check", 4, "interrupt", 5, id="in a step", marks=pytest.mark.slow),
+        pytest.param("utils.guard:Guard.check", 4, "interrupt-again", None, id="and again", marks=pytest.mark.slow),
+        pytest.param("utils.reader:Reader.logits", 1, "interrupt", 5, id="scoring", marks=pytest.mark.slow),
+        pytest.param("utils.reader:Reader.logits", 1, "interrupt-again", None, id="twice", marks=pytest.mark.slow),
+        pytest.param("utils.training:save_reader", 3, "interrupt", 6, id="final model", marks=pytest.mark.slow),
+        pytest.param("utils.training:save_reader", 3, "interrupt-again", None, id="again", marks=pytest.mark.slow),
+        pytest.param("pathlib:Path.rename", 2, "interrupt-again", None, id="renaming", marks=pytest.mark.slow),
         pytest.param(
-            "utils.training_log:TrainingLog.write", 3, "interrupt", 6, id="in the log", marks=pytest.mark.torture
+            "utils.training_log:TrainingLog.write", 3, "interrupt", 6, id="in the log", marks=pytest.mark.slow
         ),
     ],
 )
@@ -95,7 +95,7 @@ def test_while_it_learns_it_can_go_on(tiny_model, trained, tmp_path, function, n
     assert_ends_as_undisturbed(tmp_path / "out", trained)
 
 
-@pytest.mark.torture
+@pytest.mark.slow
 def test_stopped_at_once_before_anything_was_saved_says_so(tiny_model, tmp_path):
     flags = ["--model_dir", tiny_model, "--output_dir", tmp_path / "out", *SMALL]
     done = run_struck("utils.guard:Guard.check", 2, "interrupt-again", "train.py", *flags)
@@ -106,7 +106,7 @@ def test_stopped_at_once_before_anything_was_saved_says_so(tiny_model, tmp_path)
 # evaluate.py and predict.py
 
 
-@pytest.mark.torture
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "function", ["utils.squad:read_examples", "utils.backends:load_model", "utils.reader:Reader.logits",
                  "utils.metrics:compute_metrics"]
@@ -119,7 +119,7 @@ def test_evaluating(tiny_model, tmp_path, function):
     assert not list(tmp_path.glob("*.partial"))
 
 
-@pytest.mark.torture
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mode", "function"),
     [("demo", "utils.reader:Reader.logits"), ("interactive", "builtins:input"),

@@ -30,7 +30,7 @@ def peers():
         pytest.skip(f"transformers 4.57.6 is not beside us: {error}")
 
 
-@pytest.fixture(scope="module", params=[12, pytest.param(200, marks=pytest.mark.torture)])
+@pytest.fixture(scope="module", params=[12, pytest.param(200, marks=pytest.mark.slow)])
 def questions(request, tmp_path_factory):
     """Real questions where they are at hand, some with four paragraphs for a context, and the file for the peer."""
     examples = read_examples(DEV_FILE, "validation")
@@ -134,7 +134,7 @@ def test_every_answer_that_differs_from_the_pipeline_s_is_explained(questions):
     assert counts["equal"] > len(asked) / 2
 
 
-@pytest.mark.torture
+@pytest.mark.slow
 def test_no_answer_is_given_where_the_pipeline_gives_none(questions):
     """Each question asked of the next question's text, as good as never an answer in it."""
     asked, path = questions
@@ -155,7 +155,7 @@ def test_no_answer_is_given_where_the_pipeline_gives_none(questions):
     assert any(end for _, end in ours)
 
 
-@pytest.mark.torture
+@pytest.mark.slow
 def test_every_answer_that_differs_from_haystack_s_is_explained(questions):
     """It gives the model no token types, and takes the highest sum of logits of all windows, of any length."""
     asked, path = questions

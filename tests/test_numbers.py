@@ -203,7 +203,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-@pytest.mark.torture
+@pytest.mark.slow
 @pytest.mark.fault("NaN or infinity")
 def test_a_bad_micro_batch_of_one_process_is_skipped_by_both(tiny_model, tmp_path):
     (tmp_path / "hook.py").write_text(ONE_BAD_PROCESS, encoding="utf-8")

@@ -141,7 +141,7 @@ def log(tmp_path, environment):
     return tmp_path / "log"
 
 
-@pytest.mark.torture
+@pytest.mark.slow
 @pytest.mark.fault(NO_NETWORK)
 def test_no_system_call_names_an_internet_address(tiny_model, tmp_path, environment, log, record_property):
     """Not in Python, not in the native code of torch, ONNX Runtime and the others, not in any thread."""

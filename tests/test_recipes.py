@@ -114,7 +114,7 @@ def listed_calls(monkeypatch) -> list[tuple]:
     return called
 
 
-@pytest.mark.torture
+@pytest.mark.slow
 def test_teachers_come_first_and_nothing_is_done_twice(articles, tiny_model, tmp_path, monkeypatch):
     monkeypatch.setattr(recipes, "COMMON", SMALL)
     monkeypatch.setattr(recipes, "RECIPES", {"one": {}, "two": {"teachers": ["one 1", "one 2"]}})
@@ -131,7 +131,7 @@ def test_teachers_come_first_and_nothing_is_done_twice(articles, tiny_model, tmp
     assert len(called) == 9
 
 
-@pytest.mark.torture
+@pytest.mark.slow
 def test_a_larger_teacher_learns_from_the_split(articles, tiny_model, tiny_encoder, tmp_path, monkeypatch):
     monkeypatch.setattr(recipes, "COMMON", SMALL)
     monkeypatch.setattr(recipes, "RECIPES", {"large": {"larger": True}, "taught": {"teachers": ["large 1"]}})

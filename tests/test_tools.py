@@ -103,7 +103,7 @@ def test_long_contexts_are_scored_under_every_rule(tiny_model, tmp_path):
     assert all(scores.keys() == {"raw", "cls", "softmax"} for scores in results.values())
 
 
-@pytest.mark.torture
+@pytest.mark.slow
 def test_growth_is_measured_and_drawn(tiny_model, tmp_path):
     output = tmp_path / "scaling.json"
     run_script("benchmarks/scaling.py", "--model_dir", tiny_model, "--eval_file", PROJECT_ROOT / "data/sample/dev.json",

@@ -71,7 +71,7 @@ def be_quiet(quiet: bool) -> None:
     OUTPUT["quiet"] = quiet or os.environ.get("RANK", "0") != "0"
 
 
-def hush_interrupts() -> None:
+def exit_quietly_on_interrupt() -> None:
     """Lets Ctrl-C end the process without a traceback while a script is still importing its libraries, which takes
     seconds, and `run` is not reached yet."""
     earlier = sys.excepthook

@@ -92,7 +92,7 @@ def test_killed_twice_and_resumed_ends_as_undisturbed(tiny_model, trained, tmp_p
     assert_same_training(tmp_path / "run", trained)
 
 
-@pytest.mark.torture
+@pytest.mark.slow
 @pytest.mark.fault("training killed and resumed")
 def test_killed_20_times_and_resumed_ends_as_undisturbed(tiny_model, tmp_path, record_property):
     record_property("tried", 20)
@@ -106,7 +106,7 @@ def test_killed_20_times_and_resumed_ends_as_undisturbed(tiny_model, tmp_path, r
 
 
 @pytest.mark.parametrize("what", ["kill", "after-kill"])
-@pytest.mark.torture
+@pytest.mark.slow
 @pytest.mark.fault("training killed and resumed")
 def test_killed_while_the_final_model_is_replaced(tiny_model, trained, tmp_path, what):
     """Between its two renames the final model has another name: the next start gives it back."""
