@@ -151,7 +151,7 @@ def ask(reader, args: argparse.Namespace) -> None:
 
 def demo(reader, args: argparse.Namespace) -> None:
     """The first question of each of the first six paragraphs of data/sample/dev.json."""
-    paragraphs = {}
+    paragraphs = {}  # context: its first question
     for example in read_examples(SAMPLE_QUESTIONS):
         paragraphs.setdefault(example["context"], example["question"])
     for context, question in list(paragraphs.items())[:6]:
@@ -235,6 +235,7 @@ def main(argv: list[str] | None = None) -> None:
 
     from extractive_qa.reader import Reader
 
+    # on a CPU, with a model that was exported, this loads ONNX Runtime and neither torch nor transformers
     reader = Reader(
         model_dir, args.device, args.mixed_precision, args.batch_size, args.backend,
         handle_impossible_answer=args.handle_impossible_answer,

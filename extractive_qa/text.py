@@ -21,6 +21,14 @@ def printable(text: str, longest: int | None = None) -> str:
     return "".join(map(shown, text[:longest]))
 
 
+def brief(value: object, longest: int = 40) -> str:
+    """The first characters of any value's repr."""
+    try:
+        return repr(value)[:longest]
+    except RecursionError:  # parse_json takes a nesting that repr, which needs a level more, does not
+        return f"a {type(value).__name__} that is nested too deeply"
+
+
 SURROGATES = re.compile("[\ud800-\udfff]")
 
 

@@ -12,10 +12,10 @@ import unicodedata
 from itertools import islice
 from pathlib import Path
 
-from extractive_qa.data.formats import FORMATS, Record, brief, read_records
+from extractive_qa.data.formats import FORMATS, Record, read_records
 from extractive_qa.errors import QAError
 from extractive_qa.files.reading import parse_json
-from extractive_qa.text import has_text, printable, replace_surrogates
+from extractive_qa.text import brief, has_text, printable, replace_surrogates
 
 logger = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from extractive_qa.data.lines import BEGINNING, LONGEST_LINE, read_lines
 from extractive_qa.errors import QAError
 from extractive_qa.files.manifest import stays_inside
 from extractive_qa.files.reading import parse_json, read_json_object, read_text, require, require_file
-from extractive_qa.text import printable
+from extractive_qa.text import brief, printable
 
 FORMATS = "SQuAD JSON, a JSON list, .jsonl, .csv, .parquet, or a folder written by datasets' save_to_disk"
 SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv", ".parquet")
@@ -96,14 +96,6 @@ def reading(name: Path | str, expected: str) -> Iterator[None]:
         raise QAError(f"{name} can't be read: {error}. Expected {expected}.") from None
     except OSError as error:
         raise QAError(f"{name} can't be read: {error.strerror or error}. Expected {expected}.") from None
-
-
-def brief(value: object, longest: int = 40) -> str:
-    """The first characters of any value's repr."""
-    try:
-        return repr(value)[:longest]
-    except RecursionError:  # parse_json takes a nesting that repr, called from deeper, does not
-        return f"a {type(value).__name__} that is nested too deeply"
 
 
 # text, a line at a time

@@ -260,7 +260,7 @@ def test_a_nested_question_whose_paragraph_lacks_its_context_is_named(paragraph,
     assert read_examples(path, skip_bad=True) == QUESTIONS
 
 
-# all problems at once, and going on without them
+# all problems at once, and what is read without the bad records
 
 
 @pytest.mark.parametrize("count", [1, 20, 21, 25])

@@ -30,9 +30,10 @@ from question_files import (
 
 from extractive_qa.data import lines
 from extractive_qa.data.examples import read_examples
-from extractive_qa.data.formats import Record, brief, read_pipe, read_records, size_of
+from extractive_qa.data.formats import Record, read_pipe, read_records, size_of
 from extractive_qa.data.lines import split_lines
 from extractive_qa.errors import QAError
+from extractive_qa.text import brief
 
 
 @pytest.mark.parametrize("write", FORMATS)
