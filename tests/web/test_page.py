@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scripts import assert_refused, load_script, run_script
 
+from extractive_qa.data.examples import read_examples
 from extractive_qa.errors import QAError
 from extractive_qa.reader import Reader
 from extractive_qa.web import page
@@ -170,7 +171,7 @@ def test_below_the_confidence_asked_for_nothing_counts_as_found():
 
 def test_the_examples_are_ours_and_there():
     predict = load_script("predict.py")
-    examples = {example["id"]: example for example in predict.read_sample()}
+    examples = {example["id"]: example for example in read_examples(predict.SAMPLE_QUESTIONS)}
     for name in predict.PAGE_EXAMPLES:
         assert find_problem(examples[name]["question"], examples[name]["context"]) is None
 
