@@ -16,8 +16,8 @@ NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)  # what
 
 @contextmanager
 def locked(path: Path, who: str, place: Path, flag: str) -> Iterator[None]:
-    """Holds a lock on the file `path`, which is made for it and removed afterwards. It is the system's: a process that is
-    killed leaves a file perhaps, but no lock. Where the file system has none, a warning says so.
+    """Holds a lock on the file `path`, which is made for it and removed afterwards. It is the system's: a process that
+    is killed leaves a file perhaps, but no lock. Where the file system has none, a warning says so.
 
     Raises QAError at once where another process holds it, OSError where `path` can't be written. who, place, flag:
     for the message, what holds it ("another run, process"), what that writes to, and the option that names it.
