@@ -35,9 +35,8 @@ go_offline()
 
 from extractive_qa.data.examples import read_examples
 from extractive_qa.errors import QAError
-from extractive_qa.files.atomic import replace_folder
-from extractive_qa.files.reading import make_room, read_json, with_table
-from extractive_qa.model.folder import save_reader
+from extractive_qa.files.atomic import make_room, replace_folder
+from extractive_qa.files.reading import read_json
 from extractive_qa.model.loading import load_encoder
 from extractive_qa.postprocessing.answers import AnswerCollector
 from extractive_qa.preprocessing.batches import length_sorted_batches, pad_batch
@@ -46,6 +45,7 @@ from extractive_qa.reader import Reader
 from extractive_qa.settings import DEFAULT_SETTINGS
 from extractive_qa.text import shown
 from extractive_qa.training.augmentation import among_neighbours
+from extractive_qa.training.run import save_reader
 from utils.console import HelpFormatter, note, progress, run
 
 RESULTS_DIR = PROJECT_ROOT / "benchmarks" / "results"
@@ -420,9 +420,14 @@ def save(args: argparse.Namespace, benchmark: str, **fields: object) -> None:
 
 
 def put_table(path: Path, marker: str, made: str, write: bool = True) -> bool:
-    """Puts a table into a document, between <!-- marker --> and <!-- /marker -->. Returns whether it had another."""
-    text = path.read_text(encoding="utf-8")
-    new = with_table(text, made, path.name, f"<!-- {marker} -->\n", f"<!-- /{marker} -->")
+    """Puts a table into a document, between <!-- marker --> and <!-- /marker -->. Returns whether it had another.
+    Raises QAError where the document has not one pair of these."""
+    text, begin, end = path.read_text(encoding="utf-8"), f"<!-- {marker} -->\n", f"<!-- /{marker} -->"
+    if text.count(begin) != 1 or text.count(end) != 1 or text.index(end) < text.index(begin):
+        raise QAError(
+            f"{path.name} has no place for the table. Expected one line {begin.strip()} and one {end} after it."
+        )
+    new = text.partition(begin)[0] + begin + made + end + text.partition(end)[2]
     if new != text and write:
         path.write_text(new, encoding="utf-8", newline="\n")
     return new != text
