@@ -31,12 +31,13 @@ from quantization import calibrate, to_int8, without_identities
 
 from extractive_qa.data.examples import read_examples
 from extractive_qa.model.backends import OnnxBackend, TorchBackend
-from extractive_qa.model.devices import autocast, choose_attention, choose_device, describe, require_compiler
+from extractive_qa.model.devices import autocast, choose_attention, choose_device, describe
 from extractive_qa.model.fold_norms import fold_norms
 from extractive_qa.model.loading import load_encoder, load_model
 from extractive_qa.reader import Reader
 from extractive_qa.training.cpu_attention import NAME as WINDOW_BY_WINDOW
 from extractive_qa.training.cpu_attention import attend_window_by_window
+from extractive_qa.training.start import require_compiler
 from utils.offline import SAMPLE_DATA_DIR
 
 TRAINED, ANSWERED, LENGTH = 4, 16, 184  # windows to train on and to answer, tokens of the latter
