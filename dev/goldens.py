@@ -373,7 +373,7 @@ def flatten(tree: dict, place: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str
 
 
 def difference(before: object, after: object) -> str:
-    texts = [str(value).splitlines() for value in (before, after)]
+    texts = [str(value).split("\n") for value in (before, after)]  # other line ends are a difference
     return "\n".join(difflib.unified_diff(*texts, n=1, lineterm="")).removeprefix("--- \n+++ \n")
 
 
