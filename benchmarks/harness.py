@@ -361,20 +361,13 @@ def summarize(
     spread = {role: median_and_spread(figures[name])["spread"] for role, name in chosen.items()}
     ratio, ratio_best = (ratio_by_turn(own, figures[chosen[role]]) for role in ("peer", "peer_best"))
     return {
-        "benchmark": benchmark,
-        **{role: medians[name] for role, name in chosen.items()},
-        "ratio": ratio["median"],
-        "ratio_best": ratio_best["median"],
-        "target": target,
-        "met": ratio["median"] <= target if lower else ratio["median"] >= target,
-        "unit": unit,
-        "lower_is_better": lower,
-        "pairs": len(own),
+        "benchmark": benchmark, **{role: medians[name] for role, name in chosen.items()},
+        "ratio": ratio["median"], "ratio_best": ratio_best["median"],
+        "target": target, "met": ratio["median"] <= target if lower else ratio["median"] >= target,
+        "unit": unit, "lower_is_better": lower, "pairs": len(own),
         "spread": spread | {"ratio": ratio["spread"], "ratio_best": ratio_best["spread"]},
-        "sides": chosen,
-        "medians": medians,
-        **more,
-    }
+        "sides": chosen, "medians": medians, **more,
+    }  # fmt: skip
 
 
 def peer_is_ahead(result: dict) -> bool:

@@ -3,8 +3,7 @@
     python benchmarks/table.py            # prints the table and writes it into both
     python benchmarks/table.py --check    # exit code 2 where a README has another table
 
-A table is between <!-- benchmarks --> and <!-- /benchmarks -->. Its last column says who is faster, ours or the peer at
-its best.
+A table is between <!-- benchmarks --> and <!-- /benchmarks -->. Its last column says who is ahead, ours or the peer.
 """
 
 import json

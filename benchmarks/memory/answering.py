@@ -92,9 +92,9 @@ def table(result: dict) -> str:
     text += "| --- | --- | --- | --- | --- | --- |\n"
     for line in result["contexts"] + result["questions"]:
         size = f"a context of {line['kilobytes']:,} kB" if line["kilobytes"] else f"{line['questions']:,} questions"
-        text += f"| {size} | {line['windows']:,} | {line['seconds']:.2f} "
-        text += f"| {1000 * line['seconds'] / line['windows']:.1f} "
-        text += f"| {line['peak_mb']:,.0f} MB | {line['added_mb']:,.0f} MB |\n"
+        speed = f"{line['seconds']:.2f} | {1000 * line['seconds'] / line['windows']:.1f}"
+        memory = f"{line['peak_mb']:,.0f} MB | {line['added_mb']:,.0f} MB"
+        text += f"| {size} | {line['windows']:,} | {speed} | {memory} |\n"
     powers = [f"{result['time_exponents'][size]:.2f}" for size in ("context", "questions")]
     return f"{text}\nExponents of time: {powers[0]} of the context's length, {powers[1]} of the number of questions.\n"
 

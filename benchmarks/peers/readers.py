@@ -70,5 +70,5 @@ def answer_by_haystack(count: int, precision: str = "fp32") -> dict:
     return {"seconds": time.perf_counter() - began, "spans": spans}
 
 
-LIBRARIES = ("torch", "transformers", "tokenizers", "haystack-ai", "numpy")
-serve(LIBRARIES, answer=answer, answer_by_haystack=answer_by_haystack)
+libraries = ("torch", "transformers", "tokenizers", "haystack-ai", "numpy")
+serve(libraries, answer=answer, answer_by_haystack=answer_by_haystack)

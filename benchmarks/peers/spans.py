@@ -64,11 +64,10 @@ def best_of(candidates: list[dict], context: str, n_best: int) -> list[dict]:
     answers = sorted(candidates, key=lambda candidate: candidate["score"], reverse=True)[:n_best]
     for answer in answers:
         answer["text"] = context[answer["start"] : answer["end"]]
-    if answers:
-        scores = np.array([answer["score"] for answer in answers])
-        weights = np.exp(scores - scores.max())
-        for answer, probability in zip(answers, weights / weights.sum(), strict=True):
-            answer["probability"] = probability
+    scores = np.array([answer["score"] for answer in answers])
+    weights = np.exp(scores - scores.max(initial=-np.inf))
+    for answer, probability in zip(answers, weights / weights.sum(), strict=True):
+        answer["probability"] = probability
     return [
         {name: float(value) if isinstance(value, np.floating) else value for name, value in answer.items()}
         for answer in answers

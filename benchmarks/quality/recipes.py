@@ -229,10 +229,8 @@ def settings(run: dict) -> str:
 def write_table(results_dir: Path) -> str:
     """Puts the table of the results at hand into docs/RESULTS.md, and one of the final runs below it where there are
     any. Returns both."""
-    held_out, final = (
-        [json.loads(path.read_text("utf-8")) for path in sorted(folder.glob("*.json"))]
-        for folder in (results_dir, results_dir / "final")
-    )
+    folders = results_dir, results_dir / "final"
+    held_out, final = ([read_json(path, "a result") for path in sorted(f.glob("*.json"))] for f in folders)
     made = table(held_out)
     if final:
         made += f"\nTrained on all articles, scored on the dev questions:\n\n{table(final)}"

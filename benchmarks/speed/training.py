@@ -27,8 +27,8 @@ from extractive_qa.preprocessing.windows import load_tokenizer, prepare_train_fe
 MAX_LENGTH, DOC_STRIDE, BATCH_SIZE = 384, 128, 16
 # train.py starts again in every turn, and its first steps meet most lengths for the first time, for which the CPU's
 # kernels are compiled: in an epoch of thousands of steps that is nothing, so these are not counted
-LOGGING_STEPS, UNCOUNTED, INTERVALS = 4, 5, 3  # steps in an interval, intervals
-STEPS = LOGGING_STEPS * (UNCOUNTED + INTERVALS)
+LOGGING_STEPS, INTERVALS = 4, 3  # steps in an interval, intervals that count
+UNCOUNTED, STEPS = 20, 32  # steps before them, and in all
 PADDED_STEPS = 2
 TARGET = 5
 
@@ -57,10 +57,7 @@ def main(argv: list[str] | None = None) -> None:
     features = prepare_train_features(examples, load_tokenizer(args.model_dir), MAX_LENGTH, DOC_STRIDE)
     precision = harness.precisions_of("cpu")[-1]
     # the batches that train.py --seed TURN trains on in the intervals that are counted
-    turns = [
-        epoch_batches(features.lengths, BATCH_SIZE, turn, 0)[LOGGING_STEPS * UNCOUNTED : STEPS]
-        for turn in range(args.pairs)
-    ]  # fmt: skip
+    turns = [epoch_batches(features.lengths, BATCH_SIZE, turn, 0)[UNCOUNTED:STEPS] for turn in range(args.pairs)]
     trained = np.unique(np.concatenate([batch for turn in turns for batch in turn]))
     batches = [[np.searchsorted(trained, batch).tolist() for batch in turn] for turn in turns]
 
