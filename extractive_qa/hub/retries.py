@@ -1,6 +1,5 @@
 """Failed requests: which host failed and how, whether another attempt makes sense, and after which pause."""
 
-import email.utils
 import http.client
 import logging
 import re
@@ -125,9 +124,7 @@ def _failed_url(error: Exception) -> str | None:
 
 def _retry_after(value: str) -> float:
     """Seconds that the header Retry-After asks for: a number or a date (RFC 9110, 10.2.3); 0 for anything else."""
-    if DIGITS.fullmatch(value.strip()):
-        return float(value)
     try:
-        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
-    except (ValueError, OverflowError, OSError):  # the last two: years and time zones far from ours
+        return float(urllib3.Retry(retry_after_max=10**9).parse_retry_after(value))
+    except (urllib3.exceptions.InvalidHeader, ValueError, OverflowError):  # years, time zones and numbers far from ours
         return 0.0
