@@ -21,9 +21,10 @@ go_offline()
 
 from extractive_qa.data.examples import read_examples
 from extractive_qa.errors import QAError
+from extractive_qa.files.atomic import writing
 from extractive_qa.files.reading import require
 from extractive_qa.model.folder import ONNX_FILES, require_model
-from extractive_qa.settings import read_settings
+from extractive_qa.settings import may_find_none
 from extractive_qa.text import shown
 from utils import console
 
@@ -69,18 +70,16 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     require_model(args.model_dir, "Run: python train.py (or try: python tools/export_onnx.py --sample)")
     require(args.eval_file, "questions to check on", "Run: python download_data.py, or name others: --eval_file")
-    impossible = args.handle_impossible_answer or read_settings(args.model_dir).get("handle_impossible_answer") is True
+    impossible = args.handle_impossible_answer or may_find_none(args.model_dir)
     examples = read_examples(args.eval_file, "validation", args.skip_bad_examples, impossible)[: args.max_samples]
     texts = read_examples(args.calibration_file, "train", args.skip_bad_examples, impossible)[:RANGE_QUESTIONS]
 
     from extractive_qa.export.export import export_model  # imports torch
 
-    try:
+    with writing(args.model_dir, "Expected a folder of your own."):
         kept, checks = export_model(
             args.model_dir, examples, texts, args.force, args.handle_impossible_answer or None, console.progress, show
         )
-    except OSError as error:
-        raise QAError(f"{args.model_dir} can't be written: {error.strerror}. Expected a folder of your own.") from None
     print(f"wrote {', '.join(path.name for path in kept) or 'nothing'} to {shown(args.model_dir)}")
     refused = [check for check in checks if check.refused]
     if refused and not args.force:

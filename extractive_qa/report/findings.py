@@ -10,17 +10,14 @@ TOO_SURE = 0.05  # calibration error from which the confidences are called off
 def findings(figures: dict, log: list[dict]) -> list[str]:
     """Plain sentences, the most useful first. figures: as statistics.analyse gives them. log: the lines of
     training_log.jsonl, [] where there is none."""
-    return [
-        sentence
-        for sentence in (
-            largest_loss(figures),
-            *weak_groups(figures["groups"]),
-            meaning_of_confidence(figures["confidence"], figures["scores"]),
-            end_of_training(log),
-            smallest_difference(figures["scores"]),
-        )
-        if sentence
+    sentences = [
+        largest_loss(figures),
+        *weak_groups(figures["groups"]),
+        meaning_of_confidence(figures["confidence"], figures["scores"]),
+        end_of_training(log),
+        smallest_difference(figures["scores"]),
     ]
+    return list(filter(None, sentences))
 
 
 def causes(mistakes: list[dict]) -> dict[str, int]:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -135,9 +136,9 @@ def question_word(question: str) -> str:
 def binned(values: np.ndarray, bounds: Sequence[float], unit: str) -> list[tuple[str, np.ndarray]]:
     """Groups of whole numbers, (name, members): from each bound to below the next; the last one is open."""
     groups = []
-    for low, high in zip(bounds, [*bounds[1:], np.inf], strict=True):
+    for low, high in pairwise([*bounds, np.inf]):
         name = f"{low}" if high == low + 1 else f"{low} or more" if high == np.inf else f"{low} to {high - 1}"
-        groups.append((f"{name} {unit}", (values >= low) & (values < high)))
+        groups.append((f"{name} {unit}" if name == "1" else f"{name} {unit}s", (values >= low) & (values < high)))
     return groups
 
 
@@ -159,14 +160,12 @@ def groups_of(outcomes: Outcomes) -> list[tuple[str, str, np.ndarray]]:
     quarters = np.unique(np.quantile(context_words, [0, 0.25, 0.5, 0.75]).astype(int)).tolist()
     ways = {
         "question word": [(word, words == word) for word in QUESTION_WORDS],
-        "answer length": binned(answer_words, [0, 2, 3, 5, 10], "words"),
-        "context length": binned(context_words, quarters, "words"),
+        "answer length": binned(answer_words, [1, 2, 3, 5, 10], "word"),  # text without spaces counts as one
+        "context length": binned(context_words, quarters, "word"),
         "position of the answer in the context": [(f"{20 * i} to {20 * i + 20} %", fifth == i) for i in range(5)],
     }
-    ways["answer length"][0] = ("1 word", ways["answer length"][0][1])  # text without spaces counts as one
     for way in ("answer length", "position of the answer in the context"):
         ways[way].append(("no answer", none))
     if outcomes.windows is not None:
-        ways["windows"] = binned(outcomes.windows, [1, 2, 3, 5], "windows")
-        ways["windows"][0] = ("1 window", ways["windows"][0][1])
+        ways["windows"] = binned(outcomes.windows, [1, 2, 3, 5], "window")
     return [(by, name, members) for by, groups in ways.items() for name, members in groups if members.any()]

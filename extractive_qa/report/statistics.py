@@ -135,6 +135,8 @@ def compare(this: Outcomes, other: Outcomes, shown: int = 10) -> dict:
     its `interval` and its `p` (randomization_test); `groups`: the same of EM for each group, without p; `counts`:
     questions that both, only one or none got right (exact match); `only_this`, `only_other`: some of these."""
     right, others = this.exact_match > 0, other.exact_match > 0
+    sides = {"both": right & others, "only_this": right & ~others, "only_other": ~right & others}
+    sides["neither"] = ~right & ~others
     everything = [("all", "all questions", np.ones(len(right), dtype=bool))]
 
     def differences(name: str, groups: list) -> list[dict]:
@@ -160,12 +162,6 @@ def compare(this: Outcomes, other: Outcomes, shown: int = 10) -> dict:
     return {
         "scores": rows,
         "groups": differences("exact_match", groups_of(this)),
-        "counts": {
-            "both": int((right & others).sum()),
-            "only_this": int((right & ~others).sum()),
-            "only_other": int((~right & others).sum()),
-            "neither": int((~right & ~others).sum()),
-        },
-        "only_this": spread(np.flatnonzero(right & ~others), shown),
-        "only_other": spread(np.flatnonzero(~right & others), shown),
+        "counts": {side: int(members.sum()) for side, members in sides.items()},
+        **{side: spread(np.flatnonzero(sides[side]), shown) for side in ("only_this", "only_other")},
     }
