@@ -14,6 +14,7 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -127,17 +128,17 @@ def inspect(examples: Sequence[dict], features: Features, tokenizer: Tokenizer, 
     )
 
 
+@cache
 def fold(text: str) -> str:
-    """The text by which copies are found: case and white space apart."""
+    """The text by which copies are found: case and white space apart. Many questions have one context."""
     return " ".join(text.split()).casefold()
 
 
 def find_duplicates(examples: Sequence[dict]) -> list[list[dict]]:
     """Groups of examples that ask the same question of the same context, in order of appearance."""
     groups: dict[tuple[str, str], list[dict]] = {}
-    folded = {context: fold(context) for context in {example["context"] for example in examples}}
     for example in examples:
-        groups.setdefault((fold(example["question"]), folded[example["context"]]), []).append(example)
+        groups.setdefault((fold(example["question"]), fold(example["context"])), []).append(example)
     return [group for group in groups.values() if len(group) > 1]
 
 
@@ -160,11 +161,10 @@ def share(part: int, whole: int) -> str:
     return f"{part:,} ({part / whole:.1%})"
 
 
-def name_some(examples: Sequence[dict], which: np.ndarray) -> str:
+def name_some(examples: Sequence[dict]) -> str:
     """The ids of the first few examples, for a person to look up."""
-    found = np.flatnonzero(which)
-    ids = [printable(examples[i]["id"], 40) for i in found[:IDS_SHOWN]]
-    return f"id {', '.join(ids)}" + (" ..." if len(found) > IDS_SHOWN else "")
+    ids = [printable(example["id"], 40) for example in examples[:IDS_SHOWN]]
+    return f"id {', '.join(ids)}" + (" ..." if len(examples) > IDS_SHOWN else "")
 
 
 def summarize(examples: Sequence[dict], found: Inspection) -> str:
@@ -192,8 +192,8 @@ def find_faults(examples: Sequence[dict], found: Inspection, args: argparse.Name
     count, faults = len(examples), []
 
     def fault(which: np.ndarray, what: str, remedy: str) -> None:
-        if which.any():
-            faults.append(f"{share(int(which.sum()), count)} {what} ({name_some(examples, which)}). {remedy}")
+        if some := [examples[i] for i in np.flatnonzero(which)]:
+            faults.append(f"{share(len(some), count)} {what} ({name_some(some)}). {remedy}")
 
     differ, equal = [], []
     for group in find_duplicates(examples):
@@ -229,14 +229,14 @@ def find_faults(examples: Sequence[dict], found: Inspection, args: argparse.Name
 
 def find_leaks(train: Sequence[dict], other: Sequence[dict]) -> str | None:
     """What to say where two files hold the same contexts, so that the second one's score means little."""
-    contexts = {fold(context) for context in {example["context"] for example in train}}
-    same = {context for context in {example["context"] for example in other} if fold(context) in contexts}
-    if not same:
+    contexts = {fold(example["context"]) for example in train}
+    leaking = [example for example in other if fold(example["context"]) in contexts]
+    if not leaking:
         return None
-    which = np.array([example["context"] in same for example in other])
+    same = {example["context"] for example in leaking}
     return (
-        f"{share(int(which.sum()), len(other))} questions of the second file are asked of {len(same):,} context(s) "
-        f"that the first file holds too ({name_some(other, which)}). A score on texts that were trained on "
+        f"{share(len(leaking), len(other))} questions of the second file are asked of {len(same):,} context(s) "
+        f"that the first file holds too ({name_some(leaking)}). A score on texts that were trained on "
         "is too good: split by context, so that each text is in one file only."
     )
 
