@@ -51,10 +51,7 @@ OTHER_PLACE = "Use another --output_dir."
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=console.HelpFormatter, usage="python evaluate.py [options]",
-        epilog=console.EXIT_CODES,
-    )  # fmt: skip
+    parser = console.make_parser(__doc__, "python evaluate.py [options]")
     add = parser.add_argument_group("what is scored").add_argument
     add("--model_dir", type=Path, default=OUTPUT_DIR / "final_model", help="folder that train.py wrote")
     add("--eval_file", type=Path, default=SQUAD_DIR, help="questions: JSON, JSON Lines, CSV, Parquet, saved dataset")

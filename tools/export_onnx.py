@@ -32,10 +32,7 @@ RANGE_QUESTIONS = 64  # whose texts are enough to measure activation ranges on
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=console.HelpFormatter, usage="python tools/export_onnx.py [options]",
-        epilog=console.EXIT_CODES,
-    )  # fmt: skip
+    parser = console.make_parser(__doc__, "python tools/export_onnx.py [options]")
     add = parser.add_argument
     add("--model_dir", type=Path, default=OUTPUT_DIR / "final_model", help="trained model; the files are put there")
     add("--eval_file", type=Path, default=SQUAD_DIR, help="questions to check the answers on")

@@ -6,7 +6,7 @@
 
 Every problem of every record is reported, then: counts, lengths in tokens, windows, labels that a model can't learn,
 and the first examples as windows of tokens with the labelled span marked. Reads the tokenizer of --model_dir, no
-weights. Exit codes: 0 done, 2 something to fix, 130 interrupted.
+weights.
 """
 
 import argparse
@@ -46,9 +46,7 @@ QUESTION_WORDS_SHOWN = 8
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=console.HelpFormatter, usage="python tools/inspect_data.py FILE [options]"
-    )
+    parser = console.make_parser(__doc__, "python tools/inspect_data.py FILE [options]")
     add = parser.add_argument
     add("file", nargs="?", type=Path, metavar="FILE", help="questions: JSON, JSON Lines, CSV, Parquet, saved dataset")
     add("--train_file", type=Path, default=None, help="the same as FILE (default: none)")

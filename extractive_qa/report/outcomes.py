@@ -10,7 +10,8 @@ import numpy as np
 from extractive_qa.metrics import exact_match_score, f1_score, normalize_answer
 
 QUESTION_WORDS = ("what", "who", "when", "where", "which", "how many/much", "how", "why", "other")
-QUESTION_WORD = re.compile(r"\b(?:(how (?:many|much))|(who|whom|whose)|(what|when|where|which|how|why))\b")
+QUESTION_WORD = re.compile(r"\b(?:how many|how much|who|whom|whose|what|when|where|which|how|why)\b")
+SAME_WORD = {"how many": "how many/much", "how much": "how many/much", "whom": "who", "whose": "who"}
 SENTENCE_END = re.compile(r"[.!?][\"'”’)\]]*\s|[。！？\n]")
 # every mistake is of the first kind that fits
 MISTAKES = {
@@ -127,10 +128,7 @@ def contains(words: list[str], part: list[str]) -> bool:
 def question_word(question: str) -> str:
     """The one of QUESTION_WORDS that comes first in the question."""
     found = QUESTION_WORD.search(" ".join(question.lower().split()))
-    if not found:
-        return "other"
-    many, who, word = found.groups()
-    return "how many/much" if many else "who" if who else word
+    return SAME_WORD.get(found[0], found[0]) if found else "other"
 
 
 def binned(values: np.ndarray, bounds: Sequence[float], unit: str) -> list[tuple[str, np.ndarray]]:
