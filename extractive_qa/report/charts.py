@@ -74,11 +74,9 @@ def threshold_curve(figure, rows: list[dict], dark: bool) -> None:
     """Share answered and EM at each threshold, `rows` as extractive_qa.report.statistics.confidence gives them."""
     axes = figure.subplots()
     at = [100 * row["min_confidence"] for row in rows]
-    for name, values, colour, marker in (
-        ("EM of those answered", [row["exact_match"] for row in rows], FIRST, "o"),
-        ("share answered", [100 * row["answered"] for row in rows], SECOND, "s"),
-    ):
-        axes.plot(at, values, marker=marker, color=colour[dark], label=name)
+    em, answered = [row["exact_match"] for row in rows], [100 * row["answered"] for row in rows]
+    axes.plot(at, em, marker="o", color=FIRST[dark], label="EM of those answered")
+    axes.plot(at, answered, marker="s", color=SECOND[dark], label="share answered")
     known = [(x, *row["exact_match_interval"]) for x, row in zip(at, rows, strict=True) if row["exact_match_interval"]]
     if known:
         axes.fill_between(*zip(*known, strict=True), color=FIRST[dark], alpha=0.15, lw=0)

@@ -79,9 +79,7 @@ def meaning_of_confidence(confidence: dict | None, scores: dict) -> str:
     else:
         way = "too high" if mean > right else "too low"
         sentence = f"Confidences are {way}: {measured}. To fix that: evaluate.py --fit_temperature."
-    better = [row for row in confidence["thresholds"] if row["answered"] <= 0.5]
-    if better:
-        row = better[0]
+    if row := next((row for row in confidence["thresholds"] if row["answered"] <= 0.5), None):
         sentence += (
             f" Answering only from {100 * row['min_confidence']:.0f} % on, the model answers "
             f"{100 * row['answered']:.0f} % of the questions, at EM {row['exact_match']:.1f}."

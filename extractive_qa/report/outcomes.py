@@ -144,17 +144,12 @@ def groups_of(outcomes: Outcomes) -> list[tuple[str, str, np.ndarray]]:
     """(what by, name, members bool (Q,)): for each way to divide the questions, groups that sum to all of them."""
     examples = outcomes.examples
     words = np.array([question_word(example["question"]) for example in examples])
-    firsts = [next(iter(gold_spans(example)), None) for example in examples]  # the first gold answers
-    none = np.array([first is None for first in firsts])
-    answer_words = np.array([
-        len(example["context"][slice(*first)].split()) if first else -1
-        for example, first in zip(examples, firsts, strict=True)
-    ])  # fmt: skip
     context_words = np.array([len(example["context"].split()) for example in examples])
-    fifth = np.array([
-        min(5 * first[0] // len(example["context"]), 4) if first else -1
-        for example, first in zip(examples, firsts, strict=True)
-    ])  # fmt: skip
+    answer_words, fifth = np.full((2, len(examples)), -1)  # of the first gold answer, -1 where there is none
+    for q, example in enumerate(examples):
+        for start, end in gold_spans(example)[:1]:
+            answer_words[q] = len(example["context"][start:end].split())
+            fifth[q] = min(5 * start // len(example["context"]), 4)
     quarters = np.unique(np.quantile(context_words, [0, 0.25, 0.5, 0.75]).astype(int)).tolist()
     ways = {
         "question word": [(word, words == word) for word in QUESTION_WORDS],
@@ -163,7 +158,7 @@ def groups_of(outcomes: Outcomes) -> list[tuple[str, str, np.ndarray]]:
         "position of the answer in the context": [(f"{20 * i} to {20 * i + 20} %", fifth == i) for i in range(5)],
     }
     for way in ("answer length", "position of the answer in the context"):
-        ways[way].append(("no answer", none))
+        ways[way].append(("no answer", fifth < 0))
     if outcomes.windows is not None:
         ways["windows"] = binned(outcomes.windows, [1, 2, 3, 5], "window")
     return [(by, name, members) for by, groups in ways.items() for name, members in groups if members.any()]

@@ -6,14 +6,7 @@ Numbers only, each with the number of questions behind it and an interval (boots
 import numpy as np
 
 from extractive_qa.postprocessing.calibration import calibration_error, reliability, selective_scores
-from extractive_qa.report.bootstrap import (
-    NORMAL,
-    interval,
-    randomization_test,
-    resampled_means,
-    resampled_sums,
-    sums_by_context,
-)
+from extractive_qa.report.bootstrap import NORMAL, interval, randomization_test, resampled_means, resampled_sums
 from extractive_qa.report.outcomes import MISTAKES, Outcomes, groups_of, kind_of_mistake
 
 # with fewer a group is not named as what to improve
@@ -67,7 +60,7 @@ def mistakes(outcomes: Outcomes) -> list[dict]:
     is_kind = np.stack([kinds == kind for kind in MISTAKES], axis=1)  # (wrong, kinds)
     columns = np.hstack([is_kind, np.ones((len(wrong), 1))])
     numbers, context = np.unique(outcomes.context[wrong], return_inverse=True)
-    sums = resampled_sums(sums_by_context(columns, context))  # (B, kinds + 1)
+    sums = resampled_sums(columns, context)  # (B, kinds + 1)
     draws = 100 * sums[:, :-1] / sums[:, -1:]
     return [
         {
