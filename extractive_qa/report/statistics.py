@@ -40,13 +40,10 @@ def group_scores(outcomes: Outcomes) -> list[dict]:
         by, name, some = found[k]
         enough = row["questions"] >= QUESTIONS_TO_JUDGE and row["contexts"] >= CONTEXTS_TO_JUDGE
         rest = float(values[~some].mean()) if not some.all() else None
-        is_worse = False
-        if enough and rest is not None and row["exact_match"] < rest:
-            differences = draws[:, len(found) + k] - draws[:, k]
-            is_worse = bool(rest - row["exact_match"] > bound * np.nanstd(differences))
-        lost = (rest - row["exact_match"]) * some.mean() if rest is not None else 0.0
-        rows.append({"by": by, "group": name, **row, "enough": enough, "rest": rest, "lost": float(lost),
-                     "is_worse": is_worse})  # fmt: skip
+        gap = 0.0 if rest is None else rest - row["exact_match"]
+        is_worse = enough and gap > 0 and gap > bound * np.nanstd(draws[:, len(found) + k] - draws[:, k])
+        judged = {"enough": enough, "rest": rest, "lost": float(gap * some.mean()), "is_worse": bool(is_worse)}
+        rows.append({"by": by, "group": name, **row, **judged})
     return rows
 
 
