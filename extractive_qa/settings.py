@@ -30,8 +30,7 @@ def save_settings(model_dir: Path, changes: dict, manifests: Iterable[str] = ())
     path = model_dir / SETTINGS_FILE
     remedy = f"Expected a model folder of your own. To set it by hand: {json.dumps(changes)} in that file."
     with writing(path, remedy), unlisted(path, manifests):
-        settings = DEFAULT_SETTINGS | read_settings(model_dir) | changes
-        write_json(path, settings)
+        write_json(path, DEFAULT_SETTINGS | read_settings(model_dir) | changes)
 
 
 def may_find_none(model_dir: Path) -> bool:

@@ -46,8 +46,8 @@ def write_file(path: Path, content: str | bytes) -> None:
         file.write(content.encode() if isinstance(content, str) else content)
 
 
-def write_json(path: Path, content: dict) -> None:
-    """write_file for people: a level more to the right is a space, and letters of any language are themselves."""
+def write_json(path: Path, content: object) -> None:
+    """As write_file. Not in ASCII, so that people can read it in any language."""
     write_file(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 

@@ -40,8 +40,8 @@ def write_manifest(
         {"file": path.relative_to(folder).as_posix(), "size": path.stat().st_size, "sha256": sha256_of(path)}
         for path in paths
     ]
-    today = date.today().isoformat()
-    write_json(folder / name, {"source": source, "revision": revision, "date": today, "files": files})
+    manifest = {"source": source, "revision": revision, "date": date.today().isoformat(), "files": files}
+    write_json(folder / name, manifest)
 
 
 def check_manifest(folder: str | Path, *, full: bool, remedy: str = GET_AGAIN, name: str = NAME) -> bool:
@@ -116,14 +116,14 @@ def unlisted(path: Path, names: Iterable[str]) -> Iterator[None]:
     }
     for name, manifest in lists.items():
         others = [entry for entry in manifest["files"] if entry["file"] != path.name]
-        write_json(path.parent / name, manifest | {"files": others})
+        write_json(path.with_name(name), manifest | {"files": others})
     try:
         yield
     finally:
         for name, manifest in lists.items():
             now = {"file": path.name, "size": path.stat().st_size, "sha256": sha256_of(path)}
             files = [now if entry["file"] == path.name else entry for entry in manifest["files"]]
-            write_json(path.parent / name, manifest | {"files": files})
+            write_json(path.with_name(name), manifest | {"files": files})
 
 
 def stays_inside(name: str) -> bool:
