@@ -57,10 +57,7 @@ SAMPLE = {
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The settings of a run. Raises QAError where one can't be, or --resume finds no checkpoint."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=console.HelpFormatter, usage="python train.py [options]",
-        epilog=console.EXIT_CODES,
-    )  # fmt: skip
+    parser = console.make_parser(__doc__, "python train.py [options]")
     # fmt: off
     # what is read, and where to; paths are seen from the current folder
     add = parser.add_argument_group("files").add_argument

@@ -4,8 +4,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from extractive_qa.errors import QAError
-from extractive_qa.files.atomic import write_file
+from extractive_qa.files.atomic import write_json, writing
 from extractive_qa.files.manifest import unlisted
 from extractive_qa.files.reading import read_json_object
 from extractive_qa.model.families import usable_positions
@@ -29,15 +28,15 @@ def save_settings(model_dir: Path, changes: dict, manifests: Iterable[str] = ())
     """Sets `changes` in reader.json of a folder, which is made where it is missing. The lists of checksums called
     `manifests` stay right. Raises QAError where it can't be written: then the old one stays."""
     path = model_dir / SETTINGS_FILE
-    try:
-        with unlisted(path, manifests):
-            settings = DEFAULT_SETTINGS | read_settings(model_dir) | changes
-            write_file(path, json.dumps(settings, indent=1, ensure_ascii=False) + "\n")
-    except OSError as error:
-        raise QAError(
-            f"{path} can't be written: {error.strerror}. Expected a model folder of your own. To set it by hand: "
-            f"{json.dumps(changes)} in that file."
-        ) from None
+    remedy = f"Expected a model folder of your own. To set it by hand: {json.dumps(changes)} in that file."
+    with writing(path, remedy), unlisted(path, manifests):
+        write_json(path, DEFAULT_SETTINGS | read_settings(model_dir) | changes)
+
+
+def may_find_none(model_dir: Path) -> bool:
+    """Whether the model of a folder was trained to say that a question has no answer. What else a damaged file says,
+    the Reader refuses in words."""
+    return read_settings(model_dir).get("handle_impossible_answer") is True
 
 
 def check_settings(settings: dict) -> list[str]:

@@ -23,8 +23,6 @@ from typing import TypeVar
 from extractive_qa.errors import QAError
 from utils.offline import PROJECT_ROOT
 
-# the end of every --help
-EXIT_CODES = "exit codes: 0 done, 1 a fault of ours (with a traceback), 2 something to fix, 130 interrupted (Ctrl-C)"
 T = TypeVar("T")
 LINE_EVERY = 30  # seconds, of a bar where there is no terminal
 OUTPUT = {"quiet": False}
@@ -63,6 +61,12 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
 
     def _get_default_metavar_for_optional(self, action):
         return {int: "N", float: "X", Path: "PATH"}.get(action.type, super()._get_default_metavar_for_optional(action))
+
+
+def make_parser(doc: str, usage: str) -> argparse.ArgumentParser:
+    """A script's parser, whose --help begins with the script's `doc` and ends in the exit codes."""
+    codes = "exit codes: 0 done, 1 a fault of ours (with a traceback), 2 something to fix, 130 interrupted (Ctrl-C)"
+    return argparse.ArgumentParser(usage=usage, description=doc, epilog=codes, formatter_class=HelpFormatter)
 
 
 class LogHandler(logging.Handler):
@@ -254,8 +258,7 @@ def paint(text: str, colour: str, stream=None) -> str:
 
 
 def windows_shows_colours() -> bool:
-    """Has the console of Windows take colour codes, which it shows as letters otherwise. False where it can't, or
-    there is none."""
+    """Has the console of Windows take colour codes, which it shows as letters otherwise. False where none can."""
     import ctypes
 
     kernel32 = ctypes.windll.kernel32
