@@ -34,7 +34,7 @@ from extractive_qa.files.reading import require
 from extractive_qa.model.folder import require_model
 from extractive_qa.text import shown
 from extractive_qa.training import checkpoints
-from extractive_qa.training.settings import check_settings, number_or_auto
+from extractive_qa.training.settings import check_flags, number_or_auto
 from utils import console
 
 # what to run where something is missing
@@ -144,7 +144,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         if args.per_device_train_batch_size == "auto":  # was found when the run began
             args.per_device_train_batch_size = saved["per_device_train_batch_size"]
     args.teacher_dir = [Path(folder) for folder in args.teacher_dir or ()]
-    check_settings(args)
+    check_flags(args)
     return args
 
 
@@ -168,7 +168,7 @@ def check_files(args: argparse.Namespace) -> None:
             check_manifest(path, full=args.verify_files)
 
 
-def read_settings(argv: list[str] | None = None) -> argparse.Namespace:
+def parse_and_check(argv: list[str] | None = None) -> argparse.Namespace:
     args = parse_args(argv)
     check_files(args)
     return args
@@ -176,7 +176,7 @@ def read_settings(argv: list[str] | None = None) -> argparse.Namespace:
 
 if __name__ == "__main__":
     # now, as the imports below take seconds: a wrong flag or a missing file is told at once
-    settings = console.run(read_settings, more_follows=True)
+    settings = console.run(parse_and_check, more_follows=True)
 
 import numpy as np
 import torch
@@ -194,7 +194,7 @@ from extractive_qa.training.finite_guard import FiniteGuard
 from extractive_qa.training.log import TrainingLog
 from extractive_qa.training.run import Training
 from extractive_qa.training.signals import stop_between_steps
-from extractive_qa.training.start import load_model, parameter_groups, start_accelerator
+from extractive_qa.training.start import load_trainable, parameter_groups, start_accelerator
 from utils.preprocessing import CACHE_DIR, WORTH_A_FILE, cached_train_features
 
 # data, device, model, optimizer
@@ -214,7 +214,7 @@ def start_model(args: argparse.Namespace, model_dir: Path, accelerator: Accelera
     """The model of `model_dir` and its optimizer, on the device."""
     torch.manual_seed(args.seed)  # an encoder's new output layer is drawn at random
     remedy = checkpoints.delete_to_go_back(model_dir) if model_dir == args.resume else DOWNLOAD
-    model = load_model(args, model_dir, accelerator.device, precision, remedy)  # fp32; autocast computes in bf16
+    model = load_trainable(args, model_dir, accelerator.device, precision, remedy)  # fp32; autocast computes in bf16
     optimizer = torch.optim.AdamW(
         parameter_groups(model, args.weight_decay), lr=args.learning_rate, eps=args.adam_epsilon,
         fused=accelerator.device.type in ("cuda", "cpu"),  # one kernel for all weights

@@ -15,7 +15,7 @@ from pathlib import Path
 from extractive_qa.data.formats import FORMATS, Record, read_records
 from extractive_qa.errors import QAError
 from extractive_qa.files.reading import parse_json
-from extractive_qa.text import brief, has_text, printable, replace_surrogates
+from extractive_qa.text import has_text, printable, replace_surrogates, short_repr
 
 logger = logging.getLogger(__name__)
 
@@ -160,7 +160,7 @@ def check_start(start: object, text: str, context: str) -> tuple[int, str | None
     if isinstance(start, str) and re.fullmatch(r"\s*\d{1,12}\s*", start):  # a CSV cell
         start = int(start)
     if isinstance(start, bool) or not isinstance(start, int):
-        return -1, f"`answer_start` of {answer} is not a whole number: {brief(start)}"
+        return -1, f"`answer_start` of {answer} is not a whole number: {short_repr(start)}"
     if start >= 0 and context.startswith(text, start):
         return start, None
     there = f"there: {context[start : start + len(text)][:40]!r}" if start >= 0 else "negative"

@@ -17,7 +17,7 @@ from extractive_qa.data.lines import BEGINNING, LONGEST_LINE, read_lines
 from extractive_qa.errors import QAError
 from extractive_qa.files.manifest import stays_inside
 from extractive_qa.files.reading import parse_json, read_json_object, read_text, require, require_file
-from extractive_qa.text import brief, printable
+from extractive_qa.text import printable, short_repr
 
 FORMATS = "SQuAD JSON, a JSON list, .jsonl, .csv, .parquet, or a folder written by datasets' save_to_disk"
 SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv", ".parquet")
@@ -36,7 +36,7 @@ class Record(NamedTuple):
 
     def beginning(self) -> str:
         """How it begins, for people."""
-        return self.text or brief(self.content, BEGINNING)
+        return self.text or short_repr(self.content, BEGINNING)
 
 
 def read_records(path: str | Path, split: str | None = None, with_answers: bool = True) -> Iterator[Record]:

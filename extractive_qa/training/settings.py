@@ -36,7 +36,7 @@ def number_or_auto(text: str) -> int | str:
         raise argparse.ArgumentTypeError(f"{text!r} is neither a whole number nor auto") from None
 
 
-def check_settings(args: argparse.Namespace) -> None:
+def check_flags(args: argparse.Namespace) -> None:
     """Raises QAError with everything that is wrong with the settings."""
     problems = check_window_settings(args.max_length, args.doc_stride)
 
