@@ -28,7 +28,7 @@ from pathlib import Path
 
 # nothing here imports torch: what is wrong with a flag or a file is said at once
 from extractive_qa.data.examples import read_examples
-from extractive_qa.files.atomic import cannot_write
+from extractive_qa.files.atomic import explain_write_failure
 from extractive_qa.files.manifest import check_manifest
 from extractive_qa.files.reading import require
 from extractive_qa.model.folder import require_model
@@ -414,7 +414,8 @@ def train(run: Training, log: TrainingLog, bar) -> None:
 def main(args: argparse.Namespace) -> None:
     # locked: no other training writes to this folder meanwhile
     with checkpoints.lock_output_dir(args.output_dir), memory.explain_out_of_memory():
-        checkpoints.prepare_output_dir(args.output_dir, args.resume, args.overwrite_output_dir, inputs(args))
+        # again: another training may have written there until this one had the lock
+        checkpoints.check_output_dir(args.output_dir, args.resume, args.overwrite_output_dir, inputs(args))
         run = prepare(args)
         if args.resume:
             run.resume(args.resume)  # step, losses, optimizer; the weights came with the model
@@ -442,10 +443,8 @@ def main(args: argparse.Namespace) -> None:
         # print; the model of the best epoch was saved when it was scored
         if is_main:
             curve = output_dir / "training_curve.png"
-            try:
+            with explain_write_failure(curve, checkpoints.RESUME):
                 draw_training_curve(log.lines, curve)
-            except OSError as error:
-                raise cannot_write(curve, error, checkpoints.RESUME) from None
             best = log.best
             print(f"best epoch {best['epoch']:.2f}: EM {best['exact_match']:.2f}, F1 {best['f1']:.2f}")
             final_model = require(output_dir / "final_model", "the model of the best epoch", "Was it deleted?")

@@ -19,6 +19,12 @@ DEFAULT_SETTINGS = {
 }  # fmt: skip
 
 
+def files_that_decide(model_dir: Path) -> list[Path]:
+    """The files of a model folder that decide what it answers."""
+    named = [model_dir / name for name in ("config.json", "tokenizer.json", SETTINGS_FILE)]
+    return [*filter(Path.is_file, named), *sorted(model_dir.glob("*.safetensors"))]
+
+
 def read_settings(model_dir: Path) -> dict:
     """What reader.json of a folder says, {} where there is none. Raises QAError where it can't be read."""
     path = model_dir / SETTINGS_FILE
