@@ -10,7 +10,7 @@ tokenizer's own pair template puts around them). Cutting equals, id for id, what
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 
@@ -193,15 +193,9 @@ def prepare_validation_features(
     last = np.minimum(first + capacity[example_index], context_lengths[example_index])
     base = context_splits[context][example_index]
     return Features(
-        template=template,
-        question_ids=question_ids,
-        question_splits=question_splits,
-        context_ids=context_ids,
-        context_offsets=context_offsets,
-        example_index=example_index.astype(np.int32),
-        first_token=base + first,
-        last_token=base + last,
-    )
+        template, question_ids, question_splits, context_ids, context_offsets, example_index.astype(np.int32),
+        first_token=base + first, last_token=base + last,
+    )  # fmt: skip
 
 
 def prepare_train_features(
@@ -232,11 +226,8 @@ def prepare_train_features(
     start, end = start_token[features.example_index], end_token[features.example_index]
     inside = (features.first_token <= start) & (start <= end) & (end < features.last_token)
     shift = features.context_start - features.first_token
-    return Features(
-        **{name: getattr(features, name) for name in Features.__dataclass_fields__ if not name.endswith("_position")},
-        start_position=np.where(inside, start + shift, 0),
-        end_position=np.where(inside, end + shift, 0),
-    )
+    start_position, end_position = np.where(inside, start + shift, 0), np.where(inside, end + shift, 0)
+    return replace(features, start_position=start_position, end_position=end_position)
 
 
 def first_answer(example: dict) -> tuple[int, str]:
