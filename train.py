@@ -192,8 +192,7 @@ from extractive_qa.training.augmentation import join_contexts
 from extractive_qa.training.distillation import distillation_losses, teacher_predictions
 from extractive_qa.training.finite_guard import FiniteGuard
 from extractive_qa.training.log import TrainingLog
-from extractive_qa.training.run import Training
-from extractive_qa.training.signals import stop_between_steps
+from extractive_qa.training.run import Training, stop_between_steps
 from extractive_qa.training.start import load_trainable, parameter_groups, start_accelerator
 from utils.preprocessing import CACHE_DIR, WORTH_A_FILE, cached_train_features
 

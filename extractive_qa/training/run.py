@@ -6,7 +6,9 @@ import logging
 import math
 import pickle
 import shutil
+import signal
 import textwrap
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +18,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
-from extractive_qa.errors import QAError
+from extractive_qa.errors import QAError, brief
 from extractive_qa.files.atomic import replace_folder
 from extractive_qa.metrics import compute_metrics, exact_matches
 from extractive_qa.model.backends import TorchBackend
@@ -150,9 +152,8 @@ class Training:
         except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, TypeError) as error:
             if isinstance(error, RuntimeError) and out_of_memory(error):
                 raise  # nothing is wrong with the checkpoint
-            reason = "".join(str(error).splitlines()[:1])  # torch adds pages of advice
-            raise QAError(
-                f"{path} can't be read ({type(error).__name__}: {reason}). Expected the state of this optimizer. "
+            raise QAError(  # torch adds pages of advice
+                f"{path} can't be read ({brief(error)}). Expected the state of this optimizer. "
                 f"{checkpoints.delete_to_go_back(path.parent)}"
             ) from None
         names = {parameter: name for name, parameter in self.accelerator.unwrap_model(self.model).named_parameters()}
@@ -250,6 +251,23 @@ class Training:
         if self.args.resume:
             lines.append(f"resumed from {shown(self.args.resume)} after step {self.step}")
         return "\n".join(lines)
+
+
+def stop_between_steps(run: Training, announce: Callable[[], object]) -> None:
+    """From now on the first Ctrl-C or SIGTERM is noted in run.stop_signals, for the loop to see, and announced at once.
+    Ctrl-C more than a second after that raises KeyboardInterrupt: torchrun and impatient fingers send several at a
+    time."""
+
+    def stop(number: int, _) -> None:
+        now = time.monotonic()
+        if run.stop_signals and number == signal.SIGINT and now - run.stop_signals[0] > 1:
+            raise KeyboardInterrupt(run.how_to_resume("stopped at once, steps since the last checkpoint are lost"))
+        if not run.stop_signals:
+            announce()
+        run.stop_signals.append(now)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
 
 
 def save_reader(folder: Path, model, tokenizer_dir: Path, settings: dict) -> None:
