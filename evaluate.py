@@ -20,7 +20,6 @@ go_offline()  # before any import: the libraries read the switches when they are
 exit_quietly_on_interrupt()  # the imports take a moment, and Ctrl-C shall show no traceback meanwhile
 
 import argparse
-import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,7 +30,7 @@ import numpy as np
 # none of these imports torch, transformers, datasets or matplotlib: --help and mistakes are answered at once
 from extractive_qa.data.examples import read_examples
 from extractive_qa.errors import QAError
-from extractive_qa.files.atomic import write_file
+from extractive_qa.files.atomic import write_json
 from extractive_qa.files.manifest import NAME, check_manifest
 from extractive_qa.files.reading import require
 from extractive_qa.metrics import compute_metrics, exact_matches
@@ -139,11 +138,6 @@ def writing(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise QAError(f"{folder} can't be written: {error.strerror}. Use another --output_dir.") from None
-
-
-def write_json(path: Path, content: dict) -> None:
-    # the whole file or none of it; not ASCII, so that people can read answers in any language
-    write_file(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def predict(examples: list[dict], args: argparse.Namespace) -> tuple[dict[str, str], dict, dict]:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from extractive_qa.errors import QAError
-from extractive_qa.files.atomic import write_file
+from extractive_qa.files.atomic import write_json
 from extractive_qa.files.manifest import unlisted
 from extractive_qa.files.reading import read_json_object
 from extractive_qa.model.families import usable_positions
@@ -37,8 +37,7 @@ def save_settings(model_dir: Path, changes: dict, manifests: Iterable[str] = ())
     path = model_dir / SETTINGS_FILE
     try:
         with unlisted(path, manifests):
-            settings = DEFAULT_SETTINGS | read_settings(model_dir) | changes
-            write_file(path, json.dumps(settings, indent=1, ensure_ascii=False) + "\n")
+            write_json(path, DEFAULT_SETTINGS | read_settings(model_dir) | changes)
     except OSError as error:
         raise QAError(
             f"{path} can't be written: {error.strerror}. Expected a model folder of your own. To set it by hand: "

@@ -17,7 +17,7 @@ from typing import BinaryIO
 
 from extractive_qa.batch.question_stream import Question
 from extractive_qa.errors import QAError
-from extractive_qa.files.atomic import explain_write_failure, write_file
+from extractive_qa.files.atomic import explain_write_failure, write_json
 from extractive_qa.files.locks import locked
 from extractive_qa.files.reading import read_json_object
 from extractive_qa.text import printable, shown
@@ -160,7 +160,7 @@ class AnswerFile(AbstractContextManager):
     def save_progress(self, sizes: list[int]) -> None:
         progress = {"run": self.run, "done": self.done, "counts": self.counts, "sizes": sizes}
         with explain_write_failure(self.progress_path, self.resume):
-            write_file(self.progress_path, json.dumps(progress, indent=1) + "\n")
+            write_json(self.progress_path, progress)
 
     def __exit__(self, *_: object) -> None:
         self.close()

@@ -6,6 +6,7 @@ stops the process, the place holds the old content or the new.
 
 import errno
 import hashlib
+import json
 import os
 import shutil
 import tempfile
@@ -43,6 +44,11 @@ def write_file(path: Path, content: str | bytes) -> None:
     """Replaces the file `path` by one with `content`, text as UTF-8. Raises OSError; the old file stays then."""
     with atomic_file(path) as file:
         file.write(content.encode() if isinstance(content, str) else content)
+
+
+def write_json(path: Path, content: object) -> None:
+    """As write_file. Not in ASCII, so that people can read it in any language."""
+    write_file(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def save_checked(path: Path, write: Callable[[BinaryIO], object], kept: int) -> None:

@@ -18,7 +18,7 @@ from operator import itemgetter
 from pathlib import Path, PureWindowsPath
 
 from extractive_qa.errors import QAError
-from extractive_qa.files.atomic import write_file
+from extractive_qa.files.atomic import write_json
 from extractive_qa.text import shown
 
 NAME = "manifest.json"
@@ -40,12 +40,7 @@ def write_manifest(
         for path in paths
     ]
     manifest = {"source": source, "revision": revision, "date": date.today().isoformat(), "files": files}
-    save_manifest(folder, manifest, name)
-
-
-def save_manifest(folder: Path, manifest: dict, name: str) -> None:
-    """Writes the manifest `name`, all of it or nothing. Raises OSError."""
-    write_file(folder / name, json.dumps(manifest, ensure_ascii=False, indent=1) + "\n")
+    write_json(folder / name, manifest)
 
 
 def check_manifest(folder: Path, *, full: bool, remedy: str = GET_AGAIN, name: str = NAME) -> bool:
@@ -118,14 +113,14 @@ def unlisted(path: Path, names: Iterable[str]) -> Iterator[None]:
     }
     for name, manifest in lists.items():
         others = [entry for entry in manifest["files"] if entry["file"] != path.name]
-        save_manifest(path.parent, manifest | {"files": others}, name)
+        write_json(path.with_name(name), manifest | {"files": others})
     try:
         yield
     finally:
         for name, manifest in lists.items():
             now = {"file": path.name, "size": path.stat().st_size, "sha256": sha256_of(path)}
             files = [now if entry["file"] == path.name else entry for entry in manifest["files"]]
-            save_manifest(path.parent, manifest | {"files": files}, name)
+            write_json(path.with_name(name), manifest | {"files": files})
 
 
 def stays_inside(name: str) -> bool:
