@@ -88,9 +88,7 @@ def calibration_error(probability: np.ndarray, correct: np.ndarray, bins: int = 
     """Expected calibration error in [0, 1]: the mean over all answers of |confidence - accuracy| of their bin. 0 where
     there is no answer. Arguments as for `reliability`."""
     points = reliability(probability, correct, bins)
-    return sum(abs(point["confidence"] - point["accuracy"]) * point["count"] for point in points) / max(
-        1, len(probability)
-    )
+    return sum(abs(p["confidence"] - p["accuracy"]) * p["count"] for p in points) / max(1, len(probability))
 
 
 def selective_scores(

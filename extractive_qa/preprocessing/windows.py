@@ -238,10 +238,11 @@ def first_answer(example: dict) -> tuple[int, str]:
 
 def tokenize(
     tokenizer: Tokenizer, texts: list[str], with_offsets: bool = False
-) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
-    """All tokens of all texts in one row: ids int32 (T,), offsets int32 (T, 2) or None, splits int64 (texts + 1,)."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """All tokens of all texts in one row: ids int32 (T,), offsets int32 (T, 2), or (0, 2) without, and splits int64
+    (texts + 1,)."""
     encode = tokenizer.encode_batch if with_offsets else tokenizer.encode_batch_fast  # "fast": without offsets
-    ids, offsets, sizes = [], [], [0]
+    ids, offsets, sizes = [np.zeros(0, dtype=np.int32)], [np.zeros((0, 2), dtype=np.int32)], [0]
     for begin in range(0, len(texts), 1000):  # 1,000 at a time: an Encoding is far larger than what is kept of it
         some = [replace_surrogates(text) for text in texts[begin : begin + 1000]]
         encodings = encode(some, add_special_tokens=False)
@@ -250,11 +251,7 @@ def tokenize(
         if with_offsets:
             numbers = chain.from_iterable(chain.from_iterable(e.offsets for e in encodings))
             offsets.append(np.fromiter(numbers, dtype=np.int32).reshape(-1, 2))
-    all_ids = np.concatenate(ids) if ids else np.zeros(0, dtype=np.int32)
-    all_offsets = None
-    if with_offsets:
-        all_offsets = np.concatenate(offsets) if offsets else np.zeros((0, 2), dtype=np.int32)
-    return all_ids, all_offsets, np.cumsum(sizes)
+    return np.concatenate(ids), np.concatenate(offsets), np.cumsum(sizes)
 
 
 def cut_questions(ids: np.ndarray, splits: np.ndarray, longest: int) -> tuple[np.ndarray, np.ndarray]:
