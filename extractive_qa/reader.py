@@ -134,9 +134,8 @@ class Reader:
         each(example, answers) is called for every question as soon as it is answered.
         """
         predictions, probabilities = {}, np.zeros((1 + len(temperatures), len(examples)))
-        for number, (example, answers) in enumerate(
-            zip(examples, self.answer_all(examples, top_k, temperatures), strict=True)
-        ):
+        answered = self.answer_all(examples, top_k, temperatures)
+        for number, (example, answers) in enumerate(zip(examples, answered, strict=True)):
             best = answers[0]
             predictions[example["id"]] = best["text"]
             probabilities[:, number] = best["probability"], *best.pop("probabilities", ())

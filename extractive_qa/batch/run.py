@@ -75,7 +75,10 @@ def answer_file(
     with output:
         if output.done:
             logger.info(f"{shown(target)} was begun before: resuming after {output.done:,} questions")
-        groups = file_groups(source, output.done, progress) if from_file else pipe_groups(source)
+        if from_file:
+            groups = file_groups(source, output.done, progress)
+        else:
+            groups = grouped(check_questions(read_pipe(source)))
         began, answered = time.monotonic(), 0
         try:
             for group in groups:
@@ -106,11 +109,6 @@ def file_groups(path: Path, done: int, progress: Callable) -> Iterator[list[Ques
             rate = (end.number - done) / max(time.monotonic() - began, 1e-9)
             bar.set_postfix_str(f"{end.number:,} questions, {rate:.1f}/s", refresh=False)
             bar.update(end.end - bar.n)
-
-
-def pipe_groups(stream: BinaryIO) -> Iterator[list[Question]]:
-    """The JSON Lines of a pipe, in groups of what has arrived: none waits for a line that is not written yet."""
-    return grouped(check_questions(read_pipe(stream)))
 
 
 def what_answers_depend_on(reader, source: Path, top_k: int, min_confidence: float) -> dict:
