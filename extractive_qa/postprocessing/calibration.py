@@ -113,12 +113,8 @@ def selective_scores(
 
 
 def report_calibration(confidence: np.ndarray, uncalibrated: np.ndarray, correct: np.ndarray, settings: dict) -> dict:
-    """What metrics.json says of confidences: `temperature` and `references` out of the `settings` of a reader,
-    calibration `error` with them, `error_uncalibrated` with neither, the points of `reliability`, and the `thresholds`
-    of selective_scores.
-
-    confidence, uncalibrated: float (Q,), of the best answers with these settings and with neither. correct: bool (Q,).
-    """
+    """What metrics.json says of confidences. confidence, uncalibrated: float (Q,), of the best answers with the
+    `temperature` and `references` of a reader's `settings`, and with neither. correct: bool (Q,)."""
     return {
         "temperature": settings["temperature"],
         "references": settings["references"],
