@@ -21,7 +21,7 @@ def printable(text: str, longest: int | None = None) -> str:
     return "".join(map(shown, text[:longest]))
 
 
-def brief(value: object, longest: int = 40) -> str:
+def short_repr(value: object, longest: int = 40) -> str:
     """The first characters of any value's repr."""
     try:
         return repr(value)[:longest]

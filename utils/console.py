@@ -18,15 +18,13 @@ import unicodedata
 from collections.abc import Callable
 from itertools import groupby
 from pathlib import Path
-from typing import TypeVar
 
 from extractive_qa.errors import QAError
 from utils.offline import PROJECT_ROOT
 
-T = TypeVar("T")
 LINE_EVERY = 30  # seconds, of a bar where there is no terminal
 OUTPUT = {"quiet": False}
-CODES = {"red": "31", "green": "32", "yellow": "33", "cyan": "36", "bold": "1", "dim": "2"}
+CODES = {"red": "31", "green": "32", "yellow": "33", "bold": "1", "dim": "2"}
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -129,7 +127,7 @@ def exit_quietly_on_interrupt() -> None:
     sys.excepthook = hook
 
 
-def run(main: Callable[[], T], more_follows: bool = False) -> T:
+def run(main: Callable[[], object], more_follows: bool = False) -> object:
     """Runs a script's main(), or a part of it where `more_follows`, and returns its value. QAError and Ctrl-C become a
     message and an exit code, with which the process ends."""
     show_log()

@@ -158,6 +158,15 @@ def cannot_write(path: Path, error: BaseException, go_on: str = TRY_AGAIN) -> QA
     )
 
 
+@contextmanager
+def explain_write_failure(path: Path, go_on: str = TRY_AGAIN) -> Iterator[None]:
+    """Raises a QAError for what the system refuses in the writing of `path`."""
+    try:
+        yield
+    except OSError as error:
+        raise cannot_write(path, error, go_on) from None
+
+
 def sync(folder: Path) -> None:
     """Has the operating system write every file below a folder, and the lists of them, to the disk."""
     for path in folder.rglob("*"):

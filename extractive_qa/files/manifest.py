@@ -29,11 +29,10 @@ logger = logging.getLogger(__name__)
 
 
 def write_manifest(
-    folder: str | Path, source: str, revision: str | None, *, paths: list[Path] | None = None, name: str = NAME
+    folder: Path, source: str, revision: str | None, *, paths: list[Path] | None = None, name: str = NAME
 ) -> None:
     """Lists every file in `folder` (paths relative to it, with "/"), or only `paths`, in `folder`/manifest.json, or
     `name`, all of it or nothing."""
-    folder = Path(folder)
     if paths is None:
         paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != name)
     files = [
@@ -44,7 +43,7 @@ def write_manifest(
     write_json(folder / name, manifest)
 
 
-def check_manifest(folder: str | Path, *, full: bool, remedy: str = GET_AGAIN, name: str = NAME) -> bool:
+def check_manifest(folder: Path, *, full: bool, remedy: str = GET_AGAIN, name: str = NAME) -> bool:
     """Compares `folder` with its manifest: sizes (milliseconds), and sha256 too where `full` (seconds).
 
     Returns False where the folder has no manifest (`name`): a user's own folder, about which nothing is known. Files
@@ -53,7 +52,6 @@ def check_manifest(folder: str | Path, *, full: bool, remedy: str = GET_AGAIN, n
     to what was downloaded by those who don't know of it.
     Raises QAError naming every file that is missing, can't be read or differs, what was expected, and the `remedy`.
     """
-    folder = Path(folder)
     if not (folder / name).is_file():
         return False
     problems = []
@@ -76,10 +74,9 @@ def check_manifest(folder: str | Path, *, full: bool, remedy: str = GET_AGAIN, n
     return True
 
 
-def read_manifest(folder: str | Path, name: str = NAME, remedy: str = GET_AGAIN) -> dict:
+def read_manifest(folder: Path, name: str = NAME, remedy: str = GET_AGAIN) -> dict:
     """The manifest `name` of a folder as a dict. Raises QAError, with the `remedy`, where it can't be read, lists
     nothing, or names a file outside the folder."""
-    folder = Path(folder)
     path = folder / name
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
@@ -137,7 +134,7 @@ def stays_inside(name: str) -> bool:
     )
 
 
-def sha256_of(path: str | Path) -> str:
+def sha256_of(path: Path) -> str:
     """The sha256 of a file in hex, read in pieces."""
-    with Path(path).open("rb") as file:
+    with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -53,10 +53,9 @@ def open_backend(
     from extractive_qa.model.fold_norms import fold_norms
 
     place = choose_device(device)
+    # there may have been a GPU, but there is none to use
     if backend == device == "auto" and place.type == "cpu" and onnx_is_wanted(model_dir, "cpu", mixed_precision):
-        return open_onnx(
-            model_dir, "cpu", mixed_precision, threads
-        )  # there may have been a GPU, but there is none to use
+        return open_onnx(model_dir, "cpu", mixed_precision, threads)
     precision = choose_precision(mixed_precision, place)
     model = load_model(model_dir, choose_attention(place, precision))
     # fp16 is the only precision that could run out of range by it

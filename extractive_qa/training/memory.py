@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import takewhile
 
 import psutil
 import torch
@@ -64,21 +65,16 @@ def largest_that_fits(windows: int, fits: Callable[[int], bool]) -> int:
     Only divisors keep the step as it is with micro-batches of one size. Tried from below, and not beyond the first that
     doesn't fit, so memory is exceeded once at most.
     """
-    largest = 0
-    for size in (size for size in range(1, windows + 1) if windows % size == 0):
-        if not fits(size):
-            break
-        largest = size
-    return largest
+    divisors = [size for size in range(1, windows + 1) if windows % size == 0]
+    return max(takewhile(fits, divisors), default=0)
 
 
 def choose_micro_batch(
     micro_batch_size: int, accumulation: int, accelerator, model: torch.nn.Module, length: int
 ) -> tuple[int, int]:
     """Micro-batch and accumulation for --per_device_train_batch_size auto: the largest micro-batch that fits, and as
-    many windows in an optimizer step as the two numbers given make. Every process gets the same.
-
-    length: tokens of the longest batch.
+    many windows in an optimizer step as the two numbers given make. Every process gets the same. length: tokens of the
+    longest batch.
 
     Only a CUDA card is tried out: elsewhere memory has no limit that could be probed without harm to other programs,
     and the two numbers are returned as they are. Raises QAError where not even one window fits.
