@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from extractive_qa.batch.question_stream import Question
+from extractive_qa.data.formats import Record
 from extractive_qa.errors import QAError
 from extractive_qa.files.atomic import explain_write_failure, write_json
 from extractive_qa.files.locks import locked
@@ -68,7 +68,7 @@ def csv_header(top_k: int) -> str:
     return "\ufeff" + ",".join(["id", *columns]) + "\r\n"  # Excel takes CSV without a mark for the system's encoding
 
 
-def bad_line(question: Question) -> str:
+def bad_line(question: Record) -> str:
     """A record of the side file, as a line of JSON."""
     where, number = question.place.split()
     return json.dumps({where: int(number), "reason": question.fault, "text": question.text}) + "\n"
@@ -86,7 +86,7 @@ class AnswerStream(AbstractContextManager):
     def __exit__(self, *_: object) -> None:
         pass
 
-    def write(self, rows: list[list[dict]], bad: list[Question], done: int) -> None:
+    def write(self, rows: list[list[dict]], bad: list[Record], done: int) -> None:
         """Writes a group. Raises OSError."""
         for question in bad:
             logger.warning(f"{question.place}: {printable(question.fault)}")
@@ -171,7 +171,7 @@ class AnswerFile(AbstractContextManager):
             with suppress(OSError):  # what could not be written was said, and will be cut
                 file.close()
 
-    def write(self, rows: list[list[dict]], bad: list[Question], done: int) -> None:
+    def write(self, rows: list[list[dict]], bad: list[Record], done: int) -> None:
         """Adds a group, after which `done` records are finished, on the disk before the progress says so."""
         if self.path.suffix.lower() == ".csv":
             text = (csv_header(self.top_k) if self.done == 0 else "") + csv_lines(rows)

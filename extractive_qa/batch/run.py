@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from extractive_qa.batch.answer_file import FORMAT, AnswerFile, AnswerStream, answer_row, bad_path, progress_path
-from extractive_qa.batch.question_stream import Question, check_questions, grouped
-from extractive_qa.data.formats import check_path, files_of, read_pipe, read_records, size_of
+from extractive_qa.batch.question_stream import check_questions, grouped
+from extractive_qa.data.formats import Record, check_path, files_of, read_pipe, read_records, size_of
 from extractive_qa.errors import QAError
 from extractive_qa.files.manifest import sha256_of
 from extractive_qa.model.backends import OnnxBackend
@@ -83,8 +83,8 @@ def answer_file(
         try:
             for group in groups:
                 good = [question for question in group if not question.fault]
-                best = reader.answer_all([q.example for q in good], top_k, min_confidence=min_confidence)
-                rows = [answer_row(q.example["id"], answers) for q, answers in zip(good, best, strict=True)]
+                best = reader.answer_all([q.content for q in good], top_k, min_confidence=min_confidence)
+                rows = [answer_row(q.content["id"], answers) for q, answers in zip(good, best, strict=True)]
                 output.write(rows, [question for question in group if question.fault], group[-1].number)
                 answered += len(rows)
         except KeyboardInterrupt:
@@ -94,7 +94,7 @@ def answer_file(
         return output.finish(time.monotonic() - began, answered)
 
 
-def file_groups(path: Path, done: int, progress: Callable) -> Iterator[list[Question]]:
+def file_groups(path: Path, done: int, progress: Callable) -> Iterator[list[Record]]:
     """The groups of a file behind its first `done` records."""
     questions = check_questions(read_records(path, with_answers=False))
     begin = 0

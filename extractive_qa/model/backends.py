@@ -138,15 +138,11 @@ class TorchBackend:
     while this one computes."""
 
     def __init__(self, model, device, precision: str, threads: int | None = None):
-        from extractive_qa.model.devices import out_of_memory
+        from extractive_qa.model.devices import explain_out_of_memory
 
         self.device, self.precision, self.threads = device, precision, threads
-        try:
+        with explain_out_of_memory(f"out of GPU memory: the model does not fit. {FREE_THE_GPU}"):
             self.model = model.to(device).eval()
-        except RuntimeError as error:
-            if not out_of_memory(error):
-                raise
-            raise QAError(f"out of GPU memory: the model does not fit. {FREE_THE_GPU}") from None
         self.inputs, self.config = input_names(model), model.config.to_dict()
         self.batch_size = CPU_BATCH if device.type == "cpu" else GPU_BATCH
         self.at_once = None  # windows, at most, once more of them did not fit the GPU's memory

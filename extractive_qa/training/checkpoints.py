@@ -95,7 +95,7 @@ def require_disk_space(output_dir: Path, needed: int) -> None:
     if needed > free + earlier:
         raise QAError(
             f"{output_dir} has {free / 2**20:,.0f} MB free, but the checkpoints and the final model of this training "
-            f"take {max(0, needed - earlier) / 2**20:,.0f} MB more. Free some space, keep fewer checkpoints "
+            f"take {(needed - earlier) / 2**20:,.0f} MB more. Free some space, keep fewer checkpoints "
             "(--save_total_limit 1), or choose another --output_dir."
         )
 

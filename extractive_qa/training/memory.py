@@ -4,8 +4,8 @@ whether a CPU's memory can hold them at all."""
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from functools import partial
 from itertools import takewhile
 
 import psutil
@@ -13,7 +13,7 @@ import torch
 from accelerate.utils import gather_object
 
 from extractive_qa.errors import QAError
-from extractive_qa.model.devices import out_of_memory
+from extractive_qa.model import devices
 from extractive_qa.model.memory import free_memory
 
 logger = logging.getLogger(__name__)
@@ -23,16 +23,8 @@ TRY_LESS = "Try --gradient_checkpointing, a smaller --per_device_train_batch_siz
 LESS_MEMORY = f"{TRY_LESS} other programs that use the GPU."
 
 
-@contextmanager
-def explain_out_of_memory() -> Iterator[None]:
-    """Raises QAError, with what to do, where the GPU's memory runs out in the block. (A step that runs out goes on with
-    less before that.)"""
-    try:
-        yield
-    except RuntimeError as error:
-        if not out_of_memory(error):
-            raise
-        raise QAError(f"out of GPU memory. {LESS_MEMORY}") from None
+# for all but the steps, which go on with less
+explain_out_of_memory = partial(devices.explain_out_of_memory, f"out of GPU memory. {LESS_MEMORY}")
 
 
 def cap_memory(device: torch.device, gib: float | None) -> int | None:
