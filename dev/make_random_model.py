@@ -34,13 +34,13 @@ def main(argv: list[str] | None = None) -> None:
     add("--seed", type=int, default=0, help="of the weights")
     args = parser.parse_args(argv)
     make_room(args.output_dir, "--output_dir")
-    tokenizer_dir = require_model(SAMPLE_MODEL_DIR, "Restore it with git.")
+    require_model(SAMPLE_MODEL_DIR, "Restore it with git.")
     torch.manual_seed(args.seed)
     model = MobileBertModel(MobileBertConfig())
 
     def write(folder: Path) -> None:
         model.save_pretrained(folder)
-        shutil.copyfile(tokenizer_dir / "tokenizer.json", folder / "tokenizer.json")
+        shutil.copyfile(SAMPLE_MODEL_DIR / "tokenizer.json", folder / "tokenizer.json")
         settings = {"tokenizer_class": "MobileBertTokenizer", "do_lower_case": True, "model_max_length": 512}
         (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
