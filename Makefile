@@ -1,10 +1,10 @@
 # make quickstart   environment, then train, evaluate and predict on the bundled sample
 # make test         environment, then the whole test suite
 # make test-web     an environment with the web page's extra, and the page's tests, in a browser where Chromium is there
-# make torture      every fault that the tests try on purpose, counted
+# make test-slow    every fault that the tests try on purpose, the slow ones too, counted
 # make audit        known vulnerabilities of everything that is installed, asked of pypi.org
 # make coverage     line coverage by the test suite, the processes that it starts counted too
-# make mutation     lines of utils/ broken one at a time: do the tests notice? An hour or more
+# make mutation     mutmut on windows, spans and scores: do the tests notice a change? An hour or more, it resumes
 # make bench        both sides' environments, then every comparison and its table
 # Windows: the plain commands stand in README.md.
 
@@ -12,7 +12,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: quickstart test test-web screenshots torture coverage mutation test-compat lint format audit bench clean
+.PHONY: quickstart test test-web screenshots test-slow coverage mutation test-compat lint format audit bench clean
 
 quickstart: $(VENV)/.user
 	$(RUN) train.py --sample --overwrite_output_dir
@@ -21,15 +21,15 @@ quickstart: $(VENV)/.user
 	$(RUN) predict.py demo --sample
 
 test: $(VENV)/.dev
-	$(RUN) -m pytest
+	$(RUN) -m pytest -n auto
 
 # the page has an environment of its own: Gradio asks for an older Pillow. Debian: apt-get install chromium
 test-web: .venv-web/.made
-	.venv-web/bin/python -m pytest tests/test_gate.py tests/test_page.py tests/test_page_served.py
+	.venv-web/bin/python -m pytest tests/web
 
 # docs/page_*.png, as a user sees the page
 screenshots: .venv-web/.made
-	.venv-web/bin/python tools/screenshots.py
+	.venv-web/bin/python dev/screenshots.py
 
 .venv-web/.made: requirements-dev.txt requirements-web.txt requirements.txt
 	$(PYTHON) -m venv .venv-web
@@ -37,15 +37,20 @@ screenshots: .venv-web/.made
 	touch $@
 
 # every fault that is tried on purpose, the long tests too; the table goes into docs/RESULTS.md
-torture: $(VENV)/.dev
-	$(RUN) -m pytest -m "torture or fault" --faults_table=docs/RESULTS.md
+test-slow: $(VENV)/.dev
+	$(RUN) -m pytest -n auto -m "slow or fault" --faults_table=docs/RESULTS.md
 
+# processes that are killed can't tell what they ran; files are named, so that one that no test imports counts too
 coverage: $(VENV)/.dev
-	$(RUN) tools/line_coverage.py
+	$(RUN) -m coverage erase
+	$(RUN) -m coverage run -m pytest
+	$(RUN) -m coverage combine --quiet
+	@$(RUN) -m coverage report $(wildcard *.py utils/*.py extractive_qa/*.py extractive_qa/*/*.py)
 
-# by hand, after larger changes; the list goes into tests/mutations.json, the table into docs/RESULTS.md
+# by hand, after larger changes; lists what no test noticed. One of them: mutmut show NAME
 mutation: $(VENV)/.dev
-	$(RUN) tools/mutation_check.py
+	$(RUN) -m mutmut run
+	$(RUN) -m mutmut results
 
 # the same suite under the last transformers before version 5
 test-compat: .venv-compat/.dev
@@ -54,6 +59,7 @@ test-compat: .venv-compat/.dev
 lint: $(VENV)/.dev
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+	$(VENV)/bin/lint-imports --no-cache --no-logo
 
 format: $(VENV)/.dev
 	$(RUN) -m ruff check --fix .
@@ -98,7 +104,7 @@ bench: $(VENV)/.dev .venv-peers/.made $(RANDOM_READER)/onnx.json
 
 # nothing is lost by the check of answers that are random anyway
 $(RANDOM_READER)/onnx.json: $(VENV)/.dev
-	test -d models/mobilebert-random || $(RUN) tools/make_random_model.py
+	test -d models/mobilebert-random || $(RUN) dev/make_random_model.py
 	$(RUN) benchmarks/harness.py
 	$(RUN) tools/export_onnx.py --model_dir $(RANDOM_READER) --eval_file data/sample/dev.json --force
 
@@ -108,4 +114,4 @@ $(RANDOM_READER)/onnx.json: $(VENV)/.dev
 	touch $@
 
 clean:
-	rm -rf $(VENV) .venv-web .venv-compat .venv-peers .venv-audit .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-web .venv-compat .venv-peers .venv-audit mutants .pytest_cache .ruff_cache .hypothesis

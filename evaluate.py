@@ -13,42 +13,42 @@ metrics.json to --output_dir; --report adds report.html, and its pictures in rep
 expected calibration error: 0.05 means that of the answers given with 70 %, some 65 or 75 % are right.
 """
 
-from utils.console import hush_interrupts
+from utils.console import exit_quietly_on_interrupt
 from utils.offline import OUTPUT_DIR, SAMPLE_DATA_DIR, SQUAD_DIR, go_offline, sample_model
 
-go_offline()
-hush_interrupts()
+go_offline()  # before any import: the libraries read the switches when they are imported
+exit_quietly_on_interrupt()  # the imports take a moment, and Ctrl-C shall show no traceback meanwhile
 
 import argparse
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
+# none of these imports torch, transformers, datasets or matplotlib: --help and mistakes are answered at once
+from extractive_qa.data.examples import read_examples
+from extractive_qa.errors import QAError
+from extractive_qa.files.atomic import write_file
+from extractive_qa.files.manifest import NAME, check_manifest
+from extractive_qa.files.reading import require
+from extractive_qa.metrics import compute_metrics, exact_matches
+from extractive_qa.model.backends import BACKENDS, PRECISIONS
+from extractive_qa.model.folder import ONNX_MANIFEST
+from extractive_qa.postprocessing.calibration import TEMPERATURES, fit_and_report, report_calibration, split_in_halves
+from extractive_qa.reader import Reader, count_windows
+from extractive_qa.report.outcomes import Outcomes, collect_outcomes
+from extractive_qa.report.predictions import NBEST, PREDICTIONS, nbest_file, read_answers, read_predictions, read_run
+from extractive_qa.report.statistics import compare
+from extractive_qa.report.terminal import comparison_table, describe_scores, show_example
+from extractive_qa.settings import DEFAULT_SETTINGS, SETTINGS_FILE, read_settings, save_settings
+from extractive_qa.text import shown
+from extractive_qa.training.checkpoints import MARKER
+from extractive_qa.training.log import find_log
 from utils import console
-from utils.analysis import compare
-from utils.backends import BACKENDS, ONNX_MANIFEST, PRECISIONS
-from utils.calibration import (
-    TEMPERATURES,
-    describe_calibration,
-    fit_and_report,
-    report_calibration,
-    split_in_halves,
-)
-from utils.checkpoints import MARKER
-from utils.console import UserError, paint, printable
-from utils.files import read_json, write_whole
-from utils.manifest import NAME, check_manifest, unlisted
-from utils.metrics import compute_metrics, exact_match_score, exact_matches, f1_score
-from utils.offline import require
-from utils.outcomes import Outcomes, judge, read_answers
-from utils.reader import count_windows
-from utils.squad import read_examples, replace_surrogates
-from utils.training_log import find_log
 
-NO_ANSWER = "(no answer)"
-CONTEXT_SHOWN = 80  # characters on each side of an answer
 FEW_QUESTIONS = 100  # fewer don't tell much about a temperature
 
 
@@ -69,9 +69,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--compare", type=Path, metavar="DIR", help="another run's --output_dir: chance or not? (default: none)")
     add(
         "--fit_temperature", action="store_true",
-        help="fit the model's confidences on one half of the texts (or articles, where they have titles), report the "
-        "calibration error on the other, and save temperature and references in the model's reader.json; for models "
-        "from elsewhere, train.py does it by itself",
+        help="fit the confidences on one half of the texts (or articles, where they have titles), measure them on the "
+        "other, and save the fit in the model's reader.json; for models from elsewhere, train.py does it by itself",
     )  # fmt: skip
     add("--n_best_size", type=int, default=20, help="answers a question in nbest_predictions.json, at most")
 
@@ -80,22 +79,19 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--backend", choices=BACKENDS, default="auto", help="auto: ONNX Runtime on a CPU where exported, else PyTorch")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     add("--mixed_precision", choices=PRECISIONS, default="auto", help="auto: int8 where exported, bf16 where fast")
-    add(
-        "--handle_impossible_answer", action="store_true",
-        help='SQuAD 2: questions may have no answer, and "" be given; else as the model was trained',
-    )  # fmt: skip
+    add("--handle_impossible_answer", action="store_true", help='SQuAD 2: "" may be right; else as the model says')
     add("--skip_bad_examples", action="store_true", help="leave invalid records out instead of refusing the file")
     add("--verify_files", action="store_true", help="compare the sha256 of what was downloaded first, not only sizes")
     add("--quiet", action="store_true", help="only results, warnings and errors")
     args = parser.parse_args(argv)
-    console.be_quiet(args.quiet)
+    console.be_quiet(args.quiet)  # from here on, what is no result is said only to those who want it
     if args.sample:
+        # as defaults, so that flags which were given win
         parser.set_defaults(
-            model_dir=sample_model(),
-            eval_file=SAMPLE_DATA_DIR / "dev.json",
-            output_dir=OUTPUT_DIR / "sample",
+            model_dir=sample_model(), eval_file=SAMPLE_DATA_DIR / "dev.json", output_dir=OUTPUT_DIR / "sample"
         )
         args = parser.parse_args(argv)
+    # all problems at once: nobody fixes one to hear of the next
     problems = [
         f"--{name} is {getattr(args, name)}, expected at least 1"
         for name in ("max_samples", "n_best_size", "batch_size")
@@ -108,244 +104,162 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     if args.compare and not args.predictions and args.compare.resolve() == args.output_dir.resolve():
         problems.append("--compare is --output_dir itself, which this run writes to: give another --output_dir")
     if problems:
-        raise UserError("; ".join(problems) + ". See: python evaluate.py --help")
+        raise QAError("; ".join(problems) + ". See: python evaluate.py --help")
     return args
 
 
-def read_predictions(path: Path, examples: list[dict], complete: bool = False) -> dict[str, str]:
-    """The predictions of a file in the official format. Questions that have none are counted in a warning, or refused
-    where the file must be `complete`."""
-    require(path, "a JSON file {id: text}", "python evaluate.py writes one to output/predictions.json.")
-    predictions = read_json(path, "a JSON object {id: text}")
-    if not isinstance(predictions, dict):
-        raise UserError(f"{path} is not of the official format. Expected one JSON object {{id: text}}.")
-    for identifier, text in predictions.items():
-        if not isinstance(text, str):
-            raise UserError(
-                f"{path} is not of the official format: the prediction for {printable(identifier, 80)!r} is no text, "
-                f"but {text!r:.40}. Expected one JSON object {{id: text}}."
-            )
-    # as the questions were read
-    predictions = {replace_surrogates(identifier): replace_surrogates(text) for identifier, text in predictions.items()}
-    missing = [example["id"] for example in examples if example["id"] not in predictions]
-    if len(missing) == len(examples):
-        found = f"its first id is {next(iter(predictions), 'missing')!r:.80}"
-        raise UserError(
-            f"{path} answers none of the questions scored: {found}. Expected ids of --eval_file, like "
-            f"{examples[0]['id']!r:.80}. Name the file with the same questions: --eval_file"
-        )
-    if missing and complete:
-        raise UserError(
-            f"{path} lacks {len(missing)} of the {len(examples)} questions scored, the first is "
-            f"{printable(missing[0], 80)!r}. Expected a run on the same questions (--eval_file, --max_samples)."
-        )
-    if missing:
-        console.warn(f"{len(missing)} of {len(examples)} questions have no prediction and count as wrong")
-    return predictions
+def check_inputs(args: argparse.Namespace) -> None:
+    """Refuses what is missing or damaged before anything slow is imported or read. Raises QAError."""
+    try_sample = "(or try: python evaluate.py --sample)"
+    require(args.eval_file, "a file or folder with questions", f"Run: python download_data.py {try_sample}")
+    # files of a download have a list of sizes and checksums; a user's own have none, and pass
+    if args.eval_file.is_dir():
+        check_manifest(args.eval_file, full=args.verify_files)  # sizes take milliseconds, checksums seconds
+    if args.predictions:
+        require(args.predictions, "a JSON file {id: text}", "python evaluate.py writes one to output/predictions.json.")
+    else:
+        require(args.model_dir, "a trained model", f"Run: python train.py {try_sample}")
+        check_manifest(args.model_dir, full=args.verify_files)
+    if args.compare:
+        require(args.compare / PREDICTIONS, "the predictions of another run", "--compare takes its --output_dir.")
 
 
-def predict(
-    examples: list[dict], args: argparse.Namespace, temperatures: np.ndarray
-) -> tuple[dict[str, str], np.ndarray, dict]:
-    """Answers all examples and writes nbest_predictions.json on the way: memory holds only the best answers' texts and
-    probabilities.
+def may_be_unanswerable(args: argparse.Namespace) -> bool:
+    """Whether questions without an answer are scored too: as the flag says, else as the model was trained."""
+    if args.handle_impossible_answer or args.predictions:
+        return args.handle_impossible_answer
+    # whatever else a damaged file says, the Reader refuses in words
+    return read_settings(args.model_dir).get("handle_impossible_answer") is True
 
-    Returns {id: text}; float (1 + T, Q), the best answers' probabilities as the model has them and at each of T
-    `temperatures`; and how it was done, for metrics.json. Where it fails, earlier files stay as they were.
-    """
-    from utils.reader import DEFAULT_SETTINGS, Reader
 
-    reader = Reader(
-        args.model_dir, args.device, args.mixed_precision, args.batch_size, args.backend,
-        handle_impossible_answer=args.handle_impossible_answer or None,
-    )  # fmt: skip
-    args.output_dir.mkdir(parents=True, exist_ok=True)
-    console.say(f"model: {console.shown(args.model_dir)}")
-    console.say(f"device: {reader.backend.describe()}, mixed precision: {reader.backend.precision}")
-    predictions: dict[str, str] = {}
-    probabilities = np.zeros((1 + len(temperatures), len(examples)))
-    began = time.monotonic()
-    partial = args.output_dir / "nbest_predictions.json.partial"
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Says what to do where the system refuses to write into `folder`."""
     try:
-        with partial.open("w", encoding="utf-8") as nbest:
-            answers = reader.answer_all(examples, args.n_best_size, temperatures)
-            answers = console.progress(answers, desc="answering", total=len(examples), unit=" questions")
-            for number, (example, best) in enumerate(zip(examples, answers, strict=True)):
-                probabilities[:, number] = best[0]["probability"], *best[0].pop("probabilities")
-                predictions[example["id"]] = best[0]["text"]
-                nbest.write(
-                    ("{\n" if len(predictions) == 1 else ",\n") + f"{json.dumps(example['id'])}: {json.dumps(best)}"
-                )
-            nbest.write("\n}\n")
-        partial.replace(args.output_dir / "nbest_predictions.json")
-    finally:
-        partial.unlink(missing_ok=True)
-    seconds = time.monotonic() - began
-    peak = reader.backend.peak_memory() / 2**20
-    console.say(
-        f"{len(examples):,} questions in {seconds:.1f} s ({len(examples) / seconds:.1f}/s), peak memory {peak:,.0f} MB"
-    )
-    settings = {name: reader.settings[name] for name in DEFAULT_SETTINGS}
-    settings |= {
-        "model_dir": str(args.model_dir),
-        "device": reader.backend.describe(),
-        "mixed_precision": reader.backend.precision,
-    }
-    return predictions, probabilities, settings
-
-
-def halves(examples: list[dict]) -> np.ndarray:
-    """As split_in_halves. Raises UserError where there is only one text."""
-    try:
-        return split_in_halves(examples)
-    except ValueError as error:
-        raise UserError(f"--fit_temperature: {error}. Expected questions on several texts.") from None
-
-
-def save_fitted(model_dir: Path, calibration: dict) -> None:
-    """Sets what was fitted in the model's reader.json, which is made where it is missing, and keeps the lists of
-    checksums right in which it stands. Raises UserError where it can't be written: then the old one stays."""
-    from utils.reader import DEFAULT_SETTINGS, SETTINGS_FILE, read_settings
-
-    path = model_dir / SETTINGS_FILE
-    fitted = {name: calibration[name] for name in ("temperature", "references")}
-    try:
-        with unlisted(path, (NAME, MARKER, ONNX_MANIFEST)):
-            write_json(path, DEFAULT_SETTINGS | read_settings(model_dir) | fitted)
+        yield
     except OSError as error:
-        raise UserError(
-            f"{path} can't be written: {error.strerror}. Expected a model folder of your own. To set by hand what was "
-            f"fitted: {json.dumps(fitted)} in that file."
-        ) from None
-    if calibration["fitted_on"] < FEW_QUESTIONS:
-        console.warn(f"what is fitted on {calibration['fitted_on']} questions is a rough guess")
-    print(
-        f"wrote {fitted} to {console.shown(path)}, fitted on {calibration['fitted_on']:,} questions and measured on "
-        f"the {calibration['measured_on']:,} on other texts; nbest_predictions.json has the confidences from before"
-    )
-
-
-def show_example(example: dict, prediction: str) -> str:
-    """Question, the context around the first gold answer, prediction and gold, in words and colours."""
-    context, gold = example["context"], example["answers"]["text"]
-    start = example["answers"]["answer_start"][0] if gold else 0
-    end = start + len(gold[0]) if gold else 0
-    left, right = max(0, start - CONTEXT_SHOWN), min(len(context), end + CONTEXT_SHOWN)
-    around = (
-        ("..." if left else "") + printable(context[left:start]) + paint(printable(context[start:end]), "bold")
-        + printable(context[end:right]) + ("..." if right < len(context) else "")
-    )  # fmt: skip
-    context_line = console.fit(f"context:    {' '.join(around.split())}")
-    em, f1 = exact_match_score(prediction, gold), f1_score(prediction, gold)
-    verdict, colour = ("right", "green") if em else ("partly right", "yellow") if f1 else ("wrong", "red")
-    return (
-        f"\nquestion:   {paint(printable(example['question'].strip()), 'bold')}\n"
-        f"{context_line}\n"
-        f"prediction: {paint(printable(prediction) or NO_ANSWER, colour)}\n"
-        f"gold:       {printable(' | '.join(dict.fromkeys(gold))) or NO_ANSWER}\n"
-        f"verdict:    {paint(verdict, colour)} (F1 {100 * f1:.0f})"
-    )
-
-
-def review(
-    args: argparse.Namespace, examples: list[dict], predictions: dict[str, str], settings: dict, other: Outcomes | None
-) -> None:
-    """Compares with the other run and writes the report, as asked for."""
-    from utils.report import comparison_table, write_report
-
-    path = args.predictions or args.output_dir / "predictions.json"
-    windows = None if args.predictions else count_windows(args.model_dir, examples)
-    outcomes = judge(examples, predictions, read_answers(path, predictions, examples), windows)
-    comparison = compare(outcomes, other) if other else None
-    if comparison:
-        print("\n" + comparison_table(comparison, console.shown(args.compare)))
-    if args.report:
-        about = {"model": console.shown(args.predictions or args.model_dir), "questions": console.shown(args.eval_file)}
-        if other:
-            about["compared with"] = console.shown(args.compare)
-        if not args.predictions:
-            about |= {"device": settings["device"], "mixed precision": settings["mixed_precision"]}
-        log = [] if args.predictions else find_log(args.model_dir)
-        try:
-            write_report(args.output_dir, outcomes, log, about, comparison, other)
-        except OSError as error:
-            raise cannot_write(args.output_dir, error) from None
-        console.say(f"\nwrote report.html, and its pictures in report/, to {console.shown(args.output_dir)}")
-
-
-def cannot_write(output_dir: Path, error: OSError) -> UserError:
-    return UserError(f"{output_dir} can't be written: {error.strerror}. Use another --output_dir.")
+        raise QAError(f"{folder} can't be written: {error.strerror}. Use another --output_dir.") from None
 
 
 def write_json(path: Path, content: dict) -> None:
-    """Writes the file whole or not at all. Raises OSError."""
-    write_whole(path, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
+    # the whole file or none of it; not ASCII, so that people can read answers in any language
+    write_file(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def predict(examples: list[dict], args: argparse.Namespace) -> tuple[dict[str, str], dict, dict]:
+    """Answers Q questions with the model and writes predictions.json and nbest_predictions.json; where it fails,
+    earlier files stay as they were.
+
+    Returns {id: text}; the settings it was done with; and how well confidences fit, as report_calibration has it.
+    """
+    # bool (Q,): fitted on these, measured on the others; no text is on both sides, or the error would look too small
+    fitted_on = split_in_halves(examples) if args.fit_temperature else None
+    # T temperatures to choose from; at 1 a confidence is the softmax as it is
+    temperatures = TEMPERATURES if args.fit_temperature else np.ones(1)
+    reader = Reader(
+        args.model_dir, args.device, args.mixed_precision, args.batch_size, args.backend,
+        handle_impossible_answer=args.handle_impossible_answer or None,  # None: as the model was trained
+    )  # fmt: skip
+    # what "auto" has come to: seconds and scores mean little without it
+    device, precision = reader.backend.describe(), reader.backend.precision
+    console.say(f"model: {shown(args.model_dir)}\ndevice: {device}, mixed precision: {precision}")
+
+    began = time.monotonic()  # the model is loaded: only answering is measured
+    bar = console.progress(desc="answering", total=len(examples), unit=" questions")
+    with writing(args.output_dir):
+        args.output_dir.mkdir(parents=True, exist_ok=True)
+        # the n best answers go to disk at once: memory holds one answer a question, not 20
+        with nbest_file(args.output_dir / NBEST) as write, bar:
+
+            def each(example: dict, answers: list[dict]) -> None:
+                write(example, answers)
+                bar.update()
+
+            # probabilities of the best answers: float (1 + T, Q), the first row as the model is calibrated now
+            predictions, probabilities = reader.predict(examples, args.n_best_size, temperatures, each)
+        write_json(args.output_dir / PREDICTIONS, predictions)
+
+    seconds, peak = time.monotonic() - began, reader.backend.peak_memory() / 2**20  # s, MB
+    speed = f"{len(examples):,} questions in {seconds:.1f} s ({len(examples) / seconds:.1f}/s)"
+    console.say(f"{speed}, peak memory {peak:,.0f} MB")
+    # windows in tokens, and what a confidence was computed with: metrics.json says how its scores came about
+    settings = {name: reader.settings[name] for name in DEFAULT_SETTINGS}
+    settings |= {"model_dir": str(args.model_dir), "device": device, "mixed_precision": precision}
+    correct = np.array(exact_matches(predictions, examples))  # bool (Q,)
+    if args.fit_temperature:  # row 0 is left out: what the folder said before has no part in the fit
+        return predictions, settings, fit_and_report(probabilities[1:], correct, fitted_on, ~fitted_on)
+    return predictions, settings, report_calibration(*probabilities, correct, settings)
+
+
+def save_fitted(model_dir: Path, calibration: dict) -> None:
+    """Has every later answer of the model use the temperature and the references that were fitted."""
+    # files of a download, of a training and of an export are listed with their checksums, reader.json too
+    fitted = {name: calibration[name] for name in ("temperature", "references")}
+    save_settings(model_dir, fitted, manifests=(NAME, MARKER, ONNX_MANIFEST))
+    if calibration["fitted_on"] < FEW_QUESTIONS:
+        console.warn(f"what is fitted on {calibration['fitted_on']} questions is a rough guess")
+    print(
+        f"wrote {fitted} to {shown(model_dir / SETTINGS_FILE)}, fitted on {calibration['fitted_on']:,} questions and "
+        f"measured on the {calibration['measured_on']:,} on other texts; {NBEST} has the confidences from before"
+    )
+
+
+def compare_and_report(
+    args: argparse.Namespace, examples: list[dict], predictions: dict[str, str], settings: dict, other: Outcomes | None
+) -> None:
+    """Compares with the other run and writes the report, as asked for."""
+    from extractive_qa.report.write import write_report  # matplotlib and jinja2, which nothing else here needs
+
+    # where in the context an answer is, and how sure, is in the file beside the predictions; if not, it is looked for
+    answers = read_answers(args.predictions or args.output_dir / PREDICTIONS, predictions, examples)
+    # int (Q,): windows that a context was cut into; not known of predictions from elsewhere
+    windows = None if args.predictions else count_windows(args.model_dir, examples)
+    outcomes = collect_outcomes(examples, predictions, answers, windows)
+    comparison = compare(outcomes, other) if other else None
+    if comparison:  # a result: --quiet lets it through
+        print("\n" + comparison_table(comparison, shown(args.compare)))
+    if args.report:
+        about = {"model": shown(args.predictions or args.model_dir), "questions": shown(args.eval_file)}
+        if other:
+            about["compared with"] = shown(args.compare)
+        if settings:
+            about |= {"device": settings["device"], "mixed precision": settings["mixed_precision"]}
+        log = find_log(args.model_dir) if settings else []  # of the training, for its curves
+        with writing(args.output_dir):
+            write_report(args.output_dir, outcomes, log, about, comparison, other)
+        console.say(f"\nwrote report.html, and its pictures in report/, to {shown(args.output_dir)}")
 
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    download = "Run: python download_data.py (or try: python evaluate.py --sample)"
-    if require(args.eval_file, "a file or folder with questions", download).is_dir():
-        check_manifest(args.eval_file, full=args.verify_files)
-    if args.predictions is None:
-        require(args.model_dir, "a trained model", "Run: python train.py (or try: python evaluate.py --sample)")
-        check_manifest(args.model_dir, full=args.verify_files)
-    impossible = args.handle_impossible_answer
-    if args.predictions is None and not impossible:
-        from utils.reader import read_settings
-
-        impossible = read_settings(args.model_dir).get("handle_impossible_answer") is True
+    check_inputs(args)
     console.note("reading questions ...")
-    examples = read_examples(args.eval_file, "validation", args.skip_bad_examples, impossible, titles=True)
-    examples = examples[: args.max_samples]
-
-    other = None
-    if args.compare:  # read first: nobody waits for a model to hear that the folder is another
-        path = require(
-            args.compare / "predictions.json", "the predictions of another run", "--compare takes its --output_dir."
-        )
-        theirs = read_predictions(path, examples, complete=True)
-        other = judge(examples, theirs, read_answers(path, theirs, examples))
+    # SQuAD 2's questions without an answer count as damaged for a model that always gives one
+    unanswerable = may_be_unanswerable(args)
+    examples = read_examples(args.eval_file, "validation", args.skip_bad_examples, unanswerable, titles=True)
+    examples = examples[: args.max_samples]  # the file is checked to its end all the same
+    # the other run comes first: nobody waits for a model to hear that the folder holds other questions
+    other = read_run(args.compare, examples) if args.compare else None
 
     if args.predictions:
-        predictions, settings = read_predictions(args.predictions, examples), {}
+        predictions, settings, calibration = read_predictions(args.predictions, examples), {}, None
     else:
-        first_half = halves(examples) if args.fit_temperature else None
-        temperatures = TEMPERATURES if args.fit_temperature else np.ones(1)
-        try:
-            predictions, probabilities, settings = predict(examples, args, temperatures)
-            write_json(args.output_dir / "predictions.json", predictions)
-        except OSError as error:
-            raise cannot_write(args.output_dir, error) from None
-
-    metrics = compute_metrics(predictions, examples)
+        predictions, settings, calibration = predict(examples, args)
+    metrics = compute_metrics(predictions, examples)  # percent; a question without prediction counts as wrong
     for example in examples[: args.show_examples]:
-        print(show_example(example, predictions.get(example["id"], "")))
-    if args.predictions is None:
-        correct = np.array(exact_matches(predictions, examples))
-        if args.fit_temperature:
-            calibration = fit_and_report(probabilities[1:], correct, first_half, ~first_half)
-        else:
-            calibration = report_calibration(*probabilities, correct, settings)
-        report = {**metrics, "eval_file": str(args.eval_file), "settings": settings, "calibration": calibration}
-        try:
-            write_json(args.output_dir / "metrics.json", report)
-        except OSError as error:
-            raise cannot_write(args.output_dir, error) from None
-        console.say(
-            f"\nwrote predictions.json, nbest_predictions.json and metrics.json to {console.shown(args.output_dir)}"
-        )
+        text = show_example(example, predictions.get(example["id"], ""), console.paint)
+        print("", *map(console.fit, text.split("\n")), sep="\n")
+
+    if calibration:  # a model was asked
+        content = {**metrics, "eval_file": str(args.eval_file), "settings": settings, "calibration": calibration}
+        with writing(args.output_dir):
+            write_json(args.output_dir / "metrics.json", content)
+        console.say(f"\nwrote {PREDICTIONS}, {NBEST} and metrics.json to {shown(args.output_dir)}")
     if args.report or args.compare:
-        review(args, examples, predictions, settings, other)
-    if args.predictions is None:
-        if args.fit_temperature:
-            save_fitted(args.model_dir, calibration)
-        print(describe_calibration(calibration))
-    for name, title in (("HasAns", "with an answer"), ("NoAns", "without")):
-        if f"{name}_total" in metrics:
-            em, f1, total = (metrics[f"{name}_{kind}"] for kind in ("exact", "f1", "total"))
-            print(f"EM {em:.2f}  F1 {f1:.2f}  on {total:,} questions {title}")
-    print(f"EM {metrics['exact_match']:.2f}  F1 {metrics['f1']:.2f}  on {metrics['total']:,} questions")
+        compare_and_report(args, examples, predictions, settings, other)
+    if args.fit_temperature:
+        save_fitted(args.model_dir, calibration)  # changes the model's folder: only when all else has succeeded
+    print(describe_scores(metrics, calibration))  # the result comes last, and --quiet lets it through
 
 
 if __name__ == "__main__":

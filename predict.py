@@ -12,26 +12,33 @@ is the model's probability that this answer, of all that the text allows, is rig
 is "no answer found".
 """
 
-from utils.console import hush_interrupts
-from utils.offline import OUTPUT_DIR, SAMPLE_DATA_DIR, SAMPLE_MODEL_DIR, go_offline
+from utils import console
+from utils.offline import OUTPUT_DIR, SAMPLE_DATA_DIR, SAMPLE_MODEL_DIR, go_offline, sample_model
 
+# the Hugging Face libraries read the offline switches when they are imported, so nothing else comes first
 go_offline()
-hush_interrupts()
+console.exit_quietly_on_interrupt()
 
 import argparse
+import codecs
 import contextlib
 import json
 import sys
 from pathlib import Path
 
-from utils import console
-from utils.backends import BACKENDS, PRECISIONS
-from utils.console import UserError, note, paint, printable
-from utils.files import read_text
-from utils.offline import require
-from utils.squad import has_text, read_examples, replace_surrogates
+# light modules only: what loads torch, transformers or ONNX Runtime is imported when the arguments are known to be good
+from extractive_qa.data.examples import read_examples
+from extractive_qa.data.formats import FORMATS, reading
+from extractive_qa.errors import QAError
+from extractive_qa.files.reading import read_text
+from extractive_qa.model.backends import BACKENDS, PRECISIONS
+from extractive_qa.model.folder import require_model
+from extractive_qa.progress import NoProgress
+from extractive_qa.text import has_text, printable, replace_surrogates
 
 TRAINED_MODEL = OUTPUT_DIR / "final_model"
+SAMPLE_QUESTIONS = SAMPLE_DATA_DIR / "dev.json"
+PAGE_EXAMPLES = ("sample-dev-0077", "sample-dev-0016", "sample-dev-0022", "sample-dev-0018")
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -39,25 +46,19 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         description=__doc__, formatter_class=console.HelpFormatter,
         usage="python predict.py [demo | ask | batch | web] [options]", epilog=console.EXIT_CODES,
     )  # fmt: skip
+    # None: the default depends on something, and the help says on what
     add = parser.add_argument_group("what to do").add_argument
-    modes = ["interactive", "demo", "ask", "batch", "web"]
-    add("mode", nargs="?", choices=modes, default="interactive", help="what to do")
+    add("mode", nargs="?", choices=MODES, default="interactive", help="what to do")
     add("--question", default=None, help="ask: the question (default: none)")
     add("--context", default=None, help="ask: the text that holds the answer (default: none)")
     add("--context_file", type=Path, default=None, help="ask: a UTF-8 file with that text (default: none)")
     add("--top_k", type=int, default=1, help="answers to show, best first")
-    add(
-        "--min_confidence", type=float, default=0.0,
-        help="answer only where the best answer is at least so sure, 0 to 1; else: no answer found",
-    )  # fmt: skip
-    add(
-        "--json", action="store_true",
-        help='ask: print JSON for programs; where no answer was found, "answered" is false and the first text is ""',
-    )  # fmt: skip
+    add("--min_confidence", type=float, default=0.0, help="where the best answer is less sure, 0 to 1: no answer found")
+    add("--json", action="store_true",
+        help='ask: JSON; where no answer was found, "answered" is false and the first text is ""')  # fmt: skip
 
     add = parser.add_argument_group("the model").add_argument
-    add("--handle_impossible_answer", action="store_true",
-        help="a model trained on SQuAD 2 may find no answer; else as it was trained")  # fmt: skip
+    add("--handle_impossible_answer", action="store_true", default=None, help="may find none (default: as trained)")
     add("--model_dir", type=Path, default=None, help="default: output/final_model, else models/sample")
     add("--sample", action="store_true", help="the model of output/sample, or the bundled one")
 
@@ -67,189 +68,180 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     add("--mixed_precision", choices=PRECISIONS, default="auto", help="auto: int8 where exported, bf16 where fast")
     add("--quiet", action="store_true", help="only results, warnings and errors")
-    add_batch_flags(parser)
+
+    what = "A line for each question, in order. Stopped, it resumes when run again. Bad records go to NAME.bad.jsonl."
+    add = parser.add_argument_group("batch", what).add_argument
+    add("--input", default=None, help=f"{FORMATS}; - for JSON Lines from standard input (default: none)")
+    add("--output", default=None, help="JSON Lines, or .csv; - for JSON Lines to standard output (default: none)")
+    add("--overwrite", action="store_true", help="replace answers that are there already")
+
     add = parser.add_argument_group("web, a page in the browser (pip install -r requirements-web.txt)").add_argument
     add("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0: open to other machines")
     add("--port", type=int, default=7860, help="port to listen on; 0: a free one")
     args = parser.parse_args(argv)
     console.be_quiet(args.quiet)
 
-    problems = [
-        f"--{name} is {vars(args)[name]}, expected at least 1"
-        for name in ("top_k", "batch_size")
-        if vars(args)[name] is not None and vars(args)[name] < 1
-    ]
-    if not 0 <= args.min_confidence <= 1:
+    # all that is wrong is told at once, before anything is read
+    given = {name for name, value in vars(args).items() if value is not None and value is not False}
+    counts = {name: vars(args)[name] for name in ("top_k", "batch_size") if name in given}
+    problems = [f"--{name} is {count}, expected at least 1" for name, count in counts.items() if count < 1]
+    if not 0 <= args.min_confidence <= 1:  # NaN is refused too
         problems.append(f"--min_confidence is {args.min_confidence}, expected 0 to 1")
-    if args.mode == "ask":
-        if args.question is None:
-            problems.append("ask needs --question")
-        if (args.context is None) == (args.context_file is None):
-            problems.append("ask needs either --context or --context_file")
-    elif args.question is not None or args.context is not None or args.context_file is not None:
+    if args.mode == "ask" and ("question" not in given or len(given & {"context", "context_file"}) != 1):
+        problems.append("ask needs --question, and either --context or --context_file")
+    if args.mode != "ask" and given & {"question", "context", "context_file"}:
         problems.append("--question, --context and --context_file belong to: python predict.py ask")
-    if args.mode == "batch":
-        if args.input is None or args.output is None:
-            problems.append("batch needs --input and --output")
-    elif args.input is not None or args.output is not None or args.overwrite:
+    if args.mode == "batch" and not given >= {"input", "output"}:
+        problems.append("batch needs --input and --output")
+    if args.mode != "batch" and given & {"input", "output", "overwrite"}:
         problems.append("--input, --output and --overwrite belong to: python predict.py batch")
     if problems:
-        raise UserError("; ".join(problems) + ". See: python predict.py --help")
+        raise QAError("; ".join(problems) + ". See: python predict.py --help")
+    # to a console of another encoding é goes as \u00e9, which is the same JSON
+    args.ascii_only = codecs.lookup(sys.stdout.encoding or "ascii").name != "utf-8"
     return args
-
-
-def add_batch_flags(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group(
-        "batch",
-        "Answers a file of questions in its order, a line each: id, answer, start, end, probability, and more answers\n"
-        "with --top_k. Stopped or killed, it goes on when the same command is run again. Bad records are left out and\n"
-        "go to answers.bad.jsonl (of answers.jsonl) with the reason: a warning counts them, the exit code stays 0.",
-    )
-    add = group.add_argument
-    add(
-        "--input",
-        default=None,
-        help="JSON Lines, .csv or SQuAD .json; - for JSON Lines from standard input (default: none)",
-    )
-    add("--output", default=None, help="JSON Lines, or .csv; - for JSON Lines to standard output (default: none)")
-    add("--overwrite", action="store_true", help="replace answers that are there already")
 
 
 def choose_model(args: argparse.Namespace) -> Path:
     """The model to ask: the one named, else the trained one, else the bundled sample, which is said."""
-    if args.model_dir:
-        return require(args.model_dir, "a trained model", "Run: python train.py")
-    trained = OUTPUT_DIR / "sample" / "final_model" if args.sample else TRAINED_MODEL
-    if trained.exists():
-        return trained
-    if not args.sample:
-        note(f"no trained model in {TRAINED_MODEL} yet, using the bundled sample model (MiniLM, not MobileBERT)")
-    return require(SAMPLE_MODEL_DIR, "the bundled sample model", "Restore it with git, or run: python train.py")
+    if args.model_dir or args.sample:
+        return args.model_dir or sample_model()
+    if TRAINED_MODEL.exists():
+        return TRAINED_MODEL
+    console.note(f"no trained model in {TRAINED_MODEL} yet, using the bundled sample model (MiniLM, not MobileBERT)")
+    return SAMPLE_MODEL_DIR
 
 
 def read_text_file(path: Path) -> str:
-    try:
+    with reading(path, "a text file"):
         return read_text(path)
-    except (OSError, ValueError) as error:  # ValueError: a path can't hold a zero byte
-        raise UserError(f"{path} can't be read: {getattr(error, 'strerror', error)}. Expected a text file.") from None
 
 
-def ask(reader, question: str, context: str, top_k: int, min_confidence: float) -> list[dict]:
-    """The best answers; one without text where none is as sure as `min_confidence`. Raises UserError where question or
-    context holds no word."""
+def find_answers(reader, question: str, context: str, args: argparse.Namespace) -> list[dict]:
+    """The best answers: text, start and end (characters of `context`), probability (0 to 1). One without text where
+    none is as sure as --min_confidence. Raises QAError where question or context holds no word."""
     for name, text in (("question", question), ("context", context)):
         if not has_text(text):
-            raise UserError(f"the {name} has no word in it: {text[:40]!r}. Expected text.")
-    from utils.reader import withhold_unsure
-
-    return withhold_unsure(next(reader.answer_all([{"question": question, "context": context}], top_k)), min_confidence)
+            raise QAError(f"the {name} has no word in it: {text[:40]!r}. Expected text.")
+    # what is typed or piped in may hold lone surrogates, which can't be printed again
+    example = {"question": replace_surrogates(question), "context": replace_surrogates(context)}
+    return next(reader.answer_all([example], args.top_k, min_confidence=args.min_confidence))
 
 
 def show(answers: list[dict], min_confidence: float) -> str:
     """Prediction and confidence; further answers below."""
     best, *others = answers
     sure = best["probability"]
-    if best["text"]:
-        lines = [f"prediction: {paint(printable(best['text']), 'green')}", f"confidence: {sure:.2%}"]
-    else:
+    # printable: a text may hold control characters, which could clear the terminal
+    lines = [f"prediction: {console.paint(printable(best['text']), 'green')}", f"confidence: {sure:.2%}"]
+    if not best["text"]:
+        # either the best span was not sure enough, or "there is none" was itself the best answer
         of_what = "for the best candidate" if sure < min_confidence else "that the text holds none"
-        lines = [f"prediction: {paint('no answer found', 'yellow')}", f"confidence: {sure:.2%} {of_what}"]
+        lines = [f"prediction: {console.paint('no answer found', 'yellow')}", f"confidence: {sure:.2%} {of_what}"]
     lines += [f"       or:  {printable(a['text']) or 'no answer'} ({a['probability']:.2%})" for a in others]
     return "\n".join(lines)
 
 
-def demo(reader, top_k: int, min_confidence: float) -> None:
-    """The first question of each of the first paragraphs of data/sample/dev.json."""
-    path = require(SAMPLE_DATA_DIR / "dev.json", "the bundled questions", "Restore it with git.")
-    shown = set()
-    for example in read_examples(path):
-        if example["context"] not in shown and len(shown) < 6:
-            shown.add(example["context"])
-            print(f"\nquestion:   {paint(example['question'], 'bold')}")
-            print(console.fit(f"context:    {example['context']}"))
-            answers = ask(reader, example["question"], example["context"], top_k, min_confidence)
-            print(show(answers, min_confidence))
+def ask(reader, args: argparse.Namespace) -> None:
+    answers = find_answers(reader, args.question, args.context, args)
+    question = replace_surrogates(args.question)
+    found = {"question": question, "answered": answers[0]["text"] != "", "answers": answers}
+    print(json.dumps(found, ensure_ascii=args.ascii_only) if args.json else show(answers, args.min_confidence))
 
 
-def interactive(reader, top_k: int, min_confidence: float) -> None:
+def demo(reader, args: argparse.Namespace) -> None:
+    """The first question of each of the first six paragraphs of data/sample/dev.json."""
+    paragraphs = {}  # context: its first question
+    for example in read_examples(SAMPLE_QUESTIONS):
+        paragraphs.setdefault(example["context"], example["question"])
+    for context, question in list(paragraphs.items())[:6]:
+        print(f"\nquestion:   {console.paint(question, 'bold')}")
+        print(console.fit(f"context:    {context}"))
+        print(show(find_answers(reader, question, context, args), args.min_confidence))
+
+
+def batch(reader, args: argparse.Namespace) -> None:
+    """A file of questions in, a file of answers out; None of the two is standard input or output."""
+    from extractive_qa.batch.run import answer_file
+
+    # sys.stdout would be written once more as the process ends; this file may fail and is then forgotten
+    target = args.output or open(sys.stdout.fileno(), "wb", closefd=False)  # noqa: SIM115
+    source, say = args.input or sys.stdin.buffer, print if args.output else console.note
+    # a bar on standard error would come between answers that a terminal shows
+    bars = console.progress if args.output or not sys.stdout.isatty() else NoProgress
+    try:
+        say(answer_file(reader, source, target, args.top_k, args.min_confidence, args.overwrite, args.ascii_only, bars))
+    except OSError as error:
+        if console.reader_has_gone(error):  # predict.py batch ... | head: nothing is wrong
+            raise
+        raise QAError(f"standard output can't be written: {error.strerror}.") from None
+
+
+def interactive(reader, args: argparse.Namespace) -> None:
     """Asks for a text, then for questions, until :quit or the end of input."""
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401 - input() gets a history with it; Windows has none
-
     console.say("Give a text, then ask about it. :new another text, :file PATH a text from a file, :quit the end.")
-    context = ""
+    context, lines = "", []  # the text, or what was typed of it so far
     with contextlib.suppress(EOFError):
-        while True:
+        while (line := input("question> " if context else "...   " if lines else "text> ")).strip() != ":quit" or lines:
             try:
-                context = context or read_context()
-                question = input("question> ").strip()
-                if question == ":quit":
-                    return
-                if question == ":new":
+                if line.startswith(":file") and not lines:
+                    context = read_text_file(Path(line.removeprefix(":file").strip()))
+                elif context and line.strip() == ":new":
                     context = ""
-                elif question.startswith(":file"):
-                    context = read_text_file(Path(question.removeprefix(":file").strip()))
-                elif question:
-                    answers = ask(reader, replace_surrogates(question), context, top_k, min_confidence)
-                    print(show(answers, min_confidence))
-            except UserError as error:
+                elif context and line.strip():  # an empty question is no question
+                    print(show(find_answers(reader, line.strip(), context, args), args.min_confidence))
+                elif line.strip():  # empty lines before a text are not its end
+                    lines.append(line)
+                elif lines:  # an empty line ends the text
+                    context, lines = "\n".join(lines), []
+            except QAError as error:  # a person can try again
                 console.warn(str(error))
     print()
 
 
-def read_context() -> str:
-    """Lines up to an empty one, or the file of `:file PATH`. Raises EOFError at `:quit`."""
-    lines: list[str] = []
-    while True:
-        line = input("text> " if not lines else "...   ")
-        if not lines and line.strip() == ":quit":
-            raise EOFError
-        if not lines and line.startswith(":file"):
-            return replace_surrogates(read_text_file(Path(line.removeprefix(":file").strip())))
-        if not line.strip() and lines:
-            return replace_surrogates("\n".join(lines))
-        if line.strip():
-            lines.append(line)
+def web(reader, args: argparse.Namespace) -> None:
+    from extractive_qa.web.page import serve
+
+    by_id = {example["id"]: example for example in read_examples(SAMPLE_QUESTIONS)}
+    examples = [by_id[name] for name in PAGE_EXAMPLES]
+    # flushed, so that a program that started us can read the address
+    serve(reader, args.host, args.port, examples, lambda address: print(address, flush=True), args.min_confidence)
+
+
+# each is called with a Reader and the arguments
+MODES = {"interactive": interactive, "demo": demo, "ask": ask, "batch": batch, "web": web}
 
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    context = read_text_file(args.context_file) if args.context_file else args.context
-    if args.mode == "interactive" and sys.stdin is None:
-        raise UserError("standard input is closed. Expected a text and questions there, or: python predict.py ask")
-    if args.mode == "batch":
-        from utils.answer_file import answer_file, check_paths
 
+    # whatever can be refused is refused before the seconds that the libraries take
+    if (args.mode == "interactive" or args.input == "-") and sys.stdin is None:
+        raise QAError("standard input is closed. Expected a text and questions there, or: python predict.py ask")
+    args.context = read_text_file(args.context_file) if args.context_file else args.context
+    if args.mode == "batch":
+        from extractive_qa.batch.run import check_paths
+
+        args.input, args.output = (None if name == "-" else Path(name) for name in (args.input, args.output))
         check_paths(args.input, args.output)
     if args.mode == "web":
-        from utils.page import require_gradio, serve
+        from extractive_qa.web.page import require_gradio
 
         require_gradio()
     model_dir = choose_model(args)
+    require_model(model_dir)  # all its files are there; whether they fit is seen when they are loaded
 
-    from utils.reader import Reader
+    from extractive_qa.reader import Reader
 
+    # on a CPU, with a model that was exported, this loads ONNX Runtime and neither torch nor transformers
     reader = Reader(
         model_dir, args.device, args.mixed_precision, args.batch_size, args.backend,
-        handle_impossible_answer=args.handle_impossible_answer or None,
+        handle_impossible_answer=args.handle_impossible_answer,
     )  # fmt: skip
-    if args.mode == "demo":
-        demo(reader, args.top_k, args.min_confidence)
-    elif args.mode == "web":
-        serve(reader, args.host, args.port, args.min_confidence)
-    elif args.mode == "interactive":
-        interactive(reader, args.top_k, args.min_confidence)
-    elif args.mode == "batch":
-        answer_file(reader, args.input, args.output, args.top_k, args.min_confidence, args.overwrite)
-    else:
-        question, context = replace_surrogates(args.question), replace_surrogates(context)
-        answers = ask(reader, question, context, args.top_k, args.min_confidence)
-        if args.json:
-            utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
-            found = {"question": question, "answered": answers[0]["text"] != "", "answers": answers}
-            print(json.dumps(found, ensure_ascii=not utf8))
-        else:
-            print(show(answers, args.min_confidence))
+    # each mode prints its own result: answers to standard output, all else to standard error
+    MODES[args.mode](reader, args)
 
 
 if __name__ == "__main__":

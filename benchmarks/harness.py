@@ -33,15 +33,20 @@ from utils.offline import SAMPLE_DATA_DIR, SQUAD_DIR, SWITCHES, go_offline
 
 go_offline()
 
-from utils.augmentation import among_neighbours
-from utils.backends import load_encoder
-from utils.batches import length_sorted_batches, pad_batch
-from utils.checkpoints import write_folder
-from utils.console import HelpFormatter, UserError, note, progress, run, shown
-from utils.files import make_room, read_json, with_table
-from utils.reader import DEFAULT_SETTINGS, Choice, Reader, save_reader
-from utils.squad import read_examples
-from utils.windows import Features, prepare_validation_features
+from extractive_qa.data.examples import read_examples
+from extractive_qa.errors import QAError
+from extractive_qa.files.atomic import replace_folder
+from extractive_qa.files.reading import make_room, read_json, with_table
+from extractive_qa.model.folder import save_reader
+from extractive_qa.model.loading import load_encoder
+from extractive_qa.postprocessing.answers import AnswerCollector
+from extractive_qa.preprocessing.batches import length_sorted_batches, pad_batch
+from extractive_qa.preprocessing.windows import Features, prepare_validation_features
+from extractive_qa.reader import Reader
+from extractive_qa.settings import DEFAULT_SETTINGS
+from extractive_qa.text import shown
+from extractive_qa.training.augmentation import among_neighbours
+from utils.console import HelpFormatter, note, progress, run
 
 RESULTS_DIR = PROJECT_ROOT / "benchmarks" / "results"
 PEERS_DIR = PROJECT_ROOT / "benchmarks" / "peers"
@@ -76,7 +81,7 @@ TRAIN_FILE, DEV_FILE = (
 
 def parse_args(doc: str, argv: list[str] | None, **flags: object) -> argparse.Namespace:
     """The flags of a benchmark. flags: a default each, whose help is in HELP, or a pair of default and help; a list is
-    a flag that takes several values. Raises UserError where --results_dir can't be written."""
+    a flag that takes several values. Raises QAError where --results_dir can't be written."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=HelpFormatter)
     for name, value in ({"results_dir": RESULTS_DIR} | flags).items():
         default, text = value if isinstance(value, tuple) else (value, HELP[name])
@@ -156,13 +161,13 @@ def ask_of_neighbours(examples: list[dict], path: Path, count: int) -> list[dict
 
 def random_reader() -> Path:
     """A folder with MobileBERT in full size that answers, with random weights; made where it is missing. Raises
-    UserError where the random encoder is missing."""
+    QAError where the random encoder is missing."""
     if not (RANDOM_READER / "config.json").exists():
         import torch
 
         torch.manual_seed(0)
         model, _ = load_encoder(RANDOM_ENCODER, MAKE_RANDOM)
-        write_folder(RANDOM_READER, lambda folder: save_reader(folder, model, RANDOM_ENCODER, DEFAULT_SETTINGS))
+        replace_folder(RANDOM_READER, lambda folder: save_reader(folder, model, RANDOM_ENCODER, DEFAULT_SETTINGS))
     return RANDOM_READER
 
 
@@ -179,7 +184,7 @@ def choose_answers(
 ) -> list[list[dict]]:
     """The n_best best answers of every example, as Reader chooses them. scored: batches whose scores of different
     windows can be compared."""
-    choice = Choice(features, settings, n_best)
+    choice = AnswerCollector(features, settings, n_best)
     for windows, start_scores, end_scores in scored:
         choice.add(windows, start_scores, end_scores)
     return choice.answers([example["context"] for example in examples])
@@ -210,7 +215,7 @@ class Peer(contextlib.AbstractContextManager):
     def read(self) -> dict:
         line = self.process.stdout.readline()
         if not line:
-            raise UserError(f"{shown(self.script)} stopped, exit code {self.process.wait()}: see above")
+            raise QAError(f"{shown(self.script)} stopped, exit code {self.process.wait()}: see above")
         return json.loads(line)
 
     def __exit__(self, *_: object) -> None:
@@ -220,11 +225,11 @@ class Peer(contextlib.AbstractContextManager):
 
 
 def peer_python() -> Path:
-    """The interpreter of the peers' environment. Raises UserError where it was not made."""
+    """The interpreter of the peers' environment. Raises QAError where it was not made."""
     for path in (PEERS_VENV / "bin" / "python", PEERS_VENV / "Scripts" / "python.exe"):
         if path.exists():
             return path
-    raise UserError(f"{shown(PEERS_VENV)} is missing. Expected the peers' environment. Run: make .venv-peers/.made")
+    raise QAError(f"{shown(PEERS_VENV)} is missing. Expected the peers' environment. Run: make .venv-peers/.made")
 
 
 def peer_environment() -> dict[str, str]:
@@ -239,14 +244,14 @@ def words_of(flags: dict) -> list[str]:
 
 
 def run_script(script: str, flags: dict, *more: str | Path) -> None:
-    """Runs a script of this project as a user does, its output on standard error. Raises UserError where it fails,
+    """Runs a script of this project as a user does, its output on standard error. Raises QAError where it fails,
     KeyboardInterrupt where it was interrupted."""
     command = [sys.executable, str(PROJECT_ROOT / script), *words_of(flags), *map(str, more)]
     code = subprocess.run(command, check=False, stdout=2).returncode
     if code == 130:
         raise KeyboardInterrupt("stopped: the same command resumes")
     if code:
-        raise UserError(f"{script} ended with exit code {code}: see above")
+        raise QAError(f"{script} ended with exit code {code}: see above")
 
 
 def training_rates(output_dir: Path) -> list[float]:
@@ -268,7 +273,7 @@ def in_fresh_process(script: str, **settings: object) -> dict:
     command = [sys.executable, script, "--measure", json.dumps(settings, default=str)]
     done = subprocess.run(command, check=False, stdout=subprocess.PIPE, encoding="utf-8", env=os.environ | UTF8)
     if done.returncode:
-        raise UserError(f"{' '.join(command[1:])} ended with exit code {done.returncode}: see above")
+        raise QAError(f"{' '.join(command[1:])} ended with exit code {done.returncode}: see above")
     note(", ".join(f"{name} {value}" for name, value in settings.items() if not isinstance(value, Path)))
     return json.loads(done.stdout.strip().splitlines()[-1])
 
@@ -282,7 +287,7 @@ def temporary_folder() -> Iterator[Path]:
 def run_parts(args: argparse.Namespace, parts: dict[str, Callable[[argparse.Namespace, Path], None]]) -> None:
     """Runs the parts of a benchmark, or with --only one of them, each with a temporary folder."""
     if args.only and args.only not in parts:
-        raise UserError(f"--only {args.only} is not known. Expected one of {', '.join(parts)}.")
+        raise QAError(f"--only {args.only} is not known. Expected one of {', '.join(parts)}.")
     for name, part in parts.items():
         if args.only in ("", name):
             with temporary_folder() as folder:
@@ -437,16 +442,16 @@ def versions() -> dict[str, str]:
 def describe_cpu() -> str:
     import torch
 
-    from utils.devices import describe
+    from extractive_qa.model.devices import describe
 
     return describe(torch.device("cpu"))
 
 
 def precisions_of(device: str) -> list[str]:
-    """The precisions that the device has in hardware: "fp32", and "bf16" where utils.devices.has_bf16 says so."""
+    """The precisions that the device has in hardware: "fp32", and "bf16" where has_bf16 says so."""
     import torch
 
-    from utils.devices import has_bf16
+    from extractive_qa.model.devices import has_bf16
 
     return ["fp32", "bf16"] if has_bf16(torch.device(device)) else ["fp32"]
 

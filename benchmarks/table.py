@@ -11,7 +11,9 @@ from pathlib import Path
 
 import harness
 
-from utils.console import UserError, run, shown
+from extractive_qa.errors import QAError
+from extractive_qa.text import shown
+from utils.console import run
 
 READMES = ("README.md", "README.zh-CN.md")  # English, Chinese
 # in the order of the table: what is done, in English and in Chinese, and digits after the point of its figures
@@ -66,7 +68,7 @@ def main(argv: list[str] | None = None) -> None:
     print(table(results, 0), end="")
     if args.check and outdated:
         remedy = "Run: python benchmarks/table.py"
-        raise UserError(f"{' and '.join(outdated)}: the table is not that of {shown(args.results_dir)}. {remedy}")
+        raise QAError(f"{' and '.join(outdated)}: the table is not that of {shown(args.results_dir)}. {remedy}")
 
 
 if __name__ == "__main__":

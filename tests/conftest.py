@@ -7,8 +7,8 @@ from faults import pytest_addoption, pytest_runtest_makereport, pytest_terminal_
 from hypothesis import settings
 from network_guard import no_network  # noqa: F401
 
+from extractive_qa.data.examples import read_examples
 from utils.offline import PROJECT_ROOT, SAMPLE_DATA_DIR, SAMPLE_MODEL_DIR
-from utils.squad import read_examples
 
 settings.register_profile("project", deadline=None, derandomize=True, database=None, max_examples=60)
 settings.load_profile("project")
@@ -22,6 +22,23 @@ TEXTS = [
     "Copper melts at 1,084.62 °C and zinc at 419.5 °C, so brass is made by adding zinc to molten copper.",
     "北京 is the capital; 東京 and Ουλάν Μπατόρ are others. Ångström wrote to Łukasz about it.",
 ]
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_report_to_serializable():
+    """pytest-xdist sends reports as UTF-8, which has no lone surrogates; what some tests are about."""
+    outcome = yield
+    outcome.force_result(encodable(outcome.get_result()))
+
+
+def encodable(value):
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, dict):
+        return {encodable(key): encodable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(encodable, value))
+    return value
 
 
 def real_examples(name: str) -> list[dict]:
@@ -94,7 +111,7 @@ def tokenizer_dir(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def tokenizer(tokenizer_dir):
-    from utils.windows import load_tokenizer
+    from extractive_qa.preprocessing.windows import load_tokenizer
 
     return load_tokenizer(tokenizer_dir)
 
@@ -109,7 +126,7 @@ def real_tokenizer_dir(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def real_tokenizer(real_tokenizer_dir):
-    from utils.windows import load_tokenizer
+    from extractive_qa.preprocessing.windows import load_tokenizer
 
     return load_tokenizer(real_tokenizer_dir)
 

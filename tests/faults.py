@@ -1,7 +1,7 @@
-"""Counts the faults that tests try on purpose, and prints them as a table: `make torture`.
+"""Counts the faults that tests try on purpose, and prints them as a table: `make test-slow`.
 
     @pytest.mark.fault("a damaged input")     # this test tries one such fault (or record_property("tried", n) of them)
-    @pytest.mark.torture                      # takes long: not in `make test`
+    @pytest.mark.slow                      # takes long: not in `make test`
 
 A fault counts as survived where its test passed; a skipped test tried nothing.
 """
@@ -21,13 +21,20 @@ def pytest_addoption(parser):
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item, call):
+    """Writes what was tried into the report, which pytest-xdist takes from the process of the test to that of the
+    summary."""
     report = (yield).get_result()
     marker = item.get_closest_marker("fault")
     if marker is None or report.skipped or not (report.when == "call" or report.failed):
         return
-    kind, count = marker.args[0], dict(item.user_properties).get("tried", 1)
-    tried[kind] += count
-    survived[kind] += count * report.passed
+    report.fault = [marker.args[0], dict(item.user_properties).get("tried", 1)]
+
+
+def pytest_runtest_logreport(report):
+    if fault := getattr(report, "fault", None):
+        kind, count = fault
+        tried[kind] += count
+        survived[kind] += count * report.passed
 
 
 def pytest_terminal_summary(terminalreporter, config):
@@ -41,5 +48,5 @@ def pytest_terminal_summary(terminalreporter, config):
         if not end:
             raise pytest.UsageError(f"{path} lacks the lines {BEGIN.strip()} and {END}")
         path.write_text(before + BEGIN + table + END + after, encoding="utf-8")
-    if path or "torture" in config.getoption("markexpr").replace("not torture", ""):
+    if path or "slow" in config.getoption("markexpr").replace("not slow", ""):
         terminalreporter.write("\n" + table)

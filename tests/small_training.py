@@ -1,23 +1,31 @@
 """A training of seconds, in a process of its own or in this one, and what it left: compared bit by bit, or within
 rounding."""
 
+import argparse
 import importlib.util
 import json
+import signal
 import sys
 from pathlib import Path
 
+import pytest
 import torch
+from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 from scripts import PROJECT_ROOT
 
-from utils.checkpoints import MARKER
-from utils.manifest import write_manifest
+from extractive_qa.files.manifest import write_manifest
+from extractive_qa.model.devices import has_bf16
+from extractive_qa.training.checkpoints import MARKER
 
 spec = importlib.util.spec_from_file_location("train_script", PROJECT_ROOT / "train.py")
 train_script = importlib.util.module_from_spec(spec)
 sys.modules["train_script"] = train_script
 spec.loader.exec_module(train_script)
 
+needs_bf16 = pytest.mark.skipif(
+    not has_bf16(torch.device("cpu")), reason="this processor has no bf16 arithmetic (AVX512-BF16 or AMX)"
+)
 TRAIN = PROJECT_ROOT / "data" / "sample" / "train.json"
 DEV = PROJECT_ROOT / "data" / "sample" / "dev.json"
 # 40 questions, 5 steps an epoch, 10 in all
@@ -58,21 +66,34 @@ def mark_complete(checkpoint: Path) -> None:
     write_manifest(checkpoint, "train.py", None, name=MARKER)
 
 
+def settings_of(model_dir: Path, output_dir: Path, *flags: object) -> argparse.Namespace:
+    """The settings of a small training, as train.py reads them."""
+    start = ["--model_dir", model_dir, "--output_dir", output_dir]
+    return train_script.read_settings([*map(str, (*SMALL, *start, *flags))])
+
+
 def make_run(model_dir: Path, output_dir: Path, *flags: object) -> tuple:
     """A Training and its log in this process, as main() makes them."""
-    args = train_script.parse_args([*map(str, SMALL), "--model_dir", str(model_dir), "--output_dir", str(output_dir),
-                                    *map(str, flags)])  # fmt: skip
+    args = settings_of(model_dir, output_dir, *flags)
     output_dir.mkdir(exist_ok=True)
-    train_script.prepare_output_dir(args.output_dir, args.resume, args.overwrite_output_dir)
-    examples, eval_examples = train_script.load_questions(args)
-    tokenizer = train_script.load_tokenizer(model_dir)
-    joined, moved = train_script.join_contexts(examples, args.joined_contexts, args.seed)
-    features = train_script.cached_train_features(joined, tokenizer, args.max_length, args.doc_stride)
-    accelerator, precision = train_script.start_accelerator(args)
-    teachers = train_script.start_teachers(args, examples, moved, features, accelerator, precision)
-    model, optimizer = train_script.start_model(args, model_dir, accelerator, precision)
-    run = train_script.Training(
-        args, features, len(examples), eval_examples, accelerator, precision, model, optimizer,
-        micro_batch_size=args.per_device_train_batch_size, teachers=teachers,
-    )  # fmt: skip
-    return run, train_script.TrainingLog(output_dir, 0)
+    AcceleratorState._reset_state()  # an earlier training may have had another precision
+    return train_script.prepare(args), train_script.TrainingLog(output_dir, 0)
+
+
+def train_here(*flags: object) -> None:
+    """As `python train.py flags...`, in this process: what a user can fix is a QAError."""
+    handlers = [(number, signal.getsignal(number)) for number in (signal.SIGINT, signal.SIGTERM)]
+    AcceleratorState._reset_state()
+    try:
+        train_script.main(train_script.read_settings([*map(str, flags)]))
+    finally:
+        for number, handler in handlers:
+            signal.signal(number, handler)
+
+
+def without_saving(monkeypatch) -> None:
+    """From now on a training scores nothing and saves nothing."""
+    monkeypatch.setattr(train_script.Training, "save", lambda run: None)
+    monkeypatch.setattr(
+        train_script.Training, "evaluate", lambda run, log: log.write({"step": run.step, "epoch": 0, "f1": 0}) or []
+    )

@@ -28,7 +28,7 @@ from harness import (
 )
 from table import READMES, WORK, read_results, table
 
-from utils.console import UserError
+from extractive_qa.errors import QAError
 
 KEYS = {"benchmark", "ours", "peer", "peer_best", "ratio", "target", "unit", "device", "versions"}
 FIGURES = {
@@ -124,7 +124,7 @@ def test_a_table_goes_between_its_markers_and_nothing_else_changes(tmp_path):
     assert not put_table(path, "x", "new\n")
     for broken in ("no markers", f"{end}{begin}", f"{begin}{end}{begin}{end}"):
         path.write_text(broken, encoding="utf-8")
-        with pytest.raises(UserError, match=r"README\.md"):
+        with pytest.raises(QAError, match=r"README\.md"):
             put_table(path, "x", "new\n")
 
 
@@ -158,7 +158,7 @@ def test_results_have_their_keys_and_no_absolute_path():
 def test_the_peers_of_spans_keep_as_many_answers_as_ours(n_best, tmp_path):
     try:
         peer_python()
-    except UserError as error:
+    except QAError as error:
         pytest.skip(f"no peers are beside us: {error}")
     context = "".join(map(str, range(10)))
     offsets = np.array([[-1, -1], *([i, i + 1] for i in range(10))] * 2)  # two questions, [CLS] and a token a character
@@ -182,7 +182,7 @@ def test_no_peer_imports_this_project():
 
 
 def test_nothing_is_measured_in_bf16_where_the_processor_has_none(monkeypatch):
-    monkeypatch.setattr("utils.devices.has_bf16", lambda device: False)
+    monkeypatch.setattr("extractive_qa.model.devices.has_bf16", lambda device: False)
     assert precisions_of("cpu") == ["fp32"]
     assert gemm_peak(size=8, repeats=1).keys() == {"no"}
     answering = runpy.run_path(str(PROJECT_ROOT / "benchmarks" / "speed" / "answering.py"))
@@ -207,5 +207,5 @@ def test_a_part_that_fails_in_a_fresh_process_is_named(tmp_path):
         encoding="utf-8",
     )
     assert in_fresh_process(str(script), value=4) == {"doubled": 8}
-    with pytest.raises(UserError, match=r"part\.py.*ended with exit code 1"):
+    with pytest.raises(QAError, match=r"part\.py.*ended with exit code 1"):
         in_fresh_process(str(script), value=None)

@@ -6,10 +6,10 @@ import subprocess
 import sys
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from utils.metrics import compute_metrics, exact_match_score, f1_score, normalize_answer
+from extractive_qa.metrics import compute_metrics, exact_match_score, f1_score, normalize_answer
 from utils.offline import PROJECT_ROOT, SWITCHES
 
 
@@ -133,9 +133,9 @@ def test_scores_of_the_hard_cases_equal_another_implementation(peer):
 
 @PEERS
 def test_scores_of_real_answers_equal_another_implementation(peer, dev_examples):
-    """Every question: its own other reference, a mutated answer, a longer piece of the context, another's answer."""
+    """Of each question: its own other reference, a mutated answer, a longer piece of the context, another's answer."""
     peer, draw = peer(), random.Random(0)
-    for example_ in draw.sample(dev_examples, 1500):
+    for example_ in draw.sample(dev_examples, 400):
         references, starts = example_["answers"]["text"], example_["answers"]["answer_start"]
         text, start = references[0], starts[0]
         words = text.split()
@@ -168,6 +168,7 @@ def test_scores_of_any_text_equal_another_implementation(peer):
 # over a set of questions
 
 
+@settings(max_examples=20)
 @given(st.lists(st.tuples(WORDS, st.lists(WORDS, min_size=1, max_size=3)), min_size=1, max_size=5))
 def test_totals_are_the_percentages_over_all_questions(pairs):
     examples = [item(f"{i}", *references) for i, (_, references) in enumerate(pairs)]
@@ -198,6 +199,7 @@ def test_no_question_is_no_error():
     assert compute_metrics({}, []) == {"exact_match": 0, "f1": 0, "total": 0}
 
 
+@settings(max_examples=20)
 @given(st.text(max_size=20))
 def test_any_prediction_that_can_be_written_can_be_scored(text):
     assert compute_metrics({"1": text}, [item("1", text)])["exact_match"] == 100
@@ -216,7 +218,7 @@ root = pathlib.Path.cwd()
 assert pathlib.Path(importlib.util.find_spec("evaluate").origin) == root / "evaluate.py", "our script is not first"
 path = list(sys.path)
 
-from utils.metrics import compute_metrics
+from extractive_qa.metrics import compute_metrics
 examples = [{"id": "1", "answers": {"text": ["Paris"], "answer_start": [0]}}]
 assert compute_metrics({"1": "in Paris"}, examples)["f1"] > 66
 library = pathlib.Path(sys.modules["evaluate"].__file__)

@@ -13,9 +13,9 @@ import harness
 import recipes
 from recipes import HELD_OUT, QUEUE, RECIPES, Runs, split, table
 
-from utils.console import UserError
-from utils.distillation import from_model, question_keys
-from utils.squad import read_examples
+from extractive_qa.data.examples import read_examples
+from extractive_qa.errors import QAError
+from extractive_qa.training.distillation import from_model, question_keys
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_every_run_that_is_named_is_a_recipe_and_its_flags_are_train_pys(tmp_pat
     places = Runs(tmp_path, None, (tmp_path, tmp_path), tmp_path, tmp_path)
     assert len({places.result(run) for run in QUEUE}) == len(QUEUE)
     for run in ("no such recipe 1", "plain", "plain one"):
-        with pytest.raises(UserError, match="no recipe and seed"):
+        with pytest.raises(QAError, match="no recipe and seed"):
             recipes.main(["--runs", run, "--results_dir", str(tmp_path)])
     for recipe in RECIPES.values():
         flags = recipes.COMMON | {name: recipe[name] for name in recipe.keys() - {"teachers", "larger"}}
@@ -119,7 +119,7 @@ def listed_calls(monkeypatch) -> list[tuple]:
     return called
 
 
-@pytest.mark.torture
+@pytest.mark.slow
 def test_teachers_come_first_and_nothing_is_done_twice(articles, tiny_model, tmp_path, monkeypatch):
     monkeypatch.setattr(recipes, "COMMON", SMALL)
     monkeypatch.setattr(recipes, "RECIPES", {"one": {}, "two": {"teachers": ["one 1", "one 2"]}})
@@ -136,7 +136,7 @@ def test_teachers_come_first_and_nothing_is_done_twice(articles, tiny_model, tmp
     assert len(called) == 9
 
 
-@pytest.mark.torture
+@pytest.mark.slow
 def test_a_larger_teacher_learns_from_the_split(articles, tiny_model, tiny_encoder, tmp_path, monkeypatch):
     monkeypatch.setattr(recipes, "COMMON", SMALL)
     monkeypatch.setattr(recipes, "RECIPES", {"large": {"larger": True}, "taught": {"teachers": ["large 1"]}})
@@ -150,7 +150,7 @@ def test_a_larger_teacher_learns_from_the_split(articles, tiny_model, tiny_encod
     assert called[3][-2:] == ("--teacher_dir", teacher)
     assert (result["teachers"], result["questions"]) == (["large 1"], 20)
     lacking = Runs(tiny_encoder, None, files, tmp_path / "no_results", tmp_path / "no_output")
-    with pytest.raises(UserError, match="large 1 needs --larger_model_dir"):
+    with pytest.raises(QAError, match="large 1 needs --larger_model_dir"):
         lacking.do("taught 3")
     examples = read_examples(articles, "train")
     answers, _ = from_model(teacher, examples, question_keys(examples), "cpu", "no", tmp_path)

@@ -2,7 +2,6 @@
 
 import json
 import re
-import sys
 from xml.etree import ElementTree
 
 import pytest
@@ -10,8 +9,8 @@ import torch
 from safetensors.torch import load_file
 from scripts import PROJECT_ROOT, assert_refused, run_script
 
-from utils.files import make_room
-from utils.reader import Reader
+from extractive_qa.files.reading import make_room
+from extractive_qa.reader import Reader
 
 TEXT = "Ada Lovelace wrote it in 1843."
 
@@ -23,7 +22,7 @@ def test_the_sample_reader_is_made_in_half_precision_with_a_card(tiny_model, tmp
                data / "dev.json", "--max_steps", 1, "--max_eval_samples", 1, "--output_dir", trained)  # fmt: skip
     metrics = {"exact_match": 59.3, "f1": 70.5, "total": 4961, "settings": {"mixed_precision": "bf16"}}
     (tmp_path / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
-    run_script("tools/make_sample.py", "--model_dir", trained / "final_model", "--output_dir", sample,
+    run_script("dev/make_sample.py", "--model_dir", trained / "final_model", "--output_dir", sample,
                "--metrics", tmp_path / "metrics.json")  # fmt: skip
     assert all(tensor.dtype == torch.float16 for tensor in load_file(sample / "model.safetensors").values())
     card = (sample / "README.md").read_text(encoding="utf-8")
@@ -33,7 +32,7 @@ def test_the_sample_reader_is_made_in_half_precision_with_a_card(tiny_model, tmp
     assert "eacher" not in card
     path = trained / "final_model" / "reader.json"
     path.write_text(path.read_text(encoding="utf-8").replace('"teacher_dir": []', '"teacher_dir": ["large"]'), "utf-8")
-    run_script("tools/make_sample.py", "--model_dir", trained / "final_model", "--output_dir", tmp_path / "taught")
+    run_script("dev/make_sample.py", "--model_dir", trained / "final_model", "--output_dir", tmp_path / "taught")
     card = (tmp_path / "taught" / "README.md").read_text(encoding="utf-8")
     assert "--seed 42 \\\n    --teacher_dir benchmarks/results/recipes/larger_1.teacher\n```" in card
     assert "- **Teacher**: all-mpnet-base-v2" in card
@@ -41,7 +40,7 @@ def test_the_sample_reader_is_made_in_half_precision_with_a_card(tiny_model, tmp
 
 
 def test_an_untrained_encoder_makes_no_sample(tiny_encoder, tmp_path):
-    done = run_script("tools/make_sample.py", "--model_dir", tiny_encoder, "--output_dir", tmp_path / "new", code=2)
+    done = run_script("dev/make_sample.py", "--model_dir", tiny_encoder, "--output_dir", tmp_path / "new", code=2)
     assert_refused(done, "ForQuestionAnswering")
     assert not (tmp_path / "new").exists()
 
@@ -51,22 +50,21 @@ def test_a_card_without_scores_is_refused_before_the_model_is_read(content, tmp_
     path = tmp_path / "metrics.json"
     if content:
         path.write_text(content, encoding="utf-8")
-    done = run_script("tools/make_sample.py", "--model_dir", tmp_path / "no_model", "--output_dir", tmp_path / "new",
+    done = run_script("dev/make_sample.py", "--model_dir", tmp_path / "no_model", "--output_dir", tmp_path / "new",
                       "--metrics", path, code=2)  # fmt: skip
     assert_refused(done, "metrics.json", "Expected metrics.json of evaluate.py")
 
 
 def test_a_model_of_another_program_makes_no_sample(tiny_model, tmp_path):
-    done = run_script("tools/make_sample.py", "--model_dir", tiny_model, "--output_dir", tmp_path / "new", code=2)
+    done = run_script("dev/make_sample.py", "--model_dir", tiny_model, "--output_dir", tmp_path / "new", code=2)
     assert_refused(done, "Expected a folder that train.py wrote")
 
 
 @pytest.mark.parametrize(
     ("script", "flags"),
     [
-        ("tools/make_random_model.py", ("--output_dir",)),
-        ("tools/make_sample.py", ("--model_dir", "models/sample", "--output_dir")),
-        ("tools/draw_terminal.py", ("--output_file",)),
+        ("dev/make_random_model.py", ("--output_dir",)),
+        ("dev/make_sample.py", ("--model_dir", "models/sample", "--output_dir")),
         ("benchmarks/quality/ceiling.py", ("--eval_file", "no_such_file", "--results_dir")),
         ("benchmarks/memory/answering.py", ("--eval_file", "no_such_file", "--results_dir")),
     ],
@@ -84,7 +82,7 @@ def test_the_folder_of_a_result_is_made(tmp_path):
 
 def test_pictures_of_the_page_need_playwright(tmp_path):
     (tmp_path / "playwright.py").touch()  # hides the package where it is there
-    assert_refused(run_script("tools/screenshots.py", code=2, PYTHONPATH=str(tmp_path)), "Playwright is missing")
+    assert_refused(run_script("dev/screenshots.py", code=2, PYTHONPATH=str(tmp_path)), "Playwright is missing")
 
 
 def test_the_ceiling_of_the_sample_questions_is_near_100(real_tokenizer_dir, tmp_path):
@@ -106,7 +104,7 @@ def test_long_contexts_are_scored_under_every_rule(tiny_model, tmp_path):
     assert all(scores.keys() == {"raw", "cls", "softmax"} for scores in results.values())
 
 
-@pytest.mark.torture
+@pytest.mark.slow
 def test_growth_is_measured_and_put_into_its_document(tiny_model, tmp_path):
     (tmp_path / "SCALING.md").write_text("before\n<!-- scaling -->\n<!-- /scaling -->\nafter\n", encoding="utf-8")
     run_script("benchmarks/memory/answering.py", "--only", "scaling", "--model_dir", tiny_model, "--eval_file",
@@ -121,43 +119,11 @@ def test_growth_is_measured_and_put_into_its_document(tiny_model, tmp_path):
     assert document.endswith("<!-- /scaling -->\nafter\n")
 
 
-@pytest.mark.torture
-def test_coverage_counts_what_processes_of_the_tests_ran_fails_below_its_bounds_and_leaves_nothing(tmp_path):
-    before, temporary = sorted(PROJECT_ROOT.iterdir()), dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(tmp_path))
-    some = ("tests/test_console.py", "-k", "exit_codes", "-p", "no:cacheprovider")
-    done = run_script("tools/line_coverage.py", *some, code=1, **temporary)
-    missing = re.search(r"^utils.console\.py .*%(.*)", done.stdout, re.MULTILINE)[1]
-    ranges = [[int(number) for number in part.split("-")] for part in missing.split(",")]
-    lines = (PROJECT_ROOT / "utils" / "console.py").read_text(encoding="utf-8").splitlines()
-    for line, ran in (
-        ("        code = 130", True),  # in processes of their own alone
-        ('    return f"\\x1b[{CODES[colour]}m{text}\\x1b[0m"', False),  # for terminals, and these have none
-    ):
-        number = 1 + lines.index(line)
-        assert any(found[0] <= number <= found[-1] for found in ranges) is not ran, (line, ranges)
-    assert re.search(r"^train.py: \d+\.\d %, at least 80 % expected", done.stdout, re.MULTILINE)
-    assert sorted(PROJECT_ROOT.iterdir()) == before
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals there")
-def test_a_terminal_is_drawn_with_the_colours_and_the_text_it_shows(tmp_path):
-    """A stand-in for predict.py writes one line in colours, and one with signs that SVG must escape."""
-    script, picture = tmp_path / "script.py", tmp_path / "a.svg"
-    script.write_text(
-        "print('\\x1b[32mgreen\\x1b[0m and \\x1b[1mbold\\x1b[0m')\nprint('1 < 2 & \\u5317\\u4eac')\n", encoding="utf-8"
-    )
-    run_script("tools/draw_terminal.py", "--output_file", picture, "--columns", 60, script)
-    content = picture.read_text(encoding="utf-8")
-    runs = {node.text: node.attrib for node in ElementTree.fromstring(content).iter() if node.tag.endswith("text")}
-    assert runs["green"]["fill"] != runs[" and "]["fill"] != runs["bold"]["fill"]
-    assert runs["bold"]["font-weight"] == "bold"
-    width = float(runs["green"]["textLength"]) / 5
-    assert float(runs[" and "]["x"]) == pytest.approx(float(runs["green"]["x"]) + 5 * width)
-    assert float(runs["1 < 2 & 北京"]["textLength"]) == pytest.approx(12 * width)  # such signs are two columns wide
-    assert "\x1b" not in content
-    for flag in ("--columns", "--lines"):
-        done = run_script("tools/draw_terminal.py", "--output_file", tmp_path / "b.svg", flag, -1, script, code=2)
-        assert_refused(done, f"{flag} -1", "expected 1 to 65535")
-    script.write_text("raise SystemExit(3)", encoding="utf-8")
-    assert_refused(run_script("tools/draw_terminal.py", "--output_file", picture, script, code=2), "exit code 3")
+def test_the_picture_of_the_terminal_shows_an_answer_and_fetches_nothing():
+    """The README shows it on the web: rich would have it fetch a font."""
+    content = (PROJECT_ROOT / "docs" / "demo.svg").read_text(encoding="utf-8")
+    texts = [node.text for node in ElementTree.fromstring(content).iter() if node.tag.endswith("text")]
+    assert "$\xa0python\xa0predict.py\xa0demo\xa0--sample" in texts
+    assert any(text.startswith("prediction:") for text in texts)
+    assert re.findall(r"(?:url\(|href=|src=|@import)\W*\w+:|//(?!www\.w3\.org/2000/svg\")", content) == []
+    assert len(content) < 30_000

@@ -6,7 +6,7 @@
 
 Every problem of every record is reported, then: counts, lengths in tokens, windows, labels that a model can't learn,
 and the first examples as windows of tokens with the labelled span marked. Reads the tokenizer of --model_dir, no
-weights. Exit codes: 0 done, 2 something to mend, 130 interrupted.
+weights. Exit codes: 0 done, 2 something to fix, 130 interrupted.
 """
 
 import argparse
@@ -24,11 +24,10 @@ go_offline()
 import numpy as np
 from tokenizers import Tokenizer
 
-from utils import console
-from utils.console import UserError, note, paint, printable
-from utils.offline import require
-from utils.squad import read_examples
-from utils.windows import (
+from extractive_qa.data.examples import read_examples
+from extractive_qa.errors import QAError
+from extractive_qa.files.reading import require
+from extractive_qa.preprocessing.windows import (
     Features,
     check_window_settings,
     load_tokenizer,
@@ -36,6 +35,9 @@ from utils.windows import (
     prepare_train_features,
     tokenize,
 )
+from extractive_qa.text import printable, shown
+from utils import console
+from utils.console import note, paint
 
 IDS_SHOWN = 5  # of the questions that a line is about
 BAR = 40  # characters of the longest bar
@@ -69,7 +71,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     if args.max_answer_length < 1:
         problems.append(f"--max_answer_length is {args.max_answer_length}, expected at least 1")
     if problems:
-        raise UserError("; ".join(problems) + ". See: python tools/inspect_data.py --help")
+        raise QAError("; ".join(problems) + ". See: python tools/inspect_data.py --help")
     args.model_dir = args.model_dir or (MODEL_DIR if MODEL_DIR.exists() else SAMPLE_MODEL_DIR)
     return args
 
@@ -198,8 +200,8 @@ def find_faults(examples: Sequence[dict], found: Inspection, args: argparse.Name
         answers = {tuple(example["answers"]["text"]) for example in group}
         (differ if len(answers) > 1 else equal).append(group)
     for title, some, remedy in (
-        ("stand there twice or more with different answers", differ, "A model can't learn both: keep one."),
-        ("stand there twice or more", equal, "Keep one of each: a copy counts double in training and in scores."),
+        ("occur more than once with different answers", differ, "A model can't learn both: keep one."),
+        ("occur more than once", equal, "Keep one of each: a copy counts double in training and in scores."),
     ):
         if some:
             ids = "; ".join(" = ".join(printable(example["id"], 40) for example in group) for group in some[:IDS_SHOWN])
@@ -268,11 +270,11 @@ def inspect_file(path: Path, examples: Sequence[dict], tokenizer: Tokenizer, arg
     """Prints what is in one file. Returns what is wrong with it."""
     features = prepare_train_features(examples, tokenizer, args.max_length, args.doc_stride)
     found = inspect(examples, features, tokenizer, args)
-    print(f"\n{paint(console.shown(path), 'bold')}\n{summarize(examples, found)}")
+    print(f"\n{paint(shown(path), 'bold')}\n{summarize(examples, found)}")
     first_window = np.cumsum(found.windows) - found.windows
     for example, first, count in zip(examples[: args.show], first_window, found.windows, strict=False):
         print(show_example(example, features, range(first, first + count), tokenizer))
-    return [f"{console.shown(path)}: {fault}" for fault in find_faults(examples, found, args)]
+    return [f"{shown(path)}: {fault}" for fault in find_faults(examples, found, args)]
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -283,16 +285,13 @@ def main(argv: list[str] | None = None) -> None:
     for path, split in zip(args.files, ("train", "validation"), strict=False):
         impossible = args.handle_impossible_answer
         parts.append(read_examples(path, split, args.skip_bad_examples, impossible, problems_shown=None))
-    note(
-        f"windows of {args.max_length} tokens that overlap by {args.doc_stride}, tokenizer of "
-        f"{console.shown(args.model_dir)}"
-    )
+    note(f"windows of {args.max_length} tokens that overlap by {args.doc_stride}, tokenizer of {shown(args.model_dir)}")
     faults = []
     for path, examples in zip(args.files, parts, strict=True):
         faults += inspect_file(path, examples, tokenizer, args)
     if len(parts) == 2 and (leak := find_leaks(*parts)):
         faults.append(leak)
-    print(f"\n{len(faults)} thing(s) to look at" if faults else "\nnothing to mend")
+    print(f"\n{len(faults)} thing(s) to look at" if faults else "\nnothing to fix")
     for fault in faults:
         print(paint(f"- {fault}", "yellow"))
 

@@ -1,4 +1,4 @@
-"""What the terminal sees: errors that a user can mend, exit codes, bars, colours, output that survives any encoding.
+"""What the terminal sees: errors that a user can fix, exit codes, bars, colours, output that survives any encoding.
 
 Results go to standard output; notes, bars, warnings and errors to standard error. With --quiet only results, warnings
 and errors are left.
@@ -7,6 +7,7 @@ and errors are left.
 import argparse
 import atexit
 import errno
+import logging
 import os
 import re
 import shutil
@@ -17,18 +18,17 @@ import unicodedata
 from collections.abc import Callable
 from itertools import groupby
 from pathlib import Path
+from typing import TypeVar
 
-PROJECT_ROOT = Path(__file__).resolve().parents[1]
+from extractive_qa.errors import QAError
+from utils.offline import PROJECT_ROOT
 
 # the end of every --help
-EXIT_CODES = "exit codes: 0 done, 1 a fault of ours (with a traceback), 2 something to mend, 130 interrupted (Ctrl-C)"
+EXIT_CODES = "exit codes: 0 done, 1 a fault of ours (with a traceback), 2 something to fix, 130 interrupted (Ctrl-C)"
+T = TypeVar("T")
 LINE_EVERY = 30  # seconds, of a bar where there is no terminal
 OUTPUT = {"quiet": False}
 CODES = {"red": "31", "green": "32", "yellow": "33", "cyan": "36", "bold": "1", "dim": "2"}
-
-
-class UserError(Exception):
-    """Something the user can mend. The text says what was found, what was expected and what to run."""
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -65,13 +65,52 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
         return {int: "N", float: "X", Path: "PATH"}.get(action.type, super()._get_default_metavar_for_optional(action))
 
 
+class LogHandler(logging.Handler):
+    """Shows what the library logs as notes and warnings."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        (warn if record.levelno >= logging.WARNING else note)(record.getMessage())
+
+
+# the library's arguments that are flags here, and what it advises as commands of this checkout
+ARGUMENT = re.compile(
+    r"\b(device|backend|mixed_precision|max_length|doc_stride|compile|batch_size|threads)=('[^']*'|[\w.:+-]+)"
+)
+COMMANDS = {
+    "Fine-tune it first.": "Run: python train.py",
+    "Export it first.": "Run: python tools/export_onnx.py",
+    "Get it again.": "Run: python download_data.py --force",
+    "skip_bad=True": "--skip_bad_examples",
+    "impossible=True": "--handle_impossible_answer",
+}
+
+
+def in_flags(text: str) -> str:
+    """What the library says of its arguments, said of flags: `mixed_precision='int8'` as `--mixed_precision int8`."""
+    text = ARGUMENT.sub(lambda found: f"--{found[1]} {found[2].strip(chr(39))}".replace(" True", ""), text)
+    text = re.sub(r"`(device|backend|mixed_precision|compile)`", r"--\1", text)
+    text = re.sub(r'read_examples\("(.+)", problems_shown=None\)', r"python tools/inspect_data.py \1", text)
+    for advice, command in COMMANDS.items():
+        text = text.replace(advice, command)
+    return text
+
+
+def show_log() -> None:
+    """Has what the library says shown on standard error."""
+    logger = logging.getLogger("extractive_qa")
+    if not any(isinstance(handler, LogHandler) for handler in logger.handlers):
+        logger.addHandler(LogHandler())
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
+
+
 def be_quiet(quiet: bool) -> None:
     """Whether `say`, `note` and `progress` are silent from now on: --quiet. Of several processes that train together,
     those that are not the first always are."""
     OUTPUT["quiet"] = quiet or os.environ.get("RANK", "0") != "0"
 
 
-def hush_interrupts() -> None:
+def exit_quietly_on_interrupt() -> None:
     """Lets Ctrl-C end the process without a traceback while a script is still importing its libraries, which takes
     seconds, and `run` is not reached yet."""
     earlier = sys.excepthook
@@ -86,9 +125,11 @@ def hush_interrupts() -> None:
     sys.excepthook = hook
 
 
-def run(main: Callable[[], None]) -> None:
-    """Runs a script's main(), turns UserError and Ctrl-C into a message and an exit code, and leaves the process."""
-    if os.name == "nt" and not windows_heeds_colours():
+def run(main: Callable[[], T], more_follows: bool = False) -> T:
+    """Runs a script's main(), or a part of it where `more_follows`, and returns its value. QAError and Ctrl-C become a
+    message and an exit code, with which the process ends."""
+    show_log()
+    if os.name == "nt" and not windows_shows_colours():
         os.environ["NO_COLOR"] = "1"
     # None where the shell has closed it, or there is no console (pythonw)
     nowhere = Path(os.devnull)
@@ -98,12 +139,12 @@ def run(main: Callable[[], None]) -> None:
         stream.reconfigure(errors="backslashreplace")
     if sys.stdin:  # None where the shell has closed it
         sys.stdin.reconfigure(errors="replace")  # what is typed or piped in need not be in its encoding
-    code = 0
+    code, result = 0, None
     try:
-        main()
+        result = main()
         sys.stdout.flush()
-    except UserError as error:
-        write(paint(f"error: {error}", "red", sys.stderr), sys.stderr)
+    except QAError as error:
+        write(paint(f"error: {in_flags(str(error))}", "red", sys.stderr), sys.stderr)
         code = 2
     except KeyboardInterrupt as interrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # once more, while the process ends, would show a traceback
@@ -114,10 +155,11 @@ def run(main: Callable[[], None]) -> None:
             raise
         # predict ... | head: nothing is wrong, nothing more can be said
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not more_follows:
         leave_at_once(code)
     if code:
         sys.exit(code)
+    return result
 
 
 def reader_has_gone(error: OSError) -> bool:
@@ -135,12 +177,6 @@ def leave_at_once(code: int) -> None:
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     os._exit(code)
-
-
-def shown(path: Path) -> str:
-    """A path for people: as seen from the current folder where it lies below that."""
-    path = Path(path).absolute()
-    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 def write(text: str, stream) -> None:
@@ -161,12 +197,12 @@ def say(text: str) -> None:
 def note(text: str) -> None:
     """Prints a remark about the run to standard error, where it can't mix with results."""
     if not OUTPUT["quiet"]:
-        write(paint(text, "dim", sys.stderr), sys.stderr)
+        write(paint(in_flags(text), "dim", sys.stderr), sys.stderr)
 
 
 def warn(text: str) -> None:
     """Prints a warning to standard error."""
-    write(paint(f"warning: {text}", "yellow", sys.stderr), sys.stderr)
+    write(paint(f"warning: {in_flags(text)}", "yellow", sys.stderr), sys.stderr)
 
 
 def progress(iterable=None, **settings):
@@ -209,16 +245,6 @@ def fit(line: str) -> str:
     return textwrap.fill(line, width, subsequent_indent=column, break_on_hyphens=False)
 
 
-def printable(text: str, longest: int | None = None) -> str:
-    """The first `longest` characters of a text of unknown origin. Control characters, which could clear a terminal or
-    move its cursor, are shown as \\x1b; line ends and tabs stay."""
-
-    def shown(char: str) -> str:
-        return f"\\x{ord(char):02x}" if unicodedata.category(char) == "Cc" and char not in "\n\t" else char
-
-    return "".join(map(shown, text[:longest]))
-
-
 def paint(text: str, colour: str, stream=None) -> str:
     """`text` in a colour of CODES where `stream` (standard output by default) is a terminal and NO_COLOR is not set."""
     stream = stream or sys.stdout
@@ -227,12 +253,12 @@ def paint(text: str, colour: str, stream=None) -> str:
     return f"\x1b[{CODES[colour]}m{text}\x1b[0m"
 
 
-def windows_heeds_colours() -> bool:
-    """Has the console of Windows heed colour codes, which it shows as letters otherwise. False where it can't, or
+def windows_shows_colours() -> bool:
+    """Has the console of Windows take colour codes, which it shows as letters otherwise. False where it can't, or
     there is none."""
     import ctypes
 
     kernel32 = ctypes.windll.kernel32
     # standard output and error; processed output, wrapped lines, codes, as SetConsoleMode is documented
-    heeded = [kernel32.SetConsoleMode(kernel32.GetStdHandle(handle), 1 | 2 | 4) for handle in (-11, -12)]
-    return any(heeded)
+    taken = [kernel32.SetConsoleMode(kernel32.GetStdHandle(handle), 1 | 2 | 4) for handle in (-11, -12)]
+    return any(taken)

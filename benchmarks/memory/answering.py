@@ -23,10 +23,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import harness
 from harness import MB
 
-from utils.memory import process_memory
+from extractive_qa.data.examples import read_examples
+from extractive_qa.model.memory import process_memory
+from extractive_qa.reader import Reader, count_windows
 from utils.offline import PROJECT_ROOT, SAMPLE_MODEL_DIR
-from utils.reader import Reader, count_windows
-from utils.squad import read_examples
 
 N_BEST = 20
 

@@ -21,12 +21,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import harness
 from harness import MB
 
-from utils.devices import choose_device, describe, used_memory
-from utils.feature_cache import cached_train_features
-from utils.memory import process_memory
+from extractive_qa.data.examples import read_examples
+from extractive_qa.model.devices import choose_device, describe, used_memory
+from extractive_qa.model.memory import process_memory
+from extractive_qa.preprocessing.windows import load_tokenizer
 from utils.offline import PROJECT_ROOT, SAMPLE_MODEL_DIR
-from utils.squad import read_examples
-from utils.windows import load_tokenizer
+from utils.preprocessing import cached_train_features
 
 QUESTIONS = 87_599  # SQuAD 1.1, train
 TARGET = 1500  # MB, of preparing

@@ -18,12 +18,17 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import harness
 
-from utils.calibration import TEMPERATURES, calibration_error, fit_and_report, split_in_halves
+from extractive_qa.metrics import exact_match_score
+from extractive_qa.postprocessing.calibration import (
+    TEMPERATURES,
+    any_reference_probability,
+    calibration_error,
+    fit_and_report,
+    split_in_halves,
+)
+from extractive_qa.reader import Reader
 from utils.console import progress
-from utils.metrics import exact_match_score
 from utils.offline import SAMPLE_MODEL_DIR
-from utils.reader import Reader
-from utils.spans import match_any
 
 SPLITS = 20
 PLACES = 5
@@ -54,7 +59,7 @@ def measure(probability: np.ndarray, correct: np.ndarray, fitted_on: np.ndarray,
     alone = fit_and_report(probability, correct, fitted_on, measured_on, references=np.ones(1))
     on_itself = fit_and_report(probability, correct, measured_on, measured_on)
     given = probability[np.searchsorted(TEMPERATURES, report["temperature"])]
-    confidence, right = match_any(given, report["references"])[measured_on], correct[measured_on]
+    confidence, right = any_reference_probability(given, report["references"])[measured_on], correct[measured_on]
     surer = np.argsort(-confidence, kind="stable")[: len(right) // 2]
     exact_match, of_surer = 100 * right.mean(), 100 * right[surer].mean()
     return {name: report[name] for name in ("temperature", "references", "error_uncalibrated", "error")} | {

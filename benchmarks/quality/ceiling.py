@@ -3,7 +3,7 @@
     python benchmarks/quality/ceiling.py --train_file train_11877.json --eval_file dev_a.json
 
 Labels: the share of labelled windows whose span is the answer to the letter, and what the rest are. Ceiling: logits
-that are 20 at the tokens of the first reference and 0 elsewhere, decoded by utils.spans, scored by utils.metrics.
+that are 20 at the tokens of the first reference and 0 elsewhere, decoded by postprocessing.spans, scored by metrics.
 Writes ceiling.json. Takes seconds.
 """
 
@@ -15,10 +15,10 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import harness
 
-from utils.metrics import compute_metrics, exact_match_score
+from extractive_qa.metrics import compute_metrics, exact_match_score
+from extractive_qa.preprocessing.windows import Features, load_tokenizer, prepare_train_features
+from extractive_qa.settings import DEFAULT_SETTINGS
 from utils.offline import SAMPLE_MODEL_DIR
-from utils.reader import DEFAULT_SETTINGS
-from utils.windows import Features, load_tokenizer, prepare_train_features
 
 WINDOWS = ((384, 128), (96, 32))  # max_length, doc_stride
 SHOWN = 40

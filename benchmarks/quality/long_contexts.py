@@ -6,7 +6,7 @@ Every question is asked of its own paragraph, of 8 paragraphs of its article, an
 
 raw      a span's score is its start logit plus its end logit, whatever the window
 cls      the same less the window's score of [CLS], where training points when the answer is in another window; this is
-         what utils.reader does
+         what extractive_qa.reader does
 softmax  start and end logits each normalized over their own window first, as they are in training
 
 Writes long_contexts.json. Takes about 10 minutes on 2 CPU cores.
@@ -21,10 +21,10 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import harness
 
-from utils.metrics import compute_metrics
+from extractive_qa.metrics import compute_metrics
+from extractive_qa.postprocessing.spans import relative_to_cls
+from extractive_qa.reader import Reader
 from utils.offline import SAMPLE_MODEL_DIR
-from utils.reader import Reader
-from utils.spans import relative_to_cls
 
 
 def normalize(logits: np.ndarray, lengths: np.ndarray) -> np.ndarray:

@@ -20,11 +20,11 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import harness
 
-from utils.checkpoints import list_checkpoints
-from utils.metrics import compute_metrics
+from extractive_qa.metrics import compute_metrics
+from extractive_qa.preprocessing.windows import load_tokenizer, prepare_train_features
+from extractive_qa.reader import Reader
+from extractive_qa.training.checkpoints import list_checkpoints
 from utils.offline import SAMPLE_MODEL_DIR
-from utils.reader import Reader
-from utils.windows import load_tokenizer, prepare_train_features
 
 SEEDS = (0, 1)
 EPOCHS, BATCH, RATE, WARM_UP = 3, 16, 2e-4, 0.1

@@ -26,11 +26,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import harness
 
-from utils.checkpoints import list_checkpoints, read_state
-from utils.console import UserError, note
-from utils.files import read_json
+from extractive_qa.data.examples import read_examples
+from extractive_qa.errors import QAError
+from extractive_qa.files.reading import read_json
+from extractive_qa.training.checkpoints import list_checkpoints, read_state
+from utils.console import note
 from utils.offline import OUTPUT_DIR, PROJECT_ROOT
-from utils.squad import read_examples
 
 HELD_OUT, SPLIT_SEED = 6, 0  # articles, and what draws them
 LONG_QUESTIONS, PARAGRAPHS = 500, 8  # asked of so many paragraphs of their article
@@ -98,7 +99,7 @@ class Runs:
             teachers = flags.pop("teachers", [])
             encoder = self.larger_model_dir if flags.pop("larger", False) else self.model_dir
             if encoder is None:
-                raise UserError(f"{run} needs --larger_model_dir, the folder of a larger encoder. See --help")
+                raise QAError(f"{run} needs --larger_model_dir, the folder of a larger encoder. See --help")
             folders = [self.last_state(teacher) for teacher in teachers]
             note(f"run: {run}")
             self.train(self.folder(run), encoder, flags, folders)
@@ -252,9 +253,9 @@ def main(argv: list[str] | None = None) -> None:
         return
     for recipe, _, seed in (run.rpartition(" ") for run in args.runs):
         if recipe not in RECIPES or not seed.isdecimal():
-            raise UserError(f"--runs {recipe} {seed}: no recipe and seed. Recipes: {'; '.join(RECIPES)}")
+            raise QAError(f"--runs {recipe} {seed}: no recipe and seed. Recipes: {'; '.join(RECIPES)}")
     if args.model_dir is None:
-        raise UserError("--model_dir is missing. Expected the folder of an encoder. See --help")
+        raise QAError("--model_dir is missing. Expected the folder of an encoder. See --help")
     encoders = args.model_dir, args.larger_model_dir
     runs = Runs(*encoders, split(args.train_file, args.output_dir), args.results_dir, args.output_dir)
     if args.final:

@@ -4,7 +4,7 @@
     python benchmarks/speed/answering.py                     # all three, 25 minutes on 2 CPU cores
     python benchmarks/speed/answering.py --only latency
 
-answering   500 real questions. Ours: utils.reader with every backend and in every precision that is there. Peers:
+answering   500 real questions. Ours: Reader with every backend and in every precision that is there. Peers:
             transformers' question-answering pipeline and Haystack's ExtractiveReader, in fp32 as they come; at their
             best with questions sorted by length, and in bf16 where the processor has it
 latency     the median time of 50 times one short question, each side in a process of its own
@@ -28,10 +28,10 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[1] / folder) for folder in 
 import harness
 from worker import serve
 
-from utils.backends import ONNX_FILES
+from extractive_qa.model.folder import ONNX_FILES
+from extractive_qa.preprocessing.windows import load_tokenizer, prepare_validation_features
+from extractive_qa.reader import Reader
 from utils.offline import PROJECT_ROOT
-from utils.reader import Reader
-from utils.windows import load_tokenizer, prepare_validation_features
 
 TARGETS = {"answering": 3.5, "answering_fp32": 1.7, "latency": 0.5, "cold_start": 0.33}
 LOWER = "(ratio: ours / peer, lower is better)"

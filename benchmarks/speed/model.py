@@ -5,9 +5,9 @@
     python benchmarks/speed/model.py --only attention --model_dir <MiniLM folder> --name attention_minilm
 
 attention  forward and backward of 4 windows with the model's dropout: eager, sdpa and, on a CPU, window by window.
-           train.py and utils.devices.choose_attention follow what this shows
+           train.py and extractive_qa.model.devices.choose_attention follow what this shows
 compile    the same plain and compiled as train.py does it, one compilation for all lengths, timed with an empty cache
-no_norm    16 windows answered by MobileBERT with its norms and with utils/no_norm.py, PyTorch and ONNX Runtime; and how
+no_norm    16 windows answered by MobileBERT with its norms and with them folded, PyTorch and ONNX Runtime; and how
            far the logits are from those computed in float64, with norms that do something
 
 All in turn, in every precision that the device has. Writes attention.json, compile.json and no_norm.json.
@@ -29,14 +29,15 @@ import export_onnx
 import harness
 from quantization import calibrate, to_int8, without_identities
 
-from utils.attention import NAME as WINDOW_BY_WINDOW
-from utils.attention import attend_window_by_window
-from utils.backends import OnnxBackend, TorchBackend, load_encoder, load_model
-from utils.devices import autocast, choose_attention, choose_device, describe, require_compiler
-from utils.no_norm import absorb_norms
+from extractive_qa.data.examples import read_examples
+from extractive_qa.model.backends import OnnxBackend, TorchBackend
+from extractive_qa.model.devices import autocast, choose_attention, choose_device, describe, require_compiler
+from extractive_qa.model.fold_norms import fold_norms
+from extractive_qa.model.loading import load_encoder, load_model
+from extractive_qa.reader import Reader
+from extractive_qa.training.cpu_attention import NAME as WINDOW_BY_WINDOW
+from extractive_qa.training.cpu_attention import attend_window_by_window
 from utils.offline import SAMPLE_DATA_DIR
-from utils.reader import Reader
-from utils.squad import read_examples
 
 TRAINED, ANSWERED, LENGTH = 4, 16, 184  # windows to train on and to answer, tokens of the latter
 TEXTS = 16  # questions on which int8 finds its ranges
@@ -107,7 +108,7 @@ def open_backends(model_dir: Path, folder: Path, way: str, fold) -> dict[str, To
     for precision in map(harness.FLAGS.get, harness.precisions_of("cpu")):
         model = fold(load_model(model_dir, choose_attention(cpu, precision)))
         backends[f"torch {precision} {way}"] = TorchBackend(model, cpu, precision)
-    export_onnx.absorb_norms = fold
+    export_onnx.fold_norms = fold
     fp32, int8 = (folder / f"{way}.{precision}.onnx" for precision in ("no", "int8"))
     export_onnx.export_fp32(model_dir, fp32)
     model, backend = without_identities(onnx.load(fp32)), OnnxBackend(fp32, "no")
@@ -131,7 +132,7 @@ def distance_from_float64(model_dir: Path, batch: dict[str, np.ndarray]) -> dict
         return torch.stack([output.start_logits, output.end_logits]).double()
 
     exact = logits(copy.deepcopy(model).double())
-    found = {"with norms": logits(model), "without": logits(absorb_norms(model))}
+    found = {"with norms": logits(model), "without": logits(fold_norms(model))}
     return {name: ((some - exact).abs().max() / exact.std()).item() for name, some in found.items()}
 
 
@@ -140,7 +141,7 @@ def compare_norms(args, folder: Path) -> None:
     ids = np.random.default_rng(0).integers(1000, 30_000, (ANSWERED, LENGTH))
     batch = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
     backends = open_backends(model_dir, folder, "with norms", lambda model: model)
-    backends |= open_backends(model_dir, folder, "without", absorb_norms)
+    backends |= open_backends(model_dir, folder, "without", fold_norms)
     sides = {name: partial(harness.seconds_of, partial(backend.logits, batch)) for name, backend in backends.items()}
     figures, others = harness.take_turns(sides, args.pairs, warm_up=True)
     rows = {}

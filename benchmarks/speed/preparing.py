@@ -2,10 +2,10 @@
 
     python benchmarks/speed/preparing.py
 
-Ours: utils.windows and utils.feature_cache. Peer: the common `datasets.map` with the fast tokenizer's overflow and a
+Ours: preprocessing.windows, utils.preprocessing. Peer: the common `datasets.map` with the fast tokenizer's overflow, a
 Python loop for the labels, one process, padded to 384; at its best without padding. Both begin with questions that are
 read and a tokenizer that is loaded, and end with a file on disk. Writes preparing.json. Takes about 2 minutes on 2 CPU
-cores. That the windows are the same is tested: tests/test_windows.py.
+cores. That the windows are the same is tested: tests/preprocessing/test_windows.py.
 """
 
 import sys
@@ -14,9 +14,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import harness
 
-from utils.feature_cache import save_features
+from extractive_qa.preprocessing.windows import load_tokenizer, prepare_train_features
 from utils.offline import SAMPLE_MODEL_DIR
-from utils.windows import load_tokenizer, prepare_train_features
+from utils.preprocessing import save_features
 
 MAX_LENGTH, DOC_STRIDE = 384, 128
 TARGET = 5
@@ -36,7 +36,11 @@ def main(argv: list[str] | None = None) -> None:
             save_features(folder / "train.features", features)
 
         with harness.Peer("preparing", args.model_dir.resolve(), questions, folder) as peer:
-            ours, padded, unpadded = "utils.windows", "datasets.map, padded to 384", "datasets.map, unpadded"
+            ours, padded, unpadded = (
+                "extractive_qa.preprocessing.windows",
+                "datasets.map, padded to 384",
+                "datasets.map, unpadded",
+            )
             sides = {
                 ours: lambda: len(examples) / harness.seconds_of(prepare),
                 padded: lambda: len(examples) / peer("prepare", padded=True)["seconds"],

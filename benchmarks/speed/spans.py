@@ -2,7 +2,7 @@
 
     python benchmarks/speed/spans.py
 
-Ours: utils.spans as utils.reader calls it, on batches of 32 windows. Peer: the common Python loops over the 20 highest
+Ours: postprocessing.spans as Reader calls it, on batches of 32 windows. Peer: Python loops over the 20 highest
 starts and ends, the windows rows of a dataset and padded to 384; at its best the same loops over Python lists, made
 beforehand, without padding. Each side keeps the same number of answers, and the best ones are compared. The logits are
 those of models/sample. Writes spans_best.json and spans_20_best.json. Takes about 5 minutes on 2 CPU cores.
@@ -16,9 +16,9 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import harness
 
+from extractive_qa.postprocessing.spans import relative_to_cls
+from extractive_qa.reader import Reader
 from utils.offline import SAMPLE_MODEL_DIR
-from utils.reader import Reader
-from utils.spans import relative_to_cls
 
 TARGETS = {1: 10, 20: 5}  # answers kept -> times as fast
 
@@ -58,7 +58,9 @@ def main(argv: list[str] | None = None) -> None:
 
             for n, target in TARGETS.items():
                 sides = {
-                    f"utils.spans, {n} kept": lambda n=n: len(examples) / harness.seconds_of(lambda: choose(n)),
+                    f"extractive_qa.postprocessing.spans, {n} kept": lambda n=n: (
+                        len(examples) / harness.seconds_of(lambda: choose(n))
+                    ),
                     f"loops over a dataset, {n} kept": lambda n=n: theirs("dataset", n),
                     f"loops over lists, {n} kept": lambda n=n: theirs("lists", n),
                 }

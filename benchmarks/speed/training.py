@@ -19,10 +19,10 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import harness
 
-from utils.batches import epoch_batches
-from utils.console import UserError
-from utils.offline import require_model
-from utils.windows import load_tokenizer, prepare_train_features
+from extractive_qa.errors import QAError
+from extractive_qa.model.folder import require_model
+from extractive_qa.preprocessing.batches import epoch_batches
+from extractive_qa.preprocessing.windows import load_tokenizer, prepare_train_features
 
 MAX_LENGTH, DOC_STRIDE, BATCH_SIZE = 384, 128, 16
 # train.py starts again in every turn, and its first steps meet most lengths for the first time, for which the CPU's
@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> None:
     )  # fmt: skip
     require_model(args.model_dir, harness.MAKE_RANDOM)
     if BATCH_SIZE % args.micro_batch:
-        raise UserError(f"--micro_batch {args.micro_batch} does not divide {BATCH_SIZE}")
+        raise QAError(f"--micro_batch {args.micro_batch} does not divide {BATCH_SIZE}")
     examples = harness.read_questions(args.train_file, "train")
     features = prepare_train_features(examples, load_tokenizer(args.model_dir), MAX_LENGTH, DOC_STRIDE)
     precision = harness.precisions_of("cpu")[-1]

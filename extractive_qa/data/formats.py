@@ -1,0 +1,298 @@
+"""Every format of files of questions, each read in one place, as a stream of records.
+
+Readable: SQuAD's nested JSON, a flat JSON list, JSON Lines, CSV, Parquet and folders written by
+`datasets.Dataset.save_to_disk`. The columns of a CSV may be separated by commas, semicolons or tabs, as Excel does in
+different countries. JSON Lines and CSV are read as they are used, in flat memory, Parquet in pieces; the other formats
+are read whole. What a record must hold is said in examples.py, not here.
+"""
+
+import csv
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from itertools import chain
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from extractive_qa.data.lines import BEGINNING, LONGEST_LINE, read_lines
+from extractive_qa.errors import QAError
+from extractive_qa.files.manifest import stays_inside
+from extractive_qa.files.reading import parse_json, read_json_object, read_text, require, require_file
+from extractive_qa.text import brief, printable
+
+FORMATS = "SQuAD JSON, a JSON list, .jsonl, .csv, .parquet, or a folder written by datasets' save_to_disk"
+SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv", ".parquet")
+ROWS = 1024  # of a table, turned into records at once
+
+
+class Record(NamedTuple):
+    """What a file has for one question, unchecked."""
+
+    number: int  # of the record in its file, from 1
+    place: str  # "line 3" of JSON Lines and CSV, "record 3" of other formats
+    content: object  # the fields by name, if it is as it should be
+    fault: str  # why it can't be read, "" where it can
+    text: str  # how it begins in the file; "" where the format isn't text, or was read whole
+    end: int  # bytes of the file up to its end; where the format doesn't tell, its share of them
+
+    def beginning(self) -> str:
+        """How it begins, for people."""
+        return self.text or brief(self.content, BEGINNING)
+
+
+def read_records(path: str | Path, split: str | None = None, with_answers: bool = True) -> Iterator[Record]:
+    """The records of a file in any of the FORMATS, in order.
+
+    split: which part of a saved DatasetDict, "train" or "validation"; files hold one part and ignore it.
+    with_answers: whether the columns of a table must be those of questions with answers.
+    Raises QAError where the path is missing or the file as a whole can't be read.
+    """
+    path = check_path(path)
+    with reading(path, FORMATS):
+        if path.is_dir():
+            yield from read_saved_dataset(path, split, with_answers)
+        elif path.suffix.lower() == ".json":
+            yield from read_json(path)
+        elif path.suffix.lower() == ".parquet":
+            yield from read_parquet(path, with_answers)
+        else:
+            with path.open("rb") as file:
+                if path.suffix.lower() == ".csv":
+                    yield from read_csv(path, file, with_answers)
+                else:
+                    yield from read_json_lines(path, file)
+
+
+def read_pipe(stream: BinaryIO, name: str = "standard input") -> Iterator[Record | None]:
+    """The JSON Lines of a pipe. None comes where the next record is not there yet, and would have to be waited for."""
+    with reading(name, "JSON Lines"):
+        yield from read_json_lines(name, stream, wait_for_more=False)
+
+
+def check_path(path: str | Path) -> Path:
+    """`path` as a Path. Raises QAError where it is missing, or no file or folder that read_records takes."""
+    path = require(path, FORMATS, "Check the path.")
+    require_file(path, FORMATS)
+    if path.is_file() and path.suffix.lower() not in SUFFIXES:
+        raise QAError(f"{path}: a file called *{path.suffix} is not known. Expected {FORMATS}.")
+    return path
+
+
+def files_of(path: Path) -> list[Path]:
+    """The file, or the files of a saved dataset, sorted."""
+    return sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+
+
+def size_of(path: Path) -> int:
+    """Bytes: the `end` of the last record."""
+    return sum(file.stat().st_size for file in files_of(path))
+
+
+@contextmanager
+def reading(name: Path | str, expected: str) -> Iterator[None]:
+    """Turns what goes wrong in the reading of a file or pipe into a QAError."""
+    try:
+        yield
+    except (ValueError, RecursionError) as error:  # not JSON; a number or a nesting that no reader takes
+        raise QAError(f"{name} can't be read: {error}. Expected {expected}.") from None
+    except OSError as error:
+        raise QAError(f"{name} can't be read: {error.strerror or error}. Expected {expected}.") from None
+
+
+# text, a line at a time
+
+
+def read_json_lines(name: Path | str, stream: BinaryIO, wait_for_more: bool = True) -> Iterator[Record | None]:
+    number = 0
+    for line in read_lines(name, stream, wait_for_more):
+        if line is None:
+            yield None
+            continue
+        if not line.text.strip():
+            continue
+        number += 1
+        content, fault = None, line.fault
+        if not fault:
+            try:
+                content = parse_json(line.text)
+            except ValueError as error:
+                hint = ". If the file is one JSON value over many lines, call it *.json" if number == 1 else ""
+                fault = f"is not JSON: {error}{hint}"
+        if number == 1 and isinstance(content.get("data") if isinstance(content, dict) else content, list):
+            raise QAError(f"{name} is JSON, but not JSON Lines, one record a line. Call it *.json.")
+        yield Record(number, f"line {line.number}", content, fault, line.text[:BEGINNING], line.end)
+
+
+class CsvLines:
+    """The lines of a stream for csv.reader, and what was seen of those that the row being read is made of."""
+
+    def __init__(self, path: Path, stream: BinaryIO):
+        self.lines, self.number, self.end = read_lines(path, stream), 0, 0
+        self.begin_row()
+
+    def begin_row(self) -> None:
+        self.text, self.fault = "", ""
+
+    def __iter__(self) -> "CsvLines":
+        return self
+
+    def __next__(self) -> str:
+        line = next(self.lines)
+        self.number, self.end, self.fault = line.number, line.end, self.fault or line.fault
+        self.text = (self.text + line.text + "\n")[:BEGINNING]
+        return line.text + "\n"
+
+
+def read_csv(path: Path, stream: BinaryIO, with_answers: bool) -> Iterator[Record]:
+    lines = CsvLines(path, stream)
+    first = next(lines, "")
+    # Excel writes semicolons where numbers have a decimal comma
+    rows = csv.reader(chain([first], lines), delimiter=max(",;\t", key=first.count), strict=True)
+    try:
+        names = next_row(rows) or []
+    except csv.Error as error:
+        raise QAError(f"{path}: the names of the columns can't be read: {error}. Expected CSV, lines of LF.") from None
+    if lines.fault:
+        raise QAError(f"{path}, line 1, the names of the columns, {lines.fault}")
+    check_columns(path, names, with_answers)
+    number = 0
+    while True:
+        place, content = f"line {lines.number + 1}", None
+        lines.begin_row()
+        try:
+            cells = next_row(rows)
+            if cells is None:
+                return
+            if not cells:
+                continue  # an empty line
+            # cells without a name, which spreadsheets leave behind the table, are empty
+            content = {name: cell for name, cell in zip(names, cells, strict=False) if name and cell}
+            fault = "has more cells than the header: a text with commas must be in quotes"
+            fault = lines.fault or (fault if any(cells[len(names) :]) else "")
+        except csv.Error as error:
+            up_to = f" (read up to line {lines.number})" if place != f"line {lines.number}" else ""
+            fault = (
+                f'can\'t be read: {error}{up_to}. A text with commas, quotes or line ends must be in "quotes", and a '
+                "quote in it must be doubled"
+            )
+        number += 1
+        yield Record(number, place, content, fault, lines.text.rstrip("\r\n"), lines.end)
+
+
+def next_row(rows: Iterator[list[str]]) -> list[str] | None:
+    """The next row of a csv.reader. One quote too many makes a cell of all that follows, so there is a limit; csv has
+    one for the whole process, of 128 KiB, which stays as it was found."""
+    found = csv.field_size_limit(LONGEST_LINE)
+    try:
+        return next(rows, None)
+    finally:
+        csv.field_size_limit(found)
+
+
+def check_columns(path: Path, names: list[str], with_answers: bool) -> None:
+    """Raises QAError where the columns of a table can't hold questions."""
+    wanted = ["question", "context"] + (["answer" if "answer" in names else "answers"] if with_answers else [])
+    faults = [f"no column {name}" for name in wanted if name not in names]
+    faults += [f"two columns {name}" for name in ("id", *wanted, "answer_start") if names.count(name) > 1]
+    if faults:
+        found = printable(", ".join(names), 200)
+        answers = ", and answer (or answers, as in SQuAD); id and answer_start" if with_answers else "; id"
+        raise QAError(
+            f"{path} has {' and '.join(faults)}. Found the columns {found}. Expected question, context{answers} where "
+            "there are any."
+        )
+
+
+# formats that are read whole, or in large pieces
+
+
+def numbered(path: Path, contents: Iterable[object], count: int) -> Iterator[Record]:
+    """The records of a file of `count` of them."""
+    size = size_of(path)
+    for number, content in enumerate(contents, 1):
+        yield Record(number, f"record {number}", content, "", "", size * number // max(1, count))
+
+
+def read_json(path: Path) -> Iterator[Record]:
+    try:
+        content = parse_json(read_text(path))
+    except ValueError as error:
+        hint = (
+            " If it is JSON Lines, one record a line, call it *.jsonl." if str(error).startswith("Extra data") else ""
+        )
+        raise QAError(f"{path} can't be read: {error}. Expected {FORMATS}.{hint}") from None
+    if isinstance(content, dict) and isinstance(content.get("data"), list):
+        content = content["data"]
+    if not isinstance(content, list):
+        raise QAError(f"{path} holds neither a list of records nor SQuAD's `data`. Expected {FORMATS}.")
+    if content and isinstance(content[0], dict) and "paragraphs" in content[0]:
+        content = list(flatten_articles(path, content))
+    yield from numbered(path, content, len(content))
+
+
+def flatten_articles(path: Path, articles: list[dict]) -> Iterator[dict]:
+    """SQuAD's nesting (articles, paragraphs, qas) as flat records."""
+    for position, article in enumerate(articles, 1):
+        try:
+            for paragraph in article["paragraphs"]:
+                for qa in paragraph["qas"]:
+                    yield {**qa, "context": paragraph.get("context"), "title": article.get("title")}
+        except (TypeError, KeyError, AttributeError) as error:
+            raise QAError(
+                f"{path}: article {position} is not nested as SQuAD is ({type(error).__name__}: {error}). "
+                "Expected data > paragraphs > context and qas > id, question, answers."
+            ) from None
+
+
+def read_parquet(path: Path, with_answers: bool) -> Iterator[Record]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            check_columns(path, file.schema_arrow.names, with_answers)
+            rows = (row for batch in file.iter_batches(ROWS) for row in batch.to_pylist())
+            yield from numbered(path, rows, file.metadata.num_rows)
+    except UnicodeDecodeError as error:
+        raise QAError(f"{path} holds text that is not UTF-8: {error}. Save it again with UTF-8 text.") from None
+    except pyarrow.ArrowException as error:
+        raise QAError(f"{path} is not a Parquet file: {error}. Save it again, or give it its right ending.") from None
+
+
+def read_saved_dataset(path: Path, split: str | None, with_answers: bool) -> Iterator[Record]:
+    import datasets
+    import pyarrow
+
+    try:
+        for listing in (*path.glob("dataset_dict.json"), *path.rglob("state.json")):
+            refuse_names_outside(listing)
+        # in memory: Windows can't replace a file while it is mapped
+        saved = datasets.load_from_disk(str(path), keep_in_memory=True)
+        if isinstance(saved, datasets.DatasetDict):
+            saved = choose_split(path, saved, split)
+        check_columns(path, saved.column_names, with_answers)
+        tables = saved.with_format("arrow").iter(ROWS)
+        yield from numbered(path, (row for table in tables for row in table.to_pylist()), len(saved))
+    except FileNotFoundError:
+        raise QAError(f"{path} is a folder, but no saved dataset. Expected {FORMATS}.") from None
+    except (pyarrow.ArrowException, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise QAError(f"{path} is a damaged saved dataset ({type(error).__name__}: {error}). Save it again.") from None
+
+
+def choose_split(path: Path, parts: dict, split: str | None) -> object:
+    """The part of a saved DatasetDict that is called `split`, or its only one."""
+    if split is None and len(parts) == 1:
+        return next(iter(parts.values()))
+    if split not in parts:
+        problem = f"no part called {split}, only" if split else "several parts,"
+        folder = path / next(iter(parts), "")
+        raise QAError(f"{path} has {problem} {', '.join(parts)}. Name the folder of the part you mean, as {folder}.")
+    return parts[split]
+
+
+def refuse_names_outside(listing: Path) -> None:
+    """Raises QAError where a listing of a saved dataset names a file or folder outside its own, which the library
+    would read."""
+    content = read_json_object(listing, "what datasets' save_to_disk writes")
+    for name in [*content.get("splits", []), *(file["filename"] for file in content.get("_data_files", []))]:
+        if not stays_inside(name):
+            raise QAError(f"{listing} names {name!r}, which is outside its folder. Save the dataset again.")

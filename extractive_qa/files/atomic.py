@@ -1,0 +1,164 @@
+"""Files and folders that are there whole or not at all: one file writer, one folder swap.
+
+Both write beside the place, under a name that starts with a dot and ends in .new, sync to disk, and rename. Whatever
+stops the process, the place holds the old content or the new.
+"""
+
+import errno
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from extractive_qa.errors import QAError
+
+DIGEST_SIZE = hashlib.sha256().digest_size
+TRY_AGAIN = "try again"
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to write and read back, which takes the place of `path` when the block ends; where it fails, `path` stays
+    as it was. Raises OSError."""
+    new = path.with_name(f".{path.name}.new")
+    try:
+        with new.open("w+b") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(path)  # Windows renames no open file
+        sync_entries(path.parent)
+    except BaseException:
+        with suppress(OSError):
+            new.unlink()
+        raise
+
+
+def write_file(path: Path, content: str | bytes) -> None:
+    """Replaces the file `path` by one with `content`, text as UTF-8. Raises OSError; the old file stays then."""
+    with atomic_file(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+def save_checked(path: Path, write: Callable[[BinaryIO], object], kept: int) -> None:
+    """Writes a sha256, and what `write` writes, to `path`. Removes the oldest files of its kind (suffix) beyond `kept`.
+    Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(path) as file:
+        file.write(bytes(DIGEST_SIZE))
+        write(file)
+        file.seek(DIGEST_SIZE)
+        digest = hashlib.file_digest(file, "sha256").digest()
+        file.seek(0)
+        file.write(digest)
+    by_age = sorted(path.parent.glob(f"*{path.suffix}"), key=lambda old: old.stat().st_mtime)
+    an_hour_ago = time.time() - 3600
+    left_by_a_crash = [old for old in path.parent.glob(".*.new") if old.stat().st_mtime < an_hour_ago]
+    for old in by_age[:-kept] + left_by_a_crash:
+        with suppress(PermissionError):  # Windows removes no file that a training has open
+            old.unlink(missing_ok=True)
+
+
+def open_checked(path: Path) -> BinaryIO | None:
+    """The file that save_checked wrote, behind the sha256; None where there is none, or it can't be read or is
+    damaged."""
+    try:
+        file = path.open("rb")
+        digest = file.read(DIGEST_SIZE)
+        if hashlib.file_digest(file, "sha256").digest() != digest:
+            file.close()
+            return None
+        file.seek(DIGEST_SIZE)
+    except OSError:
+        return None
+    with suppress(OSError):
+        path.touch()  # the files used last are the ones kept
+    return file
+
+
+def replace_folder(target: Path, write: Callable[[Path], None], go_on: str = TRY_AGAIN) -> None:
+    """Replaces the folder `target` by one with what `write(folder)` puts into it; until then the old one stays. What is
+    above `target` must be there: where it has vanished, it is not made again.
+
+    Raises QAError, which ends in how to `go_on`, where it can't be written.
+    """
+    new, old = target.with_name(f".{target.name}.new"), target.with_name(f".{target.name}.old")
+    try:
+        remove(new)
+        new.mkdir()
+        write(new)
+        sync(new)
+        if target.exists():
+            remove(old)
+            target.rename(old)
+        new.rename(target)
+        sync_entries(target.parent)
+        remove(old)
+    except BaseException as error:
+        shutil.rmtree(new, ignore_errors=True)
+        recover(target)
+        if not is_write_failure(error):
+            raise
+        raise cannot_write(target, error, go_on) from None
+
+
+def recover(target: Path) -> None:
+    """Puts the old folder back where a crash came between replace_folder's two renames."""
+    old = target.with_name(f".{target.name}.old")
+    if old.exists() and not target.exists():
+        old.rename(target)
+
+
+def is_write_failure(error: BaseException) -> bool:
+    """Whether the system refused to write. torch and safetensors wrap that in errors of their own."""
+    wrapped = ("inline_container", "os error", "Parent directory")
+    if isinstance(error, QAError):  # says itself what is wrong, in words that may hold a library's
+        return False
+    return isinstance(error, OSError) or any(words in str(error) for words in wrapped)
+
+
+def cannot_write(path: Path, error: BaseException, go_on: str = TRY_AGAIN) -> QAError:
+    """What to tell where the system refused to write `path`."""
+    if not path.parent.exists():
+        return QAError(f"{path.parent} is missing. Was it moved, deleted or disconnected? Bring it back, then {go_on}.")
+    # torch's own words, "file write failed", don't say why
+    reason = getattr(error, "strerror", None) or f"the disk is full or fails ({str(error).splitlines()[0]})"
+    return QAError(
+        f"{path} can't be written: {reason}. What was there before is still there. "
+        f"Free some space or make it writable, then {go_on}."
+    )
+
+
+def sync(folder: Path) -> None:
+    """Has the operating system write every file below a folder, and the lists of them, to the disk."""
+    for path in folder.rglob("*"):
+        if path.is_dir():
+            sync_entries(path)
+            continue
+        with path.open("rb+") as file:
+            os.fsync(file.fileno())
+    sync_entries(folder)
+
+
+def sync_entries(folder: Path) -> None:
+    """Has the operating system write to the disk which names a folder holds, where it can: Windows does so by itself,
+    some network drives can't."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def remove(folder: Path) -> None:
+    if folder.exists():
+        shutil.rmtree(folder)

@@ -1,0 +1,209 @@
+"""What turns a padded batch into logits: PyTorch, or ONNX Runtime where the model was exported for it.
+
+A backend has `logits(batch)`, int64 arrays (B, L) to start and end logits float32 (2, B, L); `precision`, the one it
+computes in; `config`, of its config.json; `batch_size`, the windows it likes at once; `describe()`, where it computes,
+in words; and `peak_memory()` in bytes. Each imports its library when it is made: with ONNX Runtime neither torch nor
+transformers is ever loaded, and the first answer comes in a fraction of the time.
+"""
+
+import logging
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import numpy as np
+
+from extractive_qa.errors import QAError
+from extractive_qa.files.manifest import check_manifest
+from extractive_qa.model.families import input_names
+from extractive_qa.model.folder import ONNX_FILES, ONNX_MANIFEST, require_model
+from extractive_qa.model.loading import load_model
+from extractive_qa.model.memory import process_memory
+
+logger = logging.getLogger(__name__)
+
+BACKENDS = ["auto", "torch", "onnx"]
+PRECISIONS = ["auto", "no", "bf16", "fp16", "int8"]
+EXPORT = "Export it first."
+FREE_THE_GPU = "Close other programs that use the GPU, or answer on the CPU: device='cpu'"
+CPU_BATCH, GPU_BATCH = 16, 32  # windows at once: on a CPU 16 stay in its caches, 32 do not (docs/RESULTS.md)
+
+
+def open_backend(
+    model_dir: Path, backend: str, device: str, mixed_precision: str, threads: int | None = None
+) -> "OnnxBackend | TorchBackend":
+    """The backend for a Reader's arguments of these names.
+
+    "auto" takes ONNX Runtime on a CPU where the folder's exported model belongs to its weights (by checksum), else
+    PyTorch. Raises QAError where what was asked for can't be had, or the folder holds no model that can answer.
+    """
+    if backend == "auto" and mixed_precision == "int8" and device in ("auto", "cpu"):
+        backend = "onnx"  # whatever else is here: nothing but ONNX Runtime on the CPU has int8
+    if backend == "onnx" or (backend == "auto" and onnx_is_wanted(model_dir, device, mixed_precision)):
+        return open_onnx(model_dir, device, mixed_precision, threads)
+    if mixed_precision == "int8":
+        raise QAError(
+            "mixed_precision='int8' needs ONNX Runtime on a CPU, and a model that was exported for it. Leave `device` "
+            f"and `backend` out. {EXPORT}"
+        )
+    from extractive_qa.model.devices import choose_attention, choose_device, choose_precision
+    from extractive_qa.model.fold_norms import fold_norms
+
+    place = choose_device(device)
+    if backend == device == "auto" and place.type == "cpu" and onnx_is_wanted(model_dir, "cpu", mixed_precision):
+        return open_onnx(
+            model_dir, "cpu", mixed_precision, threads
+        )  # there may have been a GPU, but there is none to use
+    precision = choose_precision(mixed_precision, place)
+    model = load_model(model_dir, choose_attention(place, precision))
+    # fp16 is the only precision that could run out of range by it
+    return TorchBackend(model if precision == "fp16" else fold_norms(model), place, precision, threads)
+
+
+def onnx_is_wanted(model_dir: Path, device: str, mixed_precision: str) -> bool:
+    """Whether "auto" answers with ONNX Runtime."""
+    precisions = ONNX_FILES if mixed_precision == "auto" else [mixed_precision]
+    if not any((model_dir / ONNX_FILES[name]).is_file() for name in precisions if name in ONNX_FILES):
+        return False
+    if device != "cpu" and (device != "auto" or may_have_gpu()):
+        return False
+    try:
+        return check_manifest(model_dir, full=True, name=ONNX_MANIFEST)
+    except QAError as error:
+        logger.info(f"using PyTorch, as the exported ONNX model does not belong to these weights: {error}")
+        return False
+
+
+def may_have_gpu() -> bool:
+    """Whether it is worth importing torch to look for a GPU: an NVIDIA driver, or an Apple processor."""
+    return shutil.which("nvidia-smi") is not None or sys.platform == "darwin"
+
+
+def open_onnx(model_dir: Path, device: str, mixed_precision: str, threads: int | None = None) -> "OnnxBackend":
+    """The exported model of a folder. Raises QAError where it is missing, or belongs to other weights."""
+    if device not in ("auto", "cpu"):
+        raise QAError(f"backend='onnx' runs on the CPU, not on device='{device}'. Leave one of them out.")
+    if mixed_precision not in ("auto", *ONNX_FILES):
+        raise QAError(f"backend='onnx' computes in int8 or fp32 (no), not in {mixed_precision}. Use backend='torch'.")
+    config = require_model(model_dir)
+    if not check_manifest(model_dir, full=True, name=ONNX_MANIFEST, remedy=EXPORT):
+        raise QAError(f"{model_dir} has no {ONNX_MANIFEST}: it was not exported for ONNX Runtime. {EXPORT}")
+    for precision, name in ONNX_FILES.items():
+        if mixed_precision in ("auto", precision) and (model_dir / name).is_file():
+            return OnnxBackend(model_dir / name, precision, config, threads)
+    raise QAError(f"{model_dir} has no {ONNX_FILES.get(mixed_precision, 'exported model')}. {EXPORT}")
+
+
+class OnnxBackend:
+    """ONNX Runtime on the CPU with the model file `path`. config: what config.json beside it says, read where it is not
+    given. threads: of its own pool; None: one a core. Raises QAError where it can't be loaded."""
+
+    batch_size = CPU_BATCH
+
+    def __init__(self, path: Path, precision: str, config: dict | None = None, threads: int | None = None):
+        # the one thing that is set in a host's environment: else ONNX Runtime (1.29 and later) sends what it runs to
+        # its maker, from a thread. Read when the library is loaded
+        os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+        try:
+            import onnxruntime
+        except ImportError:
+            raise QAError("onnxruntime is not installed. Run: pip install onnxruntime") from None
+        try:
+            options = onnxruntime.SessionOptions()
+            options.intra_op_num_threads = threads or 0  # 0: the library's choice
+            self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # its errors have only Exception in common
+            raise QAError(f"{path} can't be loaded: {error}. {EXPORT}") from None
+        self.precision, self.threads = precision, threads or os.cpu_count()
+        self.config = require_model(path.parent) if config is None else config
+        self.inputs = [node.name for node in self.session.get_inputs()]
+
+    def logits(self, batch: dict[str, np.ndarray]) -> np.ndarray:
+        return np.stack(self.session.run(None, {name: batch[name] for name in self.inputs}))
+
+    def describe(self) -> str:
+        import onnxruntime
+
+        return f"CPU (ONNX Runtime {onnxruntime.__version__}, {self.threads} threads)"
+
+    def peak_memory(self) -> int:
+        return process_memory(peak=True)
+
+
+class TorchBackend:
+    """PyTorch on any device. model: one that answers questions, anywhere; it is moved to `device` (a torch.device) and
+    set to evaluate. precision: as extractive_qa.model.devices.choose_precision gives it. threads: of PyTorch on a CPU,
+    while this one computes."""
+
+    def __init__(self, model, device, precision: str, threads: int | None = None):
+        from extractive_qa.model.devices import out_of_memory
+
+        self.device, self.precision, self.threads = device, precision, threads
+        try:
+            self.model = model.to(device).eval()
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+            raise QAError(f"out of GPU memory: the model does not fit. {FREE_THE_GPU}") from None
+        self.inputs, self.config = input_names(model), model.config.to_dict()
+        self.batch_size = CPU_BATCH if device.type == "cpu" else GPU_BATCH
+        self.at_once = None  # windows, at most, once more of them did not fit the GPU's memory
+
+    def logits(self, batch: dict[str, np.ndarray]) -> np.ndarray:
+        """In smaller pieces where GPU memory runs out. Raises QAError where there is too little for one window."""
+        import torch
+
+        parts, begin = [], 0
+        while begin < len(batch["input_ids"]):
+            part = {name: batch[name][begin:][: self.at_once] for name in self.inputs}
+            windows = len(part["input_ids"])
+            with suppress(torch.OutOfMemoryError):
+                parts.append(self.logits_at_once(part))
+                begin += windows
+                continue
+            # behind the with: while the error was there it held on to the tensors
+            if windows == 1:
+                raise QAError(f"out of GPU memory with 1 window at once. {FREE_THE_GPU}")
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+            self.at_once = windows // 2
+            logger.warning(f"out of GPU memory with {windows} windows at once; going on with {self.at_once}")
+        return np.concatenate(parts, axis=1)
+
+    def logits_at_once(self, batch: dict[str, np.ndarray]) -> np.ndarray:
+        import torch
+
+        from extractive_qa.model.devices import autocast
+
+        tensors = {name: torch.from_numpy(batch[name]).to(self.device) for name in self.inputs}
+        with torch.inference_mode(), autocast(self.device, self.precision), torch_threads(self.threads):
+            output = self.model(**tensors)
+        return torch.stack([output.start_logits, output.end_logits]).float().cpu().numpy()
+
+    def describe(self) -> str:
+        from extractive_qa.model.devices import describe
+
+        return describe(self.device)
+
+    def peak_memory(self) -> int:
+        from extractive_qa.model.devices import used_memory
+
+        return used_memory(self.device, peak=True)
+
+
+@contextmanager
+def torch_threads(count: int | None) -> Iterator[None]:
+    """PyTorch computes with so many threads meanwhile; None: with as many as it has."""
+    import torch
+
+    before = torch.get_num_threads()
+    if count:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        if count:
+            torch.set_num_threads(before)

@@ -1,0 +1,62 @@
+"""A model's folder: which files it needs, and that it leads nowhere else."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from extractive_qa.errors import QAError
+from extractive_qa.files.manifest import stays_inside
+from extractive_qa.files.reading import read_json_object, require
+
+ONNX_MANIFEST = "onnx.json"
+ONNX_FILES = {"int8": "model.int8.onnx", "no": "model.onnx"}  # "auto" takes the first that is there
+FINE_TUNE = "Fine-tune it first."
+MODEL_FOLDER = "a model folder (config.json, model.safetensors, tokenizer.json)"
+# a tokenizer as Python libraries of its own read it, which transformers turns into tokenizer.json
+OLDER_TOKENIZERS = ("vocab.txt", "vocab.json", "spiece.model", "spm.model", "sentencepiece.bpe.model")
+MAKE_TOKENIZER = (
+    "from transformers import AutoTokenizer as T; T.from_pretrained('{folder}').save_pretrained('{folder}')"
+)
+
+
+def require_model(model_dir: str | Path, remedy: str = FINE_TUNE) -> dict:
+    """What config.json says in a folder that holds config, weights (safetensors) and tokenizer, and needs nothing else.
+
+    Raises QAError naming the files that are missing, or what leads out of the folder. Weights in other formats are
+    pickles and are not read.
+    """
+    folder = require(model_dir, MODEL_FOLDER, remedy)
+    missing = [name for name in ("config.json", "tokenizer.json") if not (folder / name).is_file()]
+    if not any(folder.glob("*.safetensors")):
+        missing.append("model.safetensors")
+    if missing:
+        older = next((name for name in OLDER_TOKENIZERS if (folder / name).is_file()), None)
+        if older and "tokenizer.json" in missing:
+            remedy = f'Make tokenizer.json: python -c "{MAKE_TOKENIZER.format(folder=folder.as_posix())}"'
+            missing[missing.index("tokenizer.json")] += f" (its tokenizer is in an older form, {older})"
+        pickled = " (pytorch_model.bin is a pickle and is not read)" if (folder / "pytorch_model.bin").exists() else ""
+        raise QAError(f"{folder} has no {', '.join(missing)}{pickled}. Expected a Hugging Face model folder. {remedy}")
+    config = read_json_object(folder / "config.json", "a Hugging Face model's settings", remedy)
+    if problems := list(unsafe_references(folder, config, remedy)):
+        raise QAError(
+            f"{folder} is no model on its own: {'; '.join(problems)}. Expected a plain one in safetensors. {remedy}"
+        )
+    return config
+
+
+def unsafe_references(folder: Path, config: dict, remedy: str) -> Iterator[str]:
+    """What in a model folder makes the libraries fetch code or weights from elsewhere, or read other formats. config:
+    of its config.json. Raises QAError, with the `remedy`, where an index of weights can't be read."""
+    for key in ("attn_implementation", "_attn_implementation"):
+        if config.get(key) not in (None, "eager", "sdpa"):
+            yield f"config.json asks for the attention {config[key]!r}, which is not in transformers"
+    if config.get("quantization_config"):
+        yield "config.json has a quantization_config, which other packages read"
+    if config.get("transformers_weights"):
+        yield f"config.json names weights of its own, {config['transformers_weights']!r}"
+    if (folder / "adapter_config.json").exists():
+        yield "adapter_config.json makes it an addition to another model"
+    for path in sorted(folder.glob("*.safetensors.index.json")):
+        shards = read_json_object(path, "the list of a model's weight files", remedy).get("weight_map")
+        names = shards.values() if isinstance(shards, dict) else [None]
+        if not all(isinstance(name, str) and name.endswith(".safetensors") and stays_inside(name) for name in names):
+            yield f"{path.name} names other files than safetensors in this folder"

@@ -1,0 +1,101 @@
+"""A folder's weights as a PyTorch model, checked. Imports torch and transformers when called."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from extractive_qa.errors import QAError
+from extractive_qa.model.families import refuse_family
+from extractive_qa.model.folder import FINE_TUNE, require_model
+
+
+def load_model(model_dir: str | Path, attention: str | None = None):
+    """The question-answering model of a folder, in fp32 on the CPU. Raises QAError where it has none."""
+    model, missing = load_encoder(model_dir, FINE_TUNE, attention)
+    if missing:
+        architectures = ", ".join(model.config.architectures or ["a model without a name"])
+        raise QAError(
+            f"{model_dir} holds {architectures}, which was not trained to answer questions: it has no "
+            f"{', '.join(missing)}. Expected a ...ForQuestionAnswering model. {FINE_TUNE}"
+        )
+    return model
+
+
+def load_encoder(model_dir: str | Path, remedy: str = FINE_TUNE, attention: str | None = None):
+    """Any encoder folder as a question-answering model in fp32 on the CPU, and the names of the weights of its output
+    layer that the folder lacks (drawn at random).
+
+    attention: transformers' attn_implementation. Code that comes with the folder is never run. Raises QAError, with
+    `remedy`, where the folder can't be read, is of a kind that can't answer here, lacks other weights, or holds NaN or
+    infinity.
+    """
+    import torch
+    from huggingface_hub.errors import StrictDataclassError
+    from safetensors import SafetensorError
+    from transformers import AutoModelForQuestionAnswering
+
+    folder, config = Path(model_dir), require_model(model_dir, remedy)
+    if "auto_map" not in config and (reason := refuse_family(config)):
+        raise QAError(f"{folder} can't be loaded: {reason}. {remedy}")
+    try:
+        with quiet_transformers():  # that the output layer is new and the pooler unused is as it should be
+            model, loaded = AutoModelForQuestionAnswering.from_pretrained(
+                folder,
+                local_files_only=True,
+                trust_remote_code=False,  # without this transformers asks the user, and a "y" runs the folder's code
+                use_safetensors=True,
+                dtype=torch.float32,
+                attn_implementation=attention,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # told below, by name
+            )
+    # a config.json of wrong types or sizes fails in as many ways as the library reads it
+    except (
+        OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, AssertionError, RuntimeError,
+        ImportError, SafetensorError, StrictDataclassError,
+    ) as error:  # fmt: skip
+        reason = f"{type(error).__name__}: {error}"
+        if "trust_remote_code" in reason:
+            reason = "it needs code of its own, which is never run"
+        raise QAError(f"{folder} can't be loaded ({reason}). Expected a Hugging Face model folder. {remedy}") from None
+    missing = sorted(loaded["missing_keys"])
+    if lost := [name for name in missing if not name.startswith("qa_outputs.")]:
+        raise QAError(f"{folder} lacks {len(lost)} of its weights, among them {lost[0]}. {remedy}")
+    other_shape = [f"{name} is {list(found)}, expected {list(said)}" for name, found, said in loaded["mismatched_keys"]]
+    left_out = [f"{name} has no place" for name in loaded["unexpected_keys"] if ".layer." in name]
+    if faults := other_shape + left_out:
+        raise QAError(
+            f"{folder}: the weights do not fit config.json: {faults[0]}"
+            f"{f' ({len(faults) - 1} more)' if len(faults) > 1 else ''}. Expected files of one model. {remedy}"
+        )
+    files = list(folder.glob("*.safetensors"))
+    require_finite(model.named_parameters(), files[0] if len(files) == 1 else folder, remedy)
+    return model, missing
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Only errors and no bars from transformers meanwhile; afterwards its log level and bars are as they were."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def require_finite(tensors: Iterable[tuple], path: Path, remedy: str) -> None:
+    """Raises QAError, with `remedy`, where one of the pairs (name, tensor), read from `path`, is not all finite."""
+    bad = [(name, (~tensor.isfinite()).sum().item()) for name, tensor in tensors if not tensor.isfinite().all()]
+    if bad:
+        name, count = bad[0]
+        more = f", and {len(bad) - 1} more tensor(s) hold such" if len(bad) > 1 else ""
+        raise QAError(
+            f"{path} is damaged: {count:,} value(s) of {name} are NaN or infinity{more}. Expected finite numbers. "
+            f"{remedy}"
+        )

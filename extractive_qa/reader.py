@@ -1,0 +1,190 @@
+"""Reader: a model folder that answers questions.
+
+from extractive_qa import Reader
+reader = Reader("output/final_model")
+reader.answer("Who wrote it?", "It was written by Ada Lovelace in 1843.")
+# {'text': 'Ada Lovelace', 'start': 18, 'end': 30, 'probability': 0.98}
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from extractive_qa.errors import QAError
+from extractive_qa.files.reading import require
+from extractive_qa.model.backends import OnnxBackend, TorchBackend, open_backend
+from extractive_qa.model.folder import FINE_TUNE, MODEL_FOLDER
+from extractive_qa.postprocessing.answers import AnswerCollector, apply_minimum_confidence
+from extractive_qa.postprocessing.spans import relative_to_cls
+from extractive_qa.preprocessing.batches import length_sorted_batches, pad_batch
+from extractive_qa.preprocessing.windows import Features, load_tokenizer, prepare_validation_features
+from extractive_qa.settings import DEFAULT_SETTINGS, SETTINGS_FILE, check_config, check_settings, read_settings
+
+QUESTIONS_AT_ONCE = 512  # read and prepared together, so that windows of like length can share a batch
+
+
+class Reader:
+    """Answers questions from contexts of any length with the model of a folder. Never touches the network.
+
+    model_dir: config.json, safetensors, tokenizer.json and, where the model was trained here, reader.json.
+    device: "auto", "cpu", "cuda", "cuda:1", "mps". mixed_precision: "auto" (bf16 where the device has it, int8 where
+    that was exported), "no", "bf16", "fp16" or "int8". batch_size: windows at once; None: 16 on a CPU, 32 on a GPU.
+    backend: "auto" (ONNX Runtime on a CPU where the model was exported, else PyTorch), "torch" or "onnx"; or a backend
+    that is there already, and `settings`, the window settings that go with it (training evaluates with these).
+    threads: of ONNX Runtime's pool, or of PyTorch while it computes on a CPU; None: one a core.
+
+    The settings of the model, from its reader.json, may be overridden: max_length (tokens in a window), doc_stride
+    (overlap of two windows, tokens), max_answer_length (tokens), and handle_impossible_answer: whether "" may be the
+    answer where the context holds none, as a model trained on SQuAD 2 says. It competes in the same softmax, with the
+    score that [CLS] has, which is 0: it wins where no span of any window scores more than its window's [CLS].
+
+    Raises QAError where the folder holds no model that can answer, or the device is not there.
+    """
+
+    def __init__(
+        self,
+        model_dir: str | Path,
+        device: str = "auto",
+        mixed_precision: str = "auto",
+        batch_size: int | None = None,
+        backend: "str | OnnxBackend | TorchBackend" = "auto",
+        settings: dict | None = None,
+        *,
+        max_length: int | None = None,
+        doc_stride: int | None = None,
+        max_answer_length: int | None = None,
+        handle_impossible_answer: bool | None = None,
+        threads: int | None = None,
+    ):
+        if threads is not None and threads < 1:
+            raise ValueError(f"threads is {threads}, expected at least 1")
+        self.model_dir = require(model_dir, MODEL_FOLDER, FINE_TUNE)  # before any library is loaded
+        if isinstance(backend, str):
+            backend = open_backend(self.model_dir, backend, device, mixed_precision, threads)
+        self.backend = backend
+        self.batch_size = batch_size or self.backend.batch_size
+        overrides = {
+            "max_length": max_length, "doc_stride": doc_stride, "max_answer_length": max_answer_length,
+            "handle_impossible_answer": handle_impossible_answer,
+        }  # fmt: skip
+        overrides = {name: value for name, value in overrides.items() if value is not None}
+        self.settings = DEFAULT_SETTINGS | (read_settings(self.model_dir) if settings is None else settings) | overrides
+        self.tokenizer = load_tokenizer(self.model_dir)
+        if problems := check_settings(self.settings):
+            given = (
+                f" with Reader(..., {', '.join(f'{n}={v!r:.40}' for n, v in overrides.items())})" if overrides else ""
+            )
+            fix = "Fix the file, or delete it: then the defaults hold."
+            raise QAError(f"{self.model_dir / SETTINGS_FILE}{given}: {'; '.join(problems)}. {fix}")
+        config = self.backend.config
+        if problems := check_config(config, self.settings["max_length"], self.tokenizer.get_vocab_size()):
+            raise QAError(f"{self.model_dir / 'config.json'}: {'; '.join(problems)}. Copy the model again.")
+        self.settings["max_answer_length"] = min(self.settings["max_answer_length"], self.settings["max_length"])
+        self.pad_id = config.get("pad_token_id") or 0
+
+    def answer(self, question: str, context: str, top_k: int = 1, min_confidence: float = 0.0) -> dict | list[dict]:
+        """The answer to one question: text, start, end (characters, `context[start:end] == text`), probability.
+
+        With top_k > 1 a list of up to top_k answers, best first, none overlapping another, and none but the first
+        punctuation alone. Where question or context hold no token at all, text is "" and probability 0. Any str will
+        do, lone surrogates and control characters too.
+        min_confidence: where the best answer's probability is below it, there is one answer, without text, that keeps
+        this probability.
+        With handle_impossible_answer one of the answers may be "", start and end 0, with a probability of its own; a
+        context without a token then has no other answer, and its probability is 1.
+
+        Raises TypeError where question or context is no str (None, bytes, a number), ValueError where top_k is less
+        than 1, and QAError where the model gives NaN or infinity.
+        """
+        example = {"question": question, "context": context}
+        answers = next(self.answer_all([example], top_k, min_confidence=min_confidence))
+        return answers if top_k > 1 else answers[0]
+
+    def answer_all(
+        self,
+        examples: Iterable[dict],
+        top_k: int = 1,
+        temperatures: Sequence[float] = (),
+        min_confidence: float = 0.0,
+    ) -> Iterator[list[dict]]:
+        """The up to top_k best answers of each example (question, context), in order, as `answer` gives them.
+
+        Examples may be a stream: 512 are read at a time, and logits are kept for the last few batches alone.
+        temperatures: where some are given, the best answer has `probabilities` too, what its probability would be at
+        each of them with `references` 1. Which answers are the best is the same at every temperature.
+        """
+        if top_k < 1:
+            raise ValueError(f"top_k is {top_k}, expected at least 1")
+        examples = iter(examples)
+        while chunk := list(islice(examples, QUESTIONS_AT_ONCE)):
+            for answers in self._answer_chunk(chunk, top_k, temperatures):
+                yield apply_minimum_confidence(answers, min_confidence)
+
+    def predict(
+        self,
+        examples: Sequence[dict],
+        top_k: int = 1,
+        temperatures: Sequence[float] = (),
+        each: Callable[[dict, list[dict]], object] = lambda example, answers: None,
+    ) -> tuple[dict[str, str], np.ndarray]:
+        """{id: text} of the best answers to all examples (id, question, context), and their probabilities, float
+        (1 + T, Q): as the model has them, and at each of T `temperatures`.
+
+        each(example, answers) is called for every question as soon as it is answered.
+        """
+        predictions, probabilities = {}, np.zeros((1 + len(temperatures), len(examples)))
+        for number, (example, answers) in enumerate(
+            zip(examples, self.answer_all(examples, top_k, temperatures), strict=True)
+        ):
+            best = answers[0]
+            predictions[example["id"]] = best["text"]
+            probabilities[:, number] = best["probability"], *best.pop("probabilities", ())
+            each(example, answers)
+        return predictions, probabilities
+
+    def _answer_chunk(self, examples: Sequence[dict], top_k: int, temperatures: Sequence[float]) -> list[list[dict]]:
+        for example in examples:
+            for name in ("question", "context"):
+                if not isinstance(example[name], str):
+                    raise TypeError(f"{name} is {example[name]!r:.40} ({type(example[name]).__name__}), expected str")
+        settings = self.settings
+        features = prepare_validation_features(examples, self.tokenizer, settings["max_length"], settings["doc_stride"])
+        collector = AnswerCollector(features, settings, top_k, temperatures)
+        for windows in length_sorted_batches(features.lengths, self.batch_size):
+            rows, start_logits, end_logits = self.logits(features, windows)
+            collector.add(windows, self.comparable(start_logits, rows), self.comparable(end_logits, rows))
+
+        nothing = {"text": "", "start": 0, "end": 0, "probability": 0.0}
+        if len(temperatures):
+            nothing["probabilities"] = [0.0] * len(temperatures)
+        has_question = np.diff(features.question_splits) > 0
+        answers = collector.answers([example["context"] for example in examples])
+        return [(has_question[i] and found) or [nothing] for i, found in enumerate(answers)]
+
+    def comparable(self, logits: np.ndarray, rows: Sequence[dict]) -> np.ndarray:
+        """Logits (B, L) of the windows `rows` on a scale that all windows of a question share."""
+        return relative_to_cls(logits)
+
+    def logits(self, features: Features, windows: Sequence[int]) -> tuple[list[dict], np.ndarray, np.ndarray]:
+        """The windows as dicts, and start_logits and end_logits float32 (B, L).
+
+        Raises QAError where the model gives NaN or infinity.
+        """
+        rows = [features[i] for i in windows]
+        logits = self.backend.logits(pad_batch(rows, self.settings["max_length"], self.pad_id))
+        if not np.isfinite(logits).all():
+            raise QAError(
+                f"{self.model_dir} gives NaN or infinity in {self.backend.precision} precision. "
+                "Expected finite scores: try mixed_precision='no'; if that fails too, the weights are damaged."
+            )
+        return rows, logits[0], logits[1]
+
+
+def count_windows(model_dir: Path, examples: Sequence[dict]) -> np.ndarray:
+    """int64 (Q,): how many windows the model of a folder cuts each example's context into."""
+    settings = DEFAULT_SETTINGS | read_settings(model_dir)
+    tokenizer = load_tokenizer(model_dir)
+    features = prepare_validation_features(examples, tokenizer, settings["max_length"], settings["doc_stride"])
+    return np.bincount(features.example_index, minlength=len(examples))

@@ -1,0 +1,86 @@
+"""reader.json: the settings that belong to a model, and what is wrong with them."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from extractive_qa.errors import QAError
+from extractive_qa.files.atomic import write_file
+from extractive_qa.files.manifest import unlisted
+from extractive_qa.files.reading import read_json_object
+from extractive_qa.model.families import usable_positions
+from extractive_qa.preprocessing.windows import check_window_settings
+
+SETTINGS_FILE = "reader.json"
+# of a folder without reader.json (trained elsewhere), and what reader.json does not say
+DEFAULT_SETTINGS = {
+    "max_length": 384, "doc_stride": 128, "max_answer_length": 30, "handle_impossible_answer": False,
+    "temperature": 1.0, "references": 1.0,
+}  # fmt: skip
+
+
+def read_settings(model_dir: Path) -> dict:
+    """What reader.json of a folder says, {} where there is none. Raises QAError where it can't be read."""
+    path = model_dir / SETTINGS_FILE
+    return read_json_object(path, "a reader's settings") if path.exists() else {}
+
+
+def save_settings(model_dir: Path, changes: dict, manifests: Iterable[str] = ()) -> None:
+    """Sets `changes` in reader.json of a folder, which is made where it is missing. The lists of checksums called
+    `manifests` stay right. Raises QAError where it can't be written: then the old one stays."""
+    path = model_dir / SETTINGS_FILE
+    try:
+        with unlisted(path, manifests):
+            settings = DEFAULT_SETTINGS | read_settings(model_dir) | changes
+            write_file(path, json.dumps(settings, indent=1, ensure_ascii=False) + "\n")
+    except OSError as error:
+        raise QAError(
+            f"{path} can't be written: {error.strerror}. Expected a model folder of your own. To set it by hand: "
+            f"{json.dumps(changes)} in that file."
+        ) from None
+
+
+def check_settings(settings: dict) -> list[str]:
+    """What is wrong with the settings that a reader answers with."""
+    whole_numbers = ("max_length", "doc_stride", "max_answer_length")
+    problems = [
+        f"{name} is {settings[name]!r:.40}, expected a whole number"
+        for name in whole_numbers
+        if type(settings[name]) is not int
+    ]
+    if not problems:
+        problems = check_window_settings(settings["max_length"], settings["doc_stride"])
+        if settings["max_answer_length"] < 1:
+            problems.append(f"max_answer_length is {settings['max_answer_length']}, expected at least 1")
+    if type(settings["handle_impossible_answer"]) is not bool:
+        problems.append(
+            f"handle_impossible_answer is {settings['handle_impossible_answer']!r:.40}, expected true or false"
+        )
+    for name, least in (("temperature", 0.01), ("references", 1)):
+        if type(settings[name]) not in (int, float) or not least <= settings[name] <= 100:
+            problems.append(f"{name} is {settings[name]!r:.40}, expected a number from {least} to 100 (1: as trained)")
+    return problems
+
+
+def check_config(config: dict, max_length: int, tokens: int) -> list[str]:
+    """What keeps a model with this config.json from answering in windows of `max_length` tokens out of the `tokens`
+    that its tokenizer knows."""
+    names = ("max_position_embeddings", "vocab_size", "pad_token_id")
+    problems = [
+        f"{name} is {config[name]!r:.40}, expected a whole number"
+        for name in names
+        if type(config.get(name)) not in (int, type(None))
+    ]
+    if problems:
+        return problems
+    if (positions := usable_positions(config) or max_length) < max_length:
+        problems.append(
+            f"the model has {positions} positions for tokens, but windows have {max_length} tokens. "
+            f"Expected max_length of at most that in {SETTINGS_FILE}"
+        )
+    known = config.get("vocab_size") or tokens
+    if tokens > known:
+        problems.append(f"the model knows {known} tokens, but tokenizer.json has {tokens}: files of two models")
+    if not 0 <= (config.get("pad_token_id") or 0) < known:
+        problems.append(f"pad_token_id is {config['pad_token_id']}, expected 0 to {known - 1}")
+    return problems

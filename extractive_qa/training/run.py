@@ -1,0 +1,280 @@
+"""The state of a training: saved, resumed, scored, described. The loop that moves it on is in train.py."""
+
+import argparse
+import json
+import logging
+import math
+import pickle
+import shutil
+import textwrap
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+
+from extractive_qa.errors import QAError
+from extractive_qa.files.atomic import replace_folder
+from extractive_qa.metrics import compute_metrics, exact_matches
+from extractive_qa.model.backends import TorchBackend
+from extractive_qa.model.devices import describe, out_of_memory
+from extractive_qa.model.families import input_names
+from extractive_qa.model.loading import quiet_transformers, require_finite
+from extractive_qa.postprocessing.calibration import (
+    TEMPERATURES,
+    describe_calibration,
+    fit_and_report,
+    report_calibration,
+)
+from extractive_qa.preprocessing.windows import Features, load_tokenizer
+from extractive_qa.progress import NoProgress
+from extractive_qa.reader import Reader
+from extractive_qa.settings import SETTINGS_FILE
+from extractive_qa.text import shown
+from extractive_qa.training.checkpoints import (
+    RESUME,
+    delete_to_go_back,
+    list_checkpoints,
+    read_state,
+    require_disk_space,
+    save_checkpoint,
+    write_state,
+)
+from extractive_qa.training.distillation import Teachers
+from extractive_qa.training.log import TrainingLog
+from extractive_qa.training.model_card import model_card
+from extractive_qa.training.settings import FREE_ON_RESUME, READER_SETTINGS, as_settings, plain
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Training:
+    """A training between two optimizer steps: what a checkpoint holds, and what it is made of."""
+
+    args: argparse.Namespace
+    features: Features
+    questions: int
+    eval_examples: list[dict]
+    accelerator: Accelerator
+    precision: str
+    model: torch.nn.Module
+    optimizer: torch.optim.Optimizer
+    micro_batch_size: int
+    teachers: Teachers | None = None
+    progress: Callable = NoProgress  # makes bars, called like tqdm
+    step: int = 0  # optimizer steps done
+    losses: list[float] = field(default_factory=list)  # since the last line of the log
+    stop_signals: list[float] = field(default_factory=list)  # when they came
+
+    def __post_init__(self):
+        # beside the model, which scores as it is and is saved under its plain names; one compilation for all lengths
+        self.forward = torch.compile(self.model, dynamic=True) if self.args.compile else self.model
+        self.inputs = input_names(self.accelerator.unwrap_model(self.model))
+
+    @property
+    def effective_batch(self) -> int:
+        """Windows per optimizer step."""
+        args = self.args
+        per_device = args.per_device_train_batch_size * args.gradient_accumulation_steps
+        return per_device * self.accelerator.num_processes
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return math.ceil(len(self.features) / self.effective_batch)
+
+    @property
+    def total_steps(self) -> int:
+        return self.args.max_steps if self.args.max_steps > 0 else self.args.num_train_epochs * self.steps_per_epoch
+
+    def require_disk_space(self) -> None:
+        """Raises QAError where the disk has no room for all that this training will keep at once: the checkpoints and
+        one more while it is written, the final model and its successor while that is written."""
+        weights = 4 * sum(parameter.numel() for parameter in self.model.parameters())  # bytes, in fp32
+        saves = self.total_steps // self.args.save_steps + self.total_steps // self.steps_per_epoch + 1
+        checkpoints = min(self.args.save_total_limit + 1, saves)
+        # in a checkpoint: the weights, and AdamW's two moments
+        require_disk_space(self.args.output_dir, weights * (3 * checkpoints + 2))
+
+    def save(self) -> None:
+        """Saves checkpoint-{step}: a model folder that evaluate.py reads, with optimizer.pt and state.json."""
+        state = {
+            "step": self.step,
+            "losses": self.losses,
+            "micro_batch_size": self.micro_batch_size,
+            "effective_batch": self.effective_batch,
+            "windows": len(self.features),
+            "teachers": self.teachers.identities if self.teachers else [],
+            "precision": self.precision,
+            "settings": as_settings(self.args),
+        }
+        scaler = self.accelerator.scaler
+
+        def write(folder: Path) -> None:
+            self.write_model(folder, scores=None)
+            tensors = {"optimizer": self.optimizer.state_dict(), "scaler": scaler.state_dict() if scaler else {}}
+            torch.save(tensors, folder / "optimizer.pt")
+            write_state(folder, state)
+
+        if self.accelerator.is_main_process:
+            save_checkpoint(self.args.output_dir, self.step, write, self.args.save_total_limit)
+        self.accelerator.wait_for_everyone()
+
+    def resume(self, checkpoint: Path) -> None:
+        """Takes up what `save` wrote (the model's weights are loaded already). Raises QAError where flags differ."""
+        state = read_state(checkpoint)
+        now = as_settings(self.args)
+        differing = [
+            f"--{name} {now[name]} (was {value})"
+            for name, value in state["settings"].items()
+            if name not in FREE_ON_RESUME and now.get(name) != value
+        ]
+        for name in ("effective_batch", "windows"):
+            found = self.effective_batch if name == "effective_batch" else len(self.features)
+            if found != state[name]:
+                differing.append(f"{name} {found} (was {state[name]})")
+        if state.get("teachers", []) != (self.teachers.identities if self.teachers else []):
+            differing.append("the models in --teacher_dir (were others)")
+        if differing:
+            raise QAError(
+                f"--resume goes on with the training as it was, but these differ: {', '.join(differing)}. "
+                "Leave them out, or train into another --output_dir."
+            )
+        if (before := state.get("precision", self.precision)) != self.precision and self.accelerator.is_main_process:
+            logger.warning(
+                f"this training goes on in {self.precision}, and was in {before} (--mixed_precision, or the device)"
+            )
+        self.step, self.losses = state["step"], state["losses"]
+        if self.args.per_device_train_batch_size == state["settings"]["per_device_train_batch_size"]:
+            self.micro_batch_size = state["micro_batch_size"]  # smaller where memory had run out
+        self.load_optimizer(checkpoint / "optimizer.pt")
+
+    def load_optimizer(self, path: Path) -> None:
+        """Takes up the optimizer's and the scaler's state: tensors and plain values, no other object is unpickled.
+        Raises QAError where it is something else, or not finite."""
+        try:
+            # to the CPU first: the optimizer takes each tensor to where its weights are
+            saved = torch.load(path, map_location="cpu", weights_only=True)
+            self.optimizer.load_state_dict(saved["optimizer"])
+            if self.accelerator.scaler and saved["scaler"]:
+                self.accelerator.scaler.load_state_dict(saved["scaler"])
+        except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, TypeError) as error:
+            if isinstance(error, RuntimeError) and out_of_memory(error):
+                raise  # nothing is wrong with the checkpoint
+            reason = "".join(str(error).splitlines()[:1])  # torch adds pages of advice
+            raise QAError(
+                f"{path} can't be read ({type(error).__name__}: {reason}). Expected the state of this optimizer. "
+                f"{delete_to_go_back(path.parent)}"
+            ) from None
+        names = {parameter: name for name, parameter in self.accelerator.unwrap_model(self.model).named_parameters()}
+        moments = (
+            (f"{kind} of {names[parameter]}", tensor)
+            for parameter, state in self.optimizer.state.items()
+            for kind, tensor in state.items()
+        )
+        require_finite(moments, path, delete_to_go_back(path.parent))
+
+    def write_model(self, folder: Path, scores: dict | None, temperature: float = 1.0, references: float = 1.0) -> None:
+        args = self.args
+        settings = {name: vars(args)[name] for name in READER_SETTINGS}
+        # files by name only: the folder may travel to where these paths mean nothing
+        training = {name: plain(value, lambda path: path.name) for name, value in sorted(vars(args).items())}
+        training |= {"mixed_precision": self.precision, "processes": self.accelerator.num_processes}
+        settings |= {"temperature": temperature, "references": references, "scores": scores, "training": training}
+        save_reader(folder, self.accelerator.unwrap_model(self.model), args.model_dir, settings)
+        if scores:
+            card = model_card(training, scores, args.model_dir, args.train_file, args.eval_file)
+            (folder / "README.md").write_text(card, encoding="utf-8")
+
+    def evaluate(self, log: TrainingLog) -> list[str]:
+        """Scores the model as it is; the best by F1 so far becomes final_model, its confidences fitted to the scored
+        questions. Returns what there is to say of it, for people; [] in all processes but the first."""
+        line, found = self.score(log)
+        (line,) = broadcast_object_list([line])  # every process knows the best epoch
+        log.write(line)
+        return found
+
+    def score(self, log: TrainingLog) -> tuple[dict | None, list[str]]:
+        """The main process's part of `evaluate`: the line for the log. None in the other processes."""
+        args, examples = self.args, self.eval_examples
+        line, found = None, []
+        if self.accelerator.is_main_process:
+            reader = Reader(
+                args.model_dir,
+                batch_size=args.per_device_eval_batch_size,
+                backend=TorchBackend(
+                    self.accelerator.unwrap_model(self.model), self.accelerator.device, self.precision
+                ),
+                settings={name: vars(args)[name] for name in READER_SETTINGS},
+            )
+            with self.progress(desc="scoring", total=len(examples), unit=" questions", leave=False) as bar:
+
+                def each(example: dict, answers: list[dict]) -> None:
+                    bar.update()
+                    if self.stop_signals:
+                        raise KeyboardInterrupt(self.how_to_resume(f"stopped after step {self.step}, saved"))
+
+                predictions, probabilities = reader.predict(examples, temperatures=TEMPERATURES, each=each)
+            scores = compute_metrics(predictions, examples)
+            best = max((line["f1"] for line in log.scores), default=0.0)
+            line = {"step": self.step, "epoch": self.step / self.steps_per_epoch, **scores}
+            found.append(f"epoch {line['epoch']:.2f}: EM {scores['exact_match']:.2f}, F1 {scores['f1']:.2f}")
+            if scores["f1"] >= best or not (args.output_dir / "final_model").exists():
+                correct = np.array(exact_matches(predictions, examples))
+                found.append(self.save_final_model(scores, probabilities[1:], correct))
+            self.model.train()
+        return line, found
+
+    def save_final_model(self, scores: dict, probabilities: np.ndarray, correct: np.ndarray) -> str:
+        """The model as it is becomes final_model, with its scores, and with the temperature and references that fit
+        its confidences to them, unless that makes their error larger. probabilities: float (TEMPERATURES, Q), of the
+        best answers. correct: bool (Q,). Returns what was fitted, in words."""
+        every = np.ones(len(correct), dtype=bool)
+        found = fit_and_report(probabilities, correct, every, every)
+        if found["error"] > found["error_uncalibrated"]:  # as with a hundred questions or less: nothing to go by
+            as_trained = probabilities[np.searchsorted(TEMPERATURES, 1.0)]
+            found = report_calibration(as_trained, as_trained, correct, {"temperature": 1.0, "references": 1.0})
+        fitted = found["temperature"], found["references"]
+        final_model = self.args.output_dir / "final_model"
+        replace_folder(final_model, lambda folder: self.write_model(folder, scores, *fitted), RESUME)
+        return describe_calibration(found)
+
+    def how_to_resume(self, what_happened: str) -> str:
+        if not list_checkpoints(self.args.output_dir):
+            return f"{what_happened}. Nothing was saved yet: start again"
+        return f"{what_happened}. Resume with: python train.py --resume --output_dir {shown(self.args.output_dir)}"
+
+    def describe(self) -> str:
+        """What is about to happen, in a few lines that fit the terminal."""
+        settings = {name: plain(value, shown) for name, value in sorted(vars(self.args).items())}
+        settings = "settings: " + " ".join(f"{name}={value}" for name, value in settings.items())
+        width = min(120, shutil.get_terminal_size((120, 24)).columns)
+        parameters = sum(parameter.numel() for parameter in self.model.parameters())
+        lines = [
+            textwrap.fill(settings, width, subsequent_indent="  ", break_on_hyphens=False),
+            f"device: {describe(self.accelerator.device)}, {self.accelerator.num_processes} process(es), "
+            f"mixed precision: {self.precision}",
+            f"model: {parameters / 1e6:.1f} M parameters, {4 * parameters / 2**20:.0f} MB in fp32",
+            f"data: {self.questions:,} questions in {len(self.features):,} windows, {len(self.eval_examples):,} "
+            "questions to score",
+            f"steps: {self.total_steps:,} of {self.effective_batch} windows, {self.micro_batch_size} at once",
+        ]
+        if self.args.resume:
+            lines.append(f"resumed from {shown(self.args.resume)} after step {self.step}")
+        return "\n".join(lines)
+
+
+def save_reader(folder: Path, model, tokenizer_dir: Path, settings: dict) -> None:
+    """Writes a plain Hugging Face folder (safetensors, config, tokenizer) with `settings` as reader.json."""
+    with quiet_transformers():  # it shows a bar
+        model.save_pretrained(folder)
+    load_tokenizer(tokenizer_dir).save(str(folder / "tokenizer.json"))  # without truncation and padding
+    for name in ("tokenizer_config.json", "special_tokens_map.json", "vocab.txt"):
+        if (Path(tokenizer_dir) / name).exists():
+            shutil.copyfile(Path(tokenizer_dir) / name, folder / name)
+    for path in folder.glob("*.safetensors"):
+        shutil.copymode(folder / "config.json", path)  # the library lets only the owner read it
+    (folder / SETTINGS_FILE).write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,73 @@
+"""The settings of a training: what each may be, which of them are saved, and which may differ when it is resumed.
+
+Imports no torch: train.py checks its flags before it does.
+"""
+
+import argparse
+import math
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from extractive_qa.errors import QAError
+from extractive_qa.preprocessing.windows import check_window_settings
+
+# what the reader needs to know
+READER_SETTINGS = ("max_length", "doc_stride", "max_answer_length", "handle_impossible_answer")
+# what may differ when a run is resumed: it does not change what is learned, but for the precision, which is said
+FREE_ON_RESUME = {
+    "resume", "overwrite_output_dir", "output_dir", "device", "mixed_precision", "logging_steps", "save_steps",
+    "save_total_limit", "per_device_train_batch_size", "gradient_accumulation_steps", "per_device_eval_batch_size",
+    "gradient_checkpointing", "max_gpu_memory", "compile", "verify_files", "quiet",
+}  # fmt: skip
+COUNTS = (
+    "num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps", "max_answer_length",
+    "per_device_eval_batch_size", "logging_steps", "save_steps", "save_total_limit", "max_train_samples",
+    "max_eval_samples",
+)  # fmt: skip
+
+
+def number_or_auto(text: str) -> int | str:
+    """The value of --per_device_train_batch_size."""
+    if text == "auto":
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a whole number nor auto") from None
+
+
+def check_settings(args: argparse.Namespace) -> None:
+    """Raises QAError with everything that is wrong with the settings."""
+    problems = check_window_settings(args.max_length, args.doc_stride)
+
+    def check(names: Iterable[str], may_be: Callable[[float], bool], expected: str) -> None:
+        values = {name: getattr(args, name) for name in names}
+        problems.extend(
+            f"--{name} is {value}, expected {expected}"
+            for name, value in values.items()
+            if value not in (None, "auto") and not may_be(value)
+        )
+
+    check(COUNTS, lambda value: value >= 1, "at least 1")
+    check(["max_steps"], lambda value: value >= 1 or value == -1, "at least 1, or -1 for no limit")
+    positive = ("learning_rate", "adam_epsilon", "distillation_temperature", "max_gpu_memory")
+    check(positive, lambda value: 0 < value < math.inf, "more than 0")  # NaN is not, either
+    check(("weight_decay", "max_grad_norm"), lambda value: 0 <= value < math.inf, "0 or more")
+    check(("warmup_ratio", "joined_contexts", "distillation_weight"), lambda value: 0 <= value <= 1, "0 to 1")
+    check(["seed"], lambda value: 0 <= value < 2**63, "0 or more")
+    if args.resume and args.overwrite_output_dir:
+        problems.append("--resume and --overwrite_output_dir exclude each other")
+    if problems:
+        raise QAError("; ".join(problems) + ". See: python train.py --help")
+
+
+def as_settings(args: argparse.Namespace) -> dict:
+    """The resolved flags as plain values, to be saved and shown."""
+    return {name: plain(value, str) for name, value in sorted(vars(args).items())}
+
+
+def plain(value: object, as_text: Callable[[Path], str]) -> object:
+    """A flag's value for JSON: a path, or each path of a list, as text."""
+    if isinstance(value, list):
+        return [plain(part, as_text) for part in value]
+    return as_text(value) if isinstance(value, Path) else value

@@ -1,0 +1,91 @@
+"""A file of questions to sliding windows for training, cached on disk: a second training on them starts at once.
+
+A cached file is named after everything its content depends on, so it can't be out of date, and begins with a sha256, so
+a damaged one is known and written again. Anyone may delete it.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import tokenizers
+from tokenizers import Tokenizer
+
+from extractive_qa.files.atomic import open_checked, save_checked
+from extractive_qa.preprocessing.windows import Features, PairTemplate, first_answer, prepare_train_features
+from utils.console import note, warn
+from utils.offline import PROJECT_ROOT
+
+CACHE_DIR = PROJECT_ROOT / "data" / "cache"
+FORMAT = 1  # of the file, and of what windows.py puts into it: raise it with every change of either
+WORTH_A_FILE = 1000  # questions: fewer are prepared in no time
+KEPT = 4  # files: about 40 MB for all of SQuAD
+
+
+def cached_train_features(
+    examples: Sequence[dict], tokenizer: Tokenizer, max_length: int, doc_stride: int, folder: Path = CACHE_DIR
+) -> Features:
+    """What prepare_train_features gives, from `folder` where it was prepared before, else saved there.
+
+    The newest few files are kept. A folder that can't be written is no error, only a warning.
+    """
+    if len(examples) < WORTH_A_FILE:
+        return prepare_train_features(examples, tokenizer, max_length, doc_stride)
+    path = folder / f"train-{features_key(examples, tokenizer, max_length, doc_stride)}.features"
+    features = load_features(path)
+    if features is None:
+        note(f"preparing the windows of {len(examples):,} questions ...")
+        features = prepare_train_features(examples, tokenizer, max_length, doc_stride)
+        try:
+            save_features(path, features)
+        except OSError as error:
+            warn(f"the prepared windows can't be kept in {folder}: {error.strerror or error}. Going on without.")
+    return features
+
+
+def features_key(examples: Sequence[dict], tokenizer: Tokenizer, max_length: int, doc_stride: int) -> str:
+    """A name, 40 hexadecimal digits, for what prepare_train_features makes of its arguments."""
+    model = tokenizer.to_str()
+    digest = hashlib.sha256(f"{FORMAT} {tokenizers.__version__} {max_length} {doc_stride} {len(model)}\n".encode())
+    digest.update(model.encode())
+    numbers = {}  # of the contexts: each is hashed once
+    for example in examples:
+        question, context = example["question"], example["context"]
+        start, answer = first_answer(example)
+        known = context in numbers
+        number = numbers.setdefault(context, len(numbers))
+        # each text after its length, so that no two lists of examples read the same
+        head = f"{number} {len(context)} {len(question)} {start} {len(answer)}\n"
+        text = head + question + ("" if known else context)
+        digest.update(text.encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()[:40]
+
+
+# a file holds these arrays, one after another
+TEMPLATE = tuple(field.name for field in fields(PairTemplate))
+ARRAYS = (*TEMPLATE, *(field.name for field in fields(Features) if field.name != "template"))
+
+
+def save_features(path: Path, features: Features) -> None:
+    """Writes training features to `path`, as save_checked does. Raises OSError."""
+
+    def write(file: BinaryIO) -> None:
+        for name in ARRAYS:
+            of_template = name in TEMPLATE
+            array = np.array(getattr(features.template, name), np.int64) if of_template else getattr(features, name)
+            np.save(file, array, allow_pickle=False)
+
+    save_checked(path, write, KEPT)
+
+
+def load_features(path: Path) -> Features | None:
+    """What save_features wrote to `path`; None where there is no such file, or it can't be read or is damaged."""
+    if (file := open_checked(path)) is None:
+        return None
+    with file:
+        arrays = {name: np.load(file, allow_pickle=False) for name in ARRAYS}
+    template = PairTemplate(**{name: arrays.pop(name).tolist() for name in TEMPLATE})
+    return Features(template, **arrays)
