@@ -14,6 +14,7 @@ import argparse
 import contextlib
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -36,8 +37,7 @@ go_offline()
 from extractive_qa.data.examples import read_examples
 from extractive_qa.errors import QAError
 from extractive_qa.files.atomic import replace_folder
-from extractive_qa.files.reading import make_room, read_json, with_table
-from extractive_qa.model.folder import save_reader
+from extractive_qa.files.reading import read_json
 from extractive_qa.model.loading import load_encoder
 from extractive_qa.postprocessing.answers import AnswerCollector
 from extractive_qa.preprocessing.batches import length_sorted_batches, pad_batch
@@ -54,7 +54,7 @@ PEERS_VENV = PROJECT_ROOT / ".venv-peers"
 RANDOM_ENCODER = PROJECT_ROOT / "models" / "mobilebert-random"
 RANDOM_READER = PROJECT_ROOT / "models" / "mobilebert-random-reader"
 REAL_SQUAD = PROJECT_ROOT.parent / "shared" / "squad"  # 11,877 training and 4,961 dev questions
-MAKE_RANDOM = "Run: python tools/make_random_model.py"
+MAKE_RANDOM = "Run: python dev/make_random_model.py"
 LIBRARIES = ("torch", "transformers", "tokenizers", "datasets", "numpy", "onnxruntime")
 MFLOP_PER_TOKEN = 43  # MobileBERT forward, windows of about 176 tokens; training takes three times that
 FLAGS = {"fp32": "no", "bf16": "bf16"}  # --mixed_precision by name
@@ -90,7 +90,12 @@ def parse_args(doc: str, argv: list[str] | None, **flags: object) -> argparse.Na
         how |= {"nargs": "+"} if isinstance(default, list) else {}
         parser.add_argument(f"--{name}", help=text, **({"action": "store_true"} if one is False else how))
     args = parser.parse_args(argv)
-    make_room(args.results_dir / "result.json", "--results_dir")
+    try:  # before the work, not after it
+        args.results_dir.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=args.results_dir).close()
+    except OSError as error:
+        text = f"{args.results_dir} can't be written: {error.strerror}. Choose another --results_dir."
+        raise QAError(text) from None
     return args
 
 
@@ -164,6 +169,8 @@ def random_reader() -> Path:
     QAError where the random encoder is missing."""
     if not (RANDOM_READER / "config.json").exists():
         import torch
+
+        from extractive_qa.training.run import save_reader
 
         torch.manual_seed(0)
         model, _ = load_encoder(RANDOM_ENCODER, MAKE_RANDOM)
@@ -414,8 +421,10 @@ def save(args: argparse.Namespace, benchmark: str, **fields: object) -> None:
 
 def put_table(path: Path, marker: str, made: str, write: bool = True) -> bool:
     """Puts a table into a document, between <!-- marker --> and <!-- /marker -->. Returns whether it had another."""
-    text = path.read_text(encoding="utf-8")
-    new = with_table(text, made, path.name, f"<!-- {marker} -->\n", f"<!-- /{marker} -->")
+    text, begin, end = path.read_text(encoding="utf-8"), f"<!-- {marker} -->\n", f"<!-- /{marker} -->"
+    new, count = re.subn(f"{begin}.*?{end}", lambda _: begin + made + end, text, flags=re.DOTALL)
+    if count != 1:
+        raise QAError(f"{path} has no place for the table. Expected one line {begin.strip()} and one {end} after it.")
     if new != text and write:
         path.write_text(new, encoding="utf-8", newline="\n")
     return new != text

@@ -1,6 +1,6 @@
 """The model alone: which attention trains the fastest, does --compile pay, what is gained by folding the norms away?
 
-    python tools/make_random_model.py     # once
+    python dev/make_random_model.py     # once
     python benchmarks/speed/model.py      # all three, 15 minutes on 2 CPU cores
     python benchmarks/speed/model.py --only attention --model_dir <MiniLM folder> --name attention_minilm
 
@@ -24,23 +24,24 @@ import numpy as np
 import onnx
 import torch
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[2] / "tools")]
-import export_onnx
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import harness
-from quantization import calibrate, to_int8, without_identities
 
 from extractive_qa.data.examples import read_examples
+from extractive_qa.export import export
+from extractive_qa.export.int8 import measure_activation_ranges, to_int8, without_identities
+from extractive_qa.files.reading import read_json
 from extractive_qa.model.backends import OnnxBackend, TorchBackend
-from extractive_qa.model.devices import autocast, choose_attention, choose_device, describe, require_compiler
+from extractive_qa.model.devices import autocast, choose_attention, choose_device, describe
 from extractive_qa.model.fold_norms import fold_norms
 from extractive_qa.model.loading import load_encoder, load_model
 from extractive_qa.reader import Reader
 from extractive_qa.training.cpu_attention import NAME as WINDOW_BY_WINDOW
 from extractive_qa.training.cpu_attention import attend_window_by_window
+from extractive_qa.training.start import require_compiler
 from utils.offline import SAMPLE_DATA_DIR
 
 TRAINED, ANSWERED, LENGTH = 4, 16, 184  # windows to train on and to answer, tokens of the latter
-TEXTS = 16  # questions on which int8 finds its ranges
 
 
 def load(model_dir: Path, attention: str | None, device: torch.device) -> torch.nn.Module:
@@ -108,13 +109,15 @@ def open_backends(model_dir: Path, folder: Path, way: str, fold) -> dict[str, To
     for precision in map(harness.FLAGS.get, harness.precisions_of("cpu")):
         model = fold(load_model(model_dir, choose_attention(cpu, precision)))
         backends[f"torch {precision} {way}"] = TorchBackend(model, cpu, precision)
-    export_onnx.fold_norms = fold
+    export.fold_norms = fold
     fp32, int8 = (folder / f"{way}.{precision}.onnx" for precision in ("no", "int8"))
-    export_onnx.export_fp32(model_dir, fp32)
-    model, backend = without_identities(onnx.load(fp32)), OnnxBackend(fp32, "no")
-    examples = read_examples(SAMPLE_DATA_DIR / "train.json")[:TEXTS]
-    onnx.save(to_int8(model, calibrate(model, Reader(model_dir, backend=backend), examples)), int8)
-    return backends | {f"onnx no {way}": backend, f"onnx int8 {way}": OnnxBackend(int8, "int8")}
+    export.export_fp32(model_dir, fp32)
+    config = read_json(model_dir / "config.json", "a model's settings")
+    model, backend = without_identities(onnx.load(fp32)), OnnxBackend(fp32, "no", config)
+    examples = read_examples(SAMPLE_DATA_DIR / "train.json")[:16]  # for the ranges of int8
+    ranges = measure_activation_ranges(model, Reader(model_dir, backend=backend), examples)
+    onnx.save(to_int8(model, ranges), int8)
+    return backends | {f"onnx no {way}": backend, f"onnx int8 {way}": OnnxBackend(int8, "int8", config)}
 
 
 def distance_from_float64(model_dir: Path, batch: dict[str, np.ndarray]) -> dict[str, float]:
