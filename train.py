@@ -28,6 +28,7 @@ from pathlib import Path
 
 # nothing here imports torch: what is wrong with a flag or a file is said at once
 from extractive_qa.data.examples import read_examples
+from extractive_qa.data.formats import check_path
 from extractive_qa.files.atomic import cannot_write
 from extractive_qa.files.manifest import check_manifest
 from extractive_qa.files.reading import require
@@ -166,6 +167,8 @@ def check_files(args: argparse.Namespace) -> None:
     for path in dict.fromkeys(inputs(args)):
         if require(path, "a file or folder with questions", DOWNLOAD).is_dir():
             check_manifest(path, full=args.verify_files)
+    for path in (args.train_file, args.eval_file):
+        check_path(path)  # its name says its format
 
 
 def read_settings(argv: list[str] | None = None) -> argparse.Namespace:

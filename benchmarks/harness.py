@@ -36,7 +36,7 @@ go_offline()
 
 from extractive_qa.data.examples import read_examples
 from extractive_qa.errors import QAError
-from extractive_qa.files.atomic import replace_folder
+from extractive_qa.files.atomic import make_room, replace_folder
 from extractive_qa.files.reading import read_json
 from extractive_qa.model.loading import load_encoder
 from extractive_qa.postprocessing.answers import AnswerCollector
@@ -90,12 +90,7 @@ def parse_args(doc: str, argv: list[str] | None, **flags: object) -> argparse.Na
         how |= {"nargs": "+"} if isinstance(default, list) else {}
         parser.add_argument(f"--{name}", help=text, **({"action": "store_true"} if one is False else how))
     args = parser.parse_args(argv)
-    try:  # before the work, not after it
-        args.results_dir.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=args.results_dir).close()
-    except OSError as error:
-        text = f"{args.results_dir} can't be written: {error.strerror}. Choose another --results_dir."
-        raise QAError(text) from None
+    make_room(args.results_dir / "result.json", "--results_dir")
     return args
 
 
@@ -420,7 +415,8 @@ def save(args: argparse.Namespace, benchmark: str, **fields: object) -> None:
 
 
 def put_table(path: Path, marker: str, made: str, write: bool = True) -> bool:
-    """Puts a table into a document, between <!-- marker --> and <!-- /marker -->. Returns whether it had another."""
+    """Puts a table into a document, between <!-- marker --> and <!-- /marker -->. Returns whether it had another.
+    Raises QAError where the document has not one pair of these."""
     text, begin, end = path.read_text(encoding="utf-8"), f"<!-- {marker} -->\n", f"<!-- /{marker} -->"
     new, count = re.subn(f"{begin}.*?{end}", lambda _: begin + made + end, text, flags=re.DOTALL)
     if count != 1:

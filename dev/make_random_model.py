@@ -23,8 +23,7 @@ go_offline()
 import torch
 from transformers import MobileBertConfig, MobileBertModel
 
-from extractive_qa.files.atomic import replace_folder
-from extractive_qa.files.reading import make_room
+from extractive_qa.files.atomic import make_room, replace_folder
 from utils import console
 
 

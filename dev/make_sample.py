@@ -18,11 +18,11 @@ go_offline()
 import torch
 
 from extractive_qa.errors import QAError
-from extractive_qa.files.atomic import replace_folder
-from extractive_qa.files.reading import make_room, read_json_object
-from extractive_qa.model.folder import save_reader
+from extractive_qa.files.atomic import make_room, replace_folder
+from extractive_qa.files.reading import read_json_object
 from extractive_qa.model.loading import load_model
 from extractive_qa.settings import read_settings
+from extractive_qa.training.run import save_reader
 from utils import console
 
 CARD = """---

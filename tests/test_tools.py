@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from scripts import PROJECT_ROOT, assert_refused, run_script
 
-from extractive_qa.files.reading import make_room
+from extractive_qa.files.atomic import make_room
 from extractive_qa.reader import Reader
 
 TEXT = "Ada Lovelace wrote it in 1843."

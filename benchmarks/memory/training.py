@@ -75,7 +75,7 @@ def take_steps(train: dict, batch: int, precision: str, checkpointing: bool, mod
             "max_steps": STEPS, "per_device_train_batch_size": batch, "gradient_accumulation_steps": 1,
         }  # fmt: skip
         words = ["--quiet", *(["--gradient_checkpointing"] if checkpointing else [])]
-        train["main"]([*harness.words_of(flags), *words])
+        train["main"](train["read_settings"]([*harness.words_of(flags), *words]))
     device = choose_device(device)
     case = {"batch": batch, "precision": precision, "checkpointing": checkpointing}
     kind = "allocated on the card" if device.type == "cuda" else "resident in the process"

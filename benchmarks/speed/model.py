@@ -30,10 +30,10 @@ import harness
 from extractive_qa.data.examples import read_examples
 from extractive_qa.export import export
 from extractive_qa.export.int8 import measure_activation_ranges, to_int8, without_identities
-from extractive_qa.files.reading import read_json
 from extractive_qa.model.backends import OnnxBackend, TorchBackend
 from extractive_qa.model.devices import autocast, choose_attention, choose_device, describe
 from extractive_qa.model.fold_norms import fold_norms
+from extractive_qa.model.folder import require_model
 from extractive_qa.model.loading import load_encoder, load_model
 from extractive_qa.reader import Reader
 from extractive_qa.training.cpu_attention import NAME as WINDOW_BY_WINDOW
@@ -112,11 +112,10 @@ def open_backends(model_dir: Path, folder: Path, way: str, fold) -> dict[str, To
     export.fold_norms = fold
     fp32, int8 = (folder / f"{way}.{precision}.onnx" for precision in ("no", "int8"))
     export.export_fp32(model_dir, fp32)
-    config = read_json(model_dir / "config.json", "a model's settings")
+    config = require_model(model_dir)
     model, backend = without_identities(onnx.load(fp32)), OnnxBackend(fp32, "no", config)
     examples = read_examples(SAMPLE_DATA_DIR / "train.json")[:16]  # for the ranges of int8
-    ranges = measure_activation_ranges(model, Reader(model_dir, backend=backend), examples)
-    onnx.save(to_int8(model, ranges), int8)
+    onnx.save(to_int8(model, measure_activation_ranges(model, Reader(model_dir, backend=backend), examples)), int8)
     return backends | {f"onnx no {way}": backend, f"onnx int8 {way}": OnnxBackend(int8, "int8", config)}
 
 

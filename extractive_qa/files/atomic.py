@@ -8,6 +8,7 @@ import errno
 import hashlib
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -111,6 +112,17 @@ def recover(target: Path) -> None:
     old = target.with_name(f".{target.name}.old")
     if old.exists() and not target.exists():
         old.rename(target)
+
+
+def make_room(path: Path, flag: str) -> None:
+    """Makes the folder that `path` will be in, and tries whether it can be written: before the work, not after it.
+    Raises QAError, which names the `flag` to choose another place with."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise QAError(f"{path} can't be written: {error.strerror or error}. Choose another {flag}.") from None
 
 
 def is_write_failure(error: BaseException) -> bool:

@@ -204,7 +204,8 @@ def test_no_script_works_on_a_tampered_folder(name, how, downloaded, tmp_path):
     flags = ["--model_dir", str(downloaded), "--eval_file", str(DEV), "--output_dir", str(tmp_path / "output"), *files]
     TAMPERED[how](downloaded)
     with pytest.raises(QAError, match="Get it again"):
-        script.main([*flags, *(["--verify_files"] if how == "one bit" else [])])
+        look = script.read_settings if name == "train" else script.main
+        look([*flags, *(["--verify_files"] if how == "one bit" else [])])
     assert not (tmp_path / "output" / "final_model").exists()
     assert not list(tmp_path.glob("output/*.json*"))
 
@@ -214,9 +215,9 @@ def test_a_bit_is_what_the_sizes_do_not_show(downloaded):
     train = load_script("train.py")
     flags = ["--model_dir", str(downloaded), "--train_file", str(DEV), "--eval_file", str(DEV)]
     TAMPERED["one bit"](downloaded)
-    assert train.load_questions(train.parse_args(flags))
+    train.check_files(train.parse_args(flags))
     with pytest.raises(QAError, match=r"model\.safetensors has sha256"):
-        train.load_questions(train.parse_args([*flags, "--verify_files"]))
+        train.check_files(train.parse_args([*flags, "--verify_files"]))
 
 
 @pytest.mark.fault("tampered file")

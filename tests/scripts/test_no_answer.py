@@ -11,6 +11,7 @@ from scripts import load_script, run_script
 
 from extractive_qa.data.examples import read_examples
 from extractive_qa.errors import QAError
+from extractive_qa.export import export
 from extractive_qa.metrics import compute_metrics
 from extractive_qa.preprocessing.windows import prepare_train_features, prepare_validation_features
 from extractive_qa.reader import Reader
@@ -188,13 +189,13 @@ def test_a_model_that_may_find_none_is_exported_on_its_own_questions(
     tiny_model, tmp_path, monkeypatch, flags, settings
 ):
     export_onnx = load_script("tools/export_onnx.py")
-    checked, original = [], export_onnx.answer
+    checked, original = [], export.check_answers
 
-    def answer(reader, examples, label):
+    def check_answers(reader, examples, *rest):
         checked.append((reader.settings["handle_impossible_answer"], [example["id"] for example in examples]))
-        return original(reader, examples, label)
+        return original(reader, examples, *rest)
 
-    monkeypatch.setattr(export_onnx, "answer", answer)
+    monkeypatch.setattr(export, "check_answers", check_answers)
     model = shutil.copytree(tiny_model, tmp_path / "model")
     (model / "reader.json").write_text(json.dumps({"handle_impossible_answer": settings}), encoding="utf-8")
     records = [*QUESTIONS, {"id": "bad", "question": "Who?"}]
