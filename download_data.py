@@ -31,7 +31,7 @@ from extractive_qa.files.atomic import recover, replace_folder
 from extractive_qa.files.manifest import check_manifest, read_manifest, write_manifest
 from extractive_qa.hub.options import HUB, JSON_URL, DownloadOptions, Patience, is_address, without_login
 from extractive_qa.text import shown
-from utils.console import EXIT_CODES, HelpFormatter, be_quiet, note, progress, run, say
+from utils.console import be_quiet, make_parser, note, progress, run, say
 from utils.offline import MODEL_DIR, SQUAD_DIR, TEACHER_DIR
 
 # torch, datasets and the HTTP libraries take seconds to import: only where they are needed, so that --help, a wrong
@@ -39,10 +39,7 @@ from utils.offline import MODEL_DIR, SQUAD_DIR, TEACHER_DIR
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=HelpFormatter, usage="python download_data.py [options]",
-        epilog=EXIT_CODES,
-    )  # fmt: skip
+    parser = make_parser(__doc__, "python download_data.py [options]")
     # without any of these: what is missing is got, what is here is verified
     group = parser.add_argument_group("what to do")
     group.add_argument("--only", choices=["data", "model", "teacher"], help="get one alone (default: data and model)")

@@ -20,10 +20,7 @@ go_offline()  # before any import: the libraries read the switches when they are
 exit_quietly_on_interrupt()  # the imports take a moment, and Ctrl-C shall show no traceback meanwhile
 
 import argparse
-import json
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +28,7 @@ import numpy as np
 # none of these imports torch, transformers, datasets or matplotlib: --help and mistakes are answered at once
 from extractive_qa.data.examples import read_examples
 from extractive_qa.errors import QAError
-from extractive_qa.files.atomic import write_file
+from extractive_qa.files.atomic import write_json, writing
 from extractive_qa.files.manifest import NAME, check_manifest
 from extractive_qa.files.reading import require
 from extractive_qa.metrics import compute_metrics, exact_matches
@@ -43,20 +40,18 @@ from extractive_qa.report.outcomes import Outcomes, collect_outcomes
 from extractive_qa.report.predictions import NBEST, PREDICTIONS, nbest_file, read_answers, read_predictions, read_run
 from extractive_qa.report.statistics import compare
 from extractive_qa.report.terminal import comparison_table, describe_scores, show_example
-from extractive_qa.settings import DEFAULT_SETTINGS, SETTINGS_FILE, read_settings, save_settings
+from extractive_qa.settings import DEFAULT_SETTINGS, SETTINGS_FILE, may_find_none, save_settings
 from extractive_qa.text import shown
 from extractive_qa.training.checkpoints import MARKER
 from extractive_qa.training.log import find_log
 from utils import console
 
 FEW_QUESTIONS = 100  # fewer don't tell much about a temperature
+OTHER_PLACE = "Use another --output_dir."
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=console.HelpFormatter, usage="python evaluate.py [options]",
-        epilog=console.EXIT_CODES,
-    )  # fmt: skip
+    parser = console.make_parser(__doc__, "python evaluate.py [options]")
     add = parser.add_argument_group("what is scored").add_argument
     add("--model_dir", type=Path, default=OUTPUT_DIR / "final_model", help="folder that train.py wrote")
     add("--eval_file", type=Path, default=SQUAD_DIR, help="questions: JSON, JSON Lines, CSV, Parquet, saved dataset")
@@ -124,28 +119,6 @@ def check_inputs(args: argparse.Namespace) -> None:
         require(args.compare / PREDICTIONS, "the predictions of another run", "--compare takes its --output_dir.")
 
 
-def may_be_unanswerable(args: argparse.Namespace) -> bool:
-    """Whether questions without an answer are scored too: as the flag says, else as the model was trained."""
-    if args.handle_impossible_answer or args.predictions:
-        return args.handle_impossible_answer
-    # whatever else a damaged file says, the Reader refuses in words
-    return read_settings(args.model_dir).get("handle_impossible_answer") is True
-
-
-@contextmanager
-def writing(folder: Path) -> Iterator[None]:
-    """Says what to do where the system refuses to write into `folder`."""
-    try:
-        yield
-    except OSError as error:
-        raise QAError(f"{folder} can't be written: {error.strerror}. Use another --output_dir.") from None
-
-
-def write_json(path: Path, content: dict) -> None:
-    # the whole file or none of it; not ASCII, so that people can read answers in any language
-    write_file(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
-
-
 def predict(examples: list[dict], args: argparse.Namespace) -> tuple[dict[str, str], dict, dict]:
     """Answers Q questions with the model and writes predictions.json and nbest_predictions.json; where it fails,
     earlier files stay as they were.
@@ -166,7 +139,7 @@ def predict(examples: list[dict], args: argparse.Namespace) -> tuple[dict[str, s
 
     began = time.monotonic()  # the model is loaded: only answering is measured
     bar = console.progress(desc="answering", total=len(examples), unit=" questions")
-    with writing(args.output_dir):
+    with writing(args.output_dir, OTHER_PLACE):
         args.output_dir.mkdir(parents=True, exist_ok=True)
         # the n best answers go to disk at once: memory holds one answer a question, not 20
         with nbest_file(args.output_dir / NBEST) as write, bar:
@@ -225,7 +198,7 @@ def compare_and_report(
         if settings:
             about |= {"device": settings["device"], "mixed precision": settings["mixed_precision"]}
         log = find_log(args.model_dir) if settings else []  # of the training, for its curves
-        with writing(args.output_dir):
+        with writing(args.output_dir, OTHER_PLACE):
             write_report(args.output_dir, outcomes, log, about, comparison, other)
         console.say(f"\nwrote report.html, and its pictures in report/, to {shown(args.output_dir)}")
 
@@ -235,7 +208,7 @@ def main(argv: list[str] | None = None) -> None:
     check_inputs(args)
     console.note("reading questions ...")
     # SQuAD 2's questions without an answer count as damaged for a model that always gives one
-    unanswerable = may_be_unanswerable(args)
+    unanswerable = args.handle_impossible_answer or (not args.predictions and may_find_none(args.model_dir))
     examples = read_examples(args.eval_file, "validation", args.skip_bad_examples, unanswerable, titles=True)
     examples = examples[: args.max_samples]  # the file is checked to its end all the same
     # the other run comes first: nobody waits for a model to hear that the folder holds other questions
@@ -252,7 +225,7 @@ def main(argv: list[str] | None = None) -> None:
 
     if calibration:  # a model was asked
         content = {**metrics, "eval_file": str(args.eval_file), "settings": settings, "calibration": calibration}
-        with writing(args.output_dir):
+        with writing(args.output_dir, OTHER_PLACE):
             write_json(args.output_dir / "metrics.json", content)
         console.say(f"\nwrote {PREDICTIONS}, {NBEST} and metrics.json to {shown(args.output_dir)}")
     if args.report or args.compare:

@@ -42,10 +42,7 @@ PAGE_EXAMPLES = ("sample-dev-0077", "sample-dev-0016", "sample-dev-0022", "sampl
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=console.HelpFormatter,
-        usage="python predict.py [demo | ask | batch | web] [options]", epilog=console.EXIT_CODES,
-    )  # fmt: skip
+    parser = console.make_parser(__doc__, "python predict.py [demo | ask | batch | web] [options]")
     # None: the default depends on something, and the help says on what
     add = parser.add_argument_group("what to do").add_argument
     add("mode", nargs="?", choices=MODES, default="interactive", help="what to do")

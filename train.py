@@ -29,13 +29,13 @@ from pathlib import Path
 # nothing here imports torch: what is wrong with a flag or a file is said at once
 from extractive_qa.data.examples import read_examples
 from extractive_qa.data.formats import check_path
-from extractive_qa.files.atomic import cannot_write
+from extractive_qa.files.atomic import explain_write_failure
 from extractive_qa.files.manifest import check_manifest
 from extractive_qa.files.reading import require
 from extractive_qa.model.folder import require_model
 from extractive_qa.text import shown
 from extractive_qa.training import checkpoints
-from extractive_qa.training.settings import check_settings, number_or_auto
+from extractive_qa.training.settings import check_flags, number_or_auto
 from utils import console
 
 # what to run where something is missing
@@ -57,10 +57,7 @@ SAMPLE = {
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The settings of a run. Raises QAError where one can't be, or --resume finds no checkpoint."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=console.HelpFormatter, usage="python train.py [options]",
-        epilog=console.EXIT_CODES,
-    )  # fmt: skip
+    parser = console.make_parser(__doc__, "python train.py [options]")
     # fmt: off
     # what is read, and where to; paths are seen from the current folder
     add = parser.add_argument_group("files").add_argument
@@ -145,7 +142,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         if args.per_device_train_batch_size == "auto":  # was found when the run began
             args.per_device_train_batch_size = saved["per_device_train_batch_size"]
     args.teacher_dir = [Path(folder) for folder in args.teacher_dir or ()]
-    check_settings(args)
+    check_flags(args)
     return args
 
 
@@ -171,7 +168,7 @@ def check_files(args: argparse.Namespace) -> None:
         check_path(path)  # its name says its format
 
 
-def read_settings(argv: list[str] | None = None) -> argparse.Namespace:
+def parse_and_check(argv: list[str] | None = None) -> argparse.Namespace:
     args = parse_args(argv)
     check_files(args)
     return args
@@ -179,7 +176,7 @@ def read_settings(argv: list[str] | None = None) -> argparse.Namespace:
 
 if __name__ == "__main__":
     # now, as the imports below take seconds: a wrong flag or a missing file is told at once
-    settings = console.run(read_settings, more_follows=True)
+    settings = console.run(parse_and_check, more_follows=True)
 
 import numpy as np
 import torch
@@ -195,9 +192,8 @@ from extractive_qa.training.augmentation import join_contexts
 from extractive_qa.training.distillation import distillation_losses, teacher_predictions
 from extractive_qa.training.finite_guard import FiniteGuard
 from extractive_qa.training.log import TrainingLog
-from extractive_qa.training.run import Training
-from extractive_qa.training.signals import stop_between_steps
-from extractive_qa.training.start import load_model, parameter_groups, start_accelerator
+from extractive_qa.training.run import Training, stop_between_steps
+from extractive_qa.training.start import load_trainable, parameter_groups, start_accelerator
 from utils.preprocessing import CACHE_DIR, WORTH_A_FILE, cached_train_features
 
 # data, device, model, optimizer
@@ -217,7 +213,7 @@ def start_model(args: argparse.Namespace, model_dir: Path, accelerator: Accelera
     """The model of `model_dir` and its optimizer, on the device."""
     torch.manual_seed(args.seed)  # an encoder's new output layer is drawn at random
     remedy = checkpoints.delete_to_go_back(model_dir) if model_dir == args.resume else DOWNLOAD
-    model = load_model(args, model_dir, accelerator.device, precision, remedy)  # fp32; autocast computes in bf16
+    model = load_trainable(args, model_dir, accelerator.device, precision, remedy)  # fp32; autocast computes in bf16
     optimizer = torch.optim.AdamW(
         parameter_groups(model, args.weight_decay), lr=args.learning_rate, eps=args.adam_epsilon,
         fused=accelerator.device.type in ("cuda", "cpu"),  # one kernel for all weights
@@ -417,7 +413,8 @@ def train(run: Training, log: TrainingLog, bar) -> None:
 def main(args: argparse.Namespace) -> None:
     # locked: no other training writes to this folder meanwhile
     with checkpoints.lock_output_dir(args.output_dir), memory.explain_out_of_memory():
-        checkpoints.prepare_output_dir(args.output_dir, args.resume, args.overwrite_output_dir, inputs(args))
+        # again: another training may have written there until this one had the lock
+        checkpoints.check_output_dir(args.output_dir, args.resume, args.overwrite_output_dir, inputs(args))
         run = prepare(args)
         if args.resume:
             run.resume(args.resume)  # step, losses, optimizer; the weights came with the model
@@ -445,10 +442,8 @@ def main(args: argparse.Namespace) -> None:
         # print; the model of the best epoch was saved when it was scored
         if is_main:
             curve = output_dir / "training_curve.png"
-            try:
+            with explain_write_failure(curve, checkpoints.RESUME):
                 draw_training_curve(log.lines, curve)
-            except OSError as error:
-                raise cannot_write(curve, error, checkpoints.RESUME) from None
             best = log.best
             print(f"best epoch {best['epoch']:.2f}: EM {best['exact_match']:.2f}, F1 {best['f1']:.2f}")
             final_model = require(output_dir / "final_model", "the model of the best epoch", "Was it deleted?")

@@ -196,6 +196,7 @@ download_data.py --only model --force
 VARIES = [
     (r"\n  (?=\w+=)", " "),  # the settings are broken into lines by their width, and paths are among them
     (r"(?m)^\w[^\n]*: +\d+%, .*\n", ""),  # the state of a bar, every half minute
+    (r"(?m)(^|(?<=\r))[^\r\n]*\d+%\|[^\r\n]*\r?", ""),  # a bar of a library; tried once a line, as some are long
     (r"[\d,]*\d(\.\d+)?(?=( s| min|( questions)?/s)\b)", "N"),
     (r"peak memory [\d,]+ MB", "peak memory N MB"),
     (r'("(questions_per_second|memory_mb)": )[\d.]+', r"\1N"),
@@ -372,7 +373,7 @@ def flatten(tree: dict, place: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str
 
 
 def difference(before: object, after: object) -> str:
-    texts = [str(value).splitlines() for value in (before, after)]
+    texts = [str(value).split("\n") for value in (before, after)]  # other line ends are a difference
     return "\n".join(difflib.unified_diff(*texts, n=1, lineterm="")).removeprefix("--- \n+++ \n")
 
 

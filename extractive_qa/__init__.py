@@ -9,6 +9,7 @@ and what its user can fix is a QAError.
 """
 
 import logging
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from extractive_qa.errors import QAError
@@ -24,12 +25,7 @@ logging.getLogger("extractive_qa").addHandler(logging.NullHandler())
 
 def __getattr__(name: str) -> object:
     """Reader and compute_metrics, imported when they are first asked for."""
-    if name == "Reader":
-        from extractive_qa.reader import Reader
-
-        return Reader
-    if name == "compute_metrics":
-        from extractive_qa.metrics import compute_metrics
-
-        return compute_metrics
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    room = {"Reader": "extractive_qa.reader", "compute_metrics": "extractive_qa.metrics"}.get(name)
+    if room is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(room), name)

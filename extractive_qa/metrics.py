@@ -92,18 +92,12 @@ def squad_metric(cache_dir: str):
     evaluate = import_evaluate()
     import datasets
 
+    text = datasets.Value("string")
+    features = datasets.Features({"predictions": text, "references": datasets.Sequence(text)})
+
     class Squad(evaluate.Metric):
         def _info(self):
-            return evaluate.MetricInfo(
-                description=__doc__,
-                citation="Rajpurkar et al., 2016",
-                features=datasets.Features(
-                    {
-                        "predictions": datasets.Value("string"),
-                        "references": datasets.Sequence(datasets.Value("string")),
-                    }
-                ),
-            )
+            return evaluate.MetricInfo(description=__doc__, citation="Rajpurkar et al., 2016", features=features)
 
         def _compute(self, predictions, references):
             pairs = list(zip(predictions, references, strict=True))

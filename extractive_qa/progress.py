@@ -1,9 +1,10 @@
 """Bars: whoever wants to see them passes something that is called like tqdm; else nothing is shown."""
 
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 
 
-class NoProgress:
+class NoProgress(AbstractContextManager):
     """Called like tqdm.tqdm, as far as the library does, and shows nothing."""
 
     def __init__(self, iterable: Iterable = (), **settings: object):
@@ -11,9 +12,6 @@ class NoProgress:
 
     def __iter__(self) -> Iterator:
         return iter(self.iterable)
-
-    def __enter__(self) -> "NoProgress":
-        return self
 
     def __exit__(self, *_: object) -> None:
         pass

@@ -73,9 +73,8 @@ class Reader:
         self.settings = DEFAULT_SETTINGS | (read_settings(self.model_dir) if settings is None else settings) | overrides
         self.tokenizer = load_tokenizer(self.model_dir)
         if problems := check_settings(self.settings):
-            given = (
-                f" with Reader(..., {', '.join(f'{n}={v!r:.40}' for n, v in overrides.items())})" if overrides else ""
-            )
+            arguments = ", ".join(f"{name}={value!r:.40}" for name, value in overrides.items())
+            given = f" with Reader(..., {arguments})" if overrides else ""
             fix = "Fix the file, or delete it: then the defaults hold."
             raise QAError(f"{self.model_dir / SETTINGS_FILE}{given}: {'; '.join(problems)}. {fix}")
         config = self.backend.config
@@ -135,9 +134,8 @@ class Reader:
         each(example, answers) is called for every question as soon as it is answered.
         """
         predictions, probabilities = {}, np.zeros((1 + len(temperatures), len(examples)))
-        for number, (example, answers) in enumerate(
-            zip(examples, self.answer_all(examples, top_k, temperatures), strict=True)
-        ):
+        answered = self.answer_all(examples, top_k, temperatures)
+        for number, (example, answers) in enumerate(zip(examples, answered, strict=True)):
             best = answers[0]
             predictions[example["id"]] = best["text"]
             probabilities[:, number] = best["probability"], *best.pop("probabilities", ())
@@ -153,8 +151,8 @@ class Reader:
         features = prepare_validation_features(examples, self.tokenizer, settings["max_length"], settings["doc_stride"])
         collector = AnswerCollector(features, settings, top_k, temperatures)
         for windows in length_sorted_batches(features.lengths, self.batch_size):
-            rows, start_logits, end_logits = self.logits(features, windows)
-            collector.add(windows, self.comparable(start_logits, rows), self.comparable(end_logits, rows))
+            _, start_logits, end_logits = self.logits(features, windows)
+            collector.add(windows, relative_to_cls(start_logits), relative_to_cls(end_logits))
 
         nothing = {"text": "", "start": 0, "end": 0, "probability": 0.0}
         if len(temperatures):
@@ -162,10 +160,6 @@ class Reader:
         has_question = np.diff(features.question_splits) > 0
         answers = collector.answers([example["context"] for example in examples])
         return [(has_question[i] and found) or [nothing] for i, found in enumerate(answers)]
-
-    def comparable(self, logits: np.ndarray, rows: Sequence[dict]) -> np.ndarray:
-        """Logits (B, L) of the windows `rows` on a scale that all windows of a question share."""
-        return relative_to_cls(logits)
 
     def logits(self, features: Features, windows: Sequence[int]) -> tuple[list[dict], np.ndarray, np.ndarray]:
         """The windows as dicts, and start_logits and end_logits float32 (B, L).

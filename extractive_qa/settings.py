@@ -4,8 +4,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from extractive_qa.errors import QAError
-from extractive_qa.files.atomic import write_file
+from extractive_qa.files.atomic import write_json, writing
 from extractive_qa.files.manifest import unlisted
 from extractive_qa.files.reading import read_json_object
 from extractive_qa.model.families import usable_positions
@@ -19,6 +18,12 @@ DEFAULT_SETTINGS = {
 }  # fmt: skip
 
 
+def files_that_decide(model_dir: Path) -> list[Path]:
+    """The files of a model folder that decide what it answers."""
+    named = [model_dir / name for name in ("config.json", "tokenizer.json", SETTINGS_FILE)]
+    return [*filter(Path.is_file, named), *sorted(model_dir.glob("*.safetensors"))]
+
+
 def read_settings(model_dir: Path) -> dict:
     """What reader.json of a folder says, {} where there is none. Raises QAError where it can't be read."""
     path = model_dir / SETTINGS_FILE
@@ -29,49 +34,42 @@ def save_settings(model_dir: Path, changes: dict, manifests: Iterable[str] = ())
     """Sets `changes` in reader.json of a folder, which is made where it is missing. The lists of checksums called
     `manifests` stay right. Raises QAError where it can't be written: then the old one stays."""
     path = model_dir / SETTINGS_FILE
-    try:
-        with unlisted(path, manifests):
-            settings = DEFAULT_SETTINGS | read_settings(model_dir) | changes
-            write_file(path, json.dumps(settings, indent=1, ensure_ascii=False) + "\n")
-    except OSError as error:
-        raise QAError(
-            f"{path} can't be written: {error.strerror}. Expected a model folder of your own. To set it by hand: "
-            f"{json.dumps(changes)} in that file."
-        ) from None
+    remedy = f"Expected a model folder of your own. To set it by hand: {json.dumps(changes)} in that file."
+    with writing(path, remedy), unlisted(path, manifests):
+        write_json(path, DEFAULT_SETTINGS | read_settings(model_dir) | changes)
+
+
+def may_find_none(model_dir: Path) -> bool:
+    """Whether the model of a folder was trained to say that a question has no answer. What else a damaged file says,
+    the Reader refuses in words."""
+    return read_settings(model_dir).get("handle_impossible_answer") is True
 
 
 def check_settings(settings: dict) -> list[str]:
     """What is wrong with the settings that a reader answers with."""
-    whole_numbers = ("max_length", "doc_stride", "max_answer_length")
-    problems = [
-        f"{name} is {settings[name]!r:.40}, expected a whole number"
-        for name in whole_numbers
-        if type(settings[name]) is not int
-    ]
+    problems = not_whole(settings, ("max_length", "doc_stride", "max_answer_length"))
     if not problems:
         problems = check_window_settings(settings["max_length"], settings["doc_stride"])
         if settings["max_answer_length"] < 1:
             problems.append(f"max_answer_length is {settings['max_answer_length']}, expected at least 1")
-    if type(settings["handle_impossible_answer"]) is not bool:
-        problems.append(
-            f"handle_impossible_answer is {settings['handle_impossible_answer']!r:.40}, expected true or false"
-        )
+    if type(impossible := settings["handle_impossible_answer"]) is not bool:
+        problems.append(f"handle_impossible_answer is {impossible!r:.40}, expected true or false")
     for name, least in (("temperature", 0.01), ("references", 1)):
         if type(settings[name]) not in (int, float) or not least <= settings[name] <= 100:
             problems.append(f"{name} is {settings[name]!r:.40}, expected a number from {least} to 100 (1: as trained)")
     return problems
 
 
+def not_whole(settings: dict, names: Iterable[str]) -> list[str]:
+    kinds = {name: settings[name] for name in names if type(settings[name]) is not int}
+    return [f"{name} is {value!r:.40}, expected a whole number" for name, value in kinds.items()]
+
+
 def check_config(config: dict, max_length: int, tokens: int) -> list[str]:
     """What keeps a model with this config.json from answering in windows of `max_length` tokens out of the `tokens`
     that its tokenizer knows."""
     names = ("max_position_embeddings", "vocab_size", "pad_token_id")
-    problems = [
-        f"{name} is {config[name]!r:.40}, expected a whole number"
-        for name in names
-        if type(config.get(name)) not in (int, type(None))
-    ]
-    if problems:
+    if problems := not_whole(config, [name for name in names if config.get(name) is not None]):
         return problems
     if (positions := usable_positions(config) or max_length) < max_length:
         problems.append(

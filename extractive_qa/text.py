@@ -4,6 +4,9 @@ import re
 import unicodedata
 from pathlib import Path
 
+CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # Unicode's class Cc but for tab and line feed
+SURROGATES = re.compile("[\ud800-\udfff]")
+
 
 def shown(path: Path) -> str:
     """A path for people: as seen from the current folder where it lies below that."""
@@ -14,22 +17,15 @@ def shown(path: Path) -> str:
 def printable(text: str, longest: int | None = None) -> str:
     """The first `longest` characters of a text of unknown origin. Control characters, which could clear a terminal or
     move its cursor, are shown as \\x1b; line ends and tabs stay."""
-
-    def shown(char: str) -> str:
-        return f"\\x{ord(char):02x}" if unicodedata.category(char) == "Cc" and char not in "\n\t" else char
-
-    return "".join(map(shown, text[:longest]))
+    return CONTROLS.sub(lambda found: f"\\x{ord(found[0]):02x}", text[:longest])
 
 
-def brief(value: object, longest: int = 40) -> str:
+def short_repr(value: object, longest: int = 40) -> str:
     """The first characters of any value's repr."""
     try:
         return repr(value)[:longest]
     except RecursionError:  # parse_json takes a nesting that repr, which needs a level more, does not
         return f"a {type(value).__name__} that is nested too deeply"
-
-
-SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 def has_text(text: str) -> bool:

@@ -69,7 +69,7 @@ def mark_complete(checkpoint: Path) -> None:
 def settings_of(model_dir: Path, output_dir: Path, *flags: object) -> argparse.Namespace:
     """The settings of a small training, as train.py reads them."""
     start = ["--model_dir", model_dir, "--output_dir", output_dir]
-    return train_script.read_settings([*map(str, (*SMALL, *start, *flags))])
+    return train_script.parse_and_check([*map(str, (*SMALL, *start, *flags))])
 
 
 def make_run(model_dir: Path, output_dir: Path, *flags: object) -> tuple:
@@ -85,7 +85,7 @@ def train_here(*flags: object) -> None:
     handlers = [(number, signal.getsignal(number)) for number in (signal.SIGINT, signal.SIGTERM)]
     AcceleratorState._reset_state()
     try:
-        train_script.main(train_script.read_settings([*map(str, flags)]))
+        train_script.main(train_script.parse_and_check([*map(str, flags)]))
     finally:
         for number, handler in handlers:
             signal.signal(number, handler)

@@ -2,69 +2,68 @@
 
 import json
 import re
+import shutil
 from xml.etree import ElementTree
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from scripts import PROJECT_ROOT, assert_refused, run_script
+from scripts import PROJECT_ROOT, assert_refused, load_script, run_script
 
+from extractive_qa.errors import QAError
 from extractive_qa.files.atomic import make_room
 from extractive_qa.reader import Reader
 
 TEXT = "Ada Lovelace wrote it in 1843."
 
 
-def test_the_sample_reader_is_made_in_half_precision_with_a_card(tiny_model, tmp_path):
-    trained, sample = tmp_path / "trained", tmp_path / "sample"
-    data = PROJECT_ROOT / "data" / "sample"
-    run_script("train.py", "--model_dir", tiny_model, "--train_file", data / "train.json", "--eval_file",
-               data / "dev.json", "--max_steps", 1, "--max_eval_samples", 1, "--output_dir", trained)  # fmt: skip
+@pytest.fixture(scope="module")
+def make_sample():
+    """dev/make_sample.py as a function of its arguments."""
+    script = load_script("dev/make_sample.py")
+    return lambda *arguments: script.main([str(argument) for argument in arguments])
+
+
+def test_the_sample_reader_is_made_in_half_precision_with_a_card(trained, make_sample, tmp_path):
+    model, sample = shutil.copytree(trained / "final_model", tmp_path / "model"), tmp_path / "sample"
     metrics = {"exact_match": 59.3, "f1": 70.5, "total": 4961, "settings": {"mixed_precision": "bf16"}}
     (tmp_path / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
-    run_script("dev/make_sample.py", "--model_dir", trained / "final_model", "--output_dir", sample,
-               "--metrics", tmp_path / "metrics.json")  # fmt: skip
+    make_sample("--model_dir", model, "--output_dir", sample, "--metrics", tmp_path / "metrics.json")
     assert all(tensor.dtype == torch.float16 for tensor in load_file(sample / "model.safetensors").values())
     card = (sample / "README.md").read_text(encoding="utf-8")
     assert "EM 59.30, F1 70.50 on 4,961 questions" in card
     settings = (sample / "reader.json").read_text(encoding="utf-8")
     assert str(tmp_path) not in settings + card
     assert "eacher" not in card
-    path = trained / "final_model" / "reader.json"
+    path = model / "reader.json"
     path.write_text(path.read_text(encoding="utf-8").replace('"teacher_dir": []', '"teacher_dir": ["large"]'), "utf-8")
-    run_script("dev/make_sample.py", "--model_dir", trained / "final_model", "--output_dir", tmp_path / "taught")
+    make_sample("--model_dir", model, "--output_dir", tmp_path / "taught")
     card = (tmp_path / "taught" / "README.md").read_text(encoding="utf-8")
     assert "--seed 42 \\\n    --teacher_dir benchmarks/results/recipes/larger_1.teacher\n```" in card
     assert "- **Teacher**: all-mpnet-base-v2" in card
     assert Reader(sample, "cpu", "no").answer("Who?", TEXT)["text"] in TEXT
 
 
-def test_an_untrained_encoder_makes_no_sample(tiny_encoder, tmp_path):
-    done = run_script("dev/make_sample.py", "--model_dir", tiny_encoder, "--output_dir", tmp_path / "new", code=2)
-    assert_refused(done, "ForQuestionAnswering")
+def test_what_is_no_model_of_ours_makes_no_sample(tiny_model, tiny_encoder, make_sample, tmp_path):
+    for model, words in ((tiny_encoder, "ForQuestionAnswering"), (tiny_model, "Expected a folder that train.py wrote")):
+        with pytest.raises(QAError, match=words):
+            make_sample("--model_dir", model, "--output_dir", tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize("content", [None, "no JSON", "[]", "{}", '{"exact_match": "59", "f1": 70.5, "total": 4961}'])
-def test_a_card_without_scores_is_refused_before_the_model_is_read(content, tmp_path):
+def test_a_card_without_scores_is_refused_before_the_model_is_read(content, make_sample, tmp_path):
     path = tmp_path / "metrics.json"
     if content:
         path.write_text(content, encoding="utf-8")
-    done = run_script("dev/make_sample.py", "--model_dir", tmp_path / "no_model", "--output_dir", tmp_path / "new",
-                      "--metrics", path, code=2)  # fmt: skip
-    assert_refused(done, "metrics.json", "Expected metrics.json of evaluate.py")
-
-
-def test_a_model_of_another_program_makes_no_sample(tiny_model, tmp_path):
-    done = run_script("dev/make_sample.py", "--model_dir", tiny_model, "--output_dir", tmp_path / "new", code=2)
-    assert_refused(done, "Expected a folder that train.py wrote")
+    with pytest.raises(QAError, match=r"metrics\.json.*Expected metrics\.json of evaluate\.py"):
+        make_sample("--model_dir", tmp_path / "no_model", "--output_dir", tmp_path / "new", "--metrics", path)
 
 
 @pytest.mark.parametrize(
     ("script", "flags"),
     [
         ("dev/make_random_model.py", ("--output_dir",)),
-        ("dev/make_sample.py", ("--model_dir", "models/sample", "--output_dir")),
         ("benchmarks/quality/ceiling.py", ("--eval_file", "no_such_file", "--results_dir")),
         ("benchmarks/memory/answering.py", ("--eval_file", "no_such_file", "--results_dir")),
     ],
@@ -95,6 +94,7 @@ def test_the_ceiling_of_the_sample_questions_is_near_100(real_tokenizer_dir, tmp
         assert result[windows]["labels"]["share"] > 0.98
 
 
+@pytest.mark.slow
 def test_long_contexts_are_scored_under_every_rule(tiny_model, tmp_path):
     file = PROJECT_ROOT / "data" / "sample" / "dev.json"
     run_script("benchmarks/quality/long_contexts.py", "--model_dir", tiny_model, "--eval_file", file,

@@ -21,9 +21,10 @@ go_offline()
 
 from extractive_qa.data.examples import read_examples
 from extractive_qa.errors import QAError
+from extractive_qa.files.atomic import writing
 from extractive_qa.files.reading import require
 from extractive_qa.model.folder import ONNX_FILES, require_model
-from extractive_qa.settings import read_settings
+from extractive_qa.settings import may_find_none
 from extractive_qa.text import shown
 from utils import console
 
@@ -31,10 +32,7 @@ RANGE_QUESTIONS = 64  # whose texts are enough to measure activation ranges on
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=console.HelpFormatter, usage="python tools/export_onnx.py [options]",
-        epilog=console.EXIT_CODES,
-    )  # fmt: skip
+    parser = console.make_parser(__doc__, "python tools/export_onnx.py [options]")
     add = parser.add_argument
     add("--model_dir", type=Path, default=OUTPUT_DIR / "final_model", help="trained model; the files are put there")
     add("--eval_file", type=Path, default=SQUAD_DIR, help="questions to check the answers on")
@@ -69,18 +67,16 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     require_model(args.model_dir, "Run: python train.py (or try: python tools/export_onnx.py --sample)")
     require(args.eval_file, "questions to check on", "Run: python download_data.py, or name others: --eval_file")
-    impossible = args.handle_impossible_answer or read_settings(args.model_dir).get("handle_impossible_answer") is True
+    impossible = args.handle_impossible_answer or may_find_none(args.model_dir)
     examples = read_examples(args.eval_file, "validation", args.skip_bad_examples, impossible)[: args.max_samples]
     texts = read_examples(args.calibration_file, "train", args.skip_bad_examples, impossible)[:RANGE_QUESTIONS]
 
     from extractive_qa.export.export import export_model  # imports torch
 
-    try:
+    with writing(args.model_dir, "Expected a folder of your own."):
         kept, checks = export_model(
             args.model_dir, examples, texts, args.force, args.handle_impossible_answer or None, console.progress, show
         )
-    except OSError as error:
-        raise QAError(f"{args.model_dir} can't be written: {error.strerror}. Expected a folder of your own.") from None
     print(f"wrote {', '.join(path.name for path in kept) or 'nothing'} to {shown(args.model_dir)}")
     refused = [check for check in checks if check.refused]
     if refused and not args.force:

@@ -6,7 +6,7 @@
 
 Every problem of every record is reported, then: counts, lengths in tokens, windows, labels that a model can't learn,
 and the first examples as windows of tokens with the labelled span marked. Reads the tokenizer of --model_dir, no
-weights. Exit codes: 0 done, 2 something to fix, 130 interrupted.
+weights.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -45,9 +46,7 @@ QUESTION_WORDS_SHOWN = 8
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=console.HelpFormatter, usage="python tools/inspect_data.py FILE [options]"
-    )
+    parser = console.make_parser(__doc__, "python tools/inspect_data.py FILE [options]")
     add = parser.add_argument
     add("file", nargs="?", type=Path, metavar="FILE", help="questions: JSON, JSON Lines, CSV, Parquet, saved dataset")
     add("--train_file", type=Path, default=None, help="the same as FILE (default: none)")
@@ -127,17 +126,17 @@ def inspect(examples: Sequence[dict], features: Features, tokenizer: Tokenizer, 
     )
 
 
+@cache
 def fold(text: str) -> str:
-    """The text by which copies are found: case and white space apart."""
+    """The text by which copies are found: case and white space apart. Many questions have one context."""
     return " ".join(text.split()).casefold()
 
 
 def find_duplicates(examples: Sequence[dict]) -> list[list[dict]]:
     """Groups of examples that ask the same question of the same context, in order of appearance."""
     groups: dict[tuple[str, str], list[dict]] = {}
-    folded = {context: fold(context) for context in {example["context"] for example in examples}}
     for example in examples:
-        groups.setdefault((fold(example["question"]), folded[example["context"]]), []).append(example)
+        groups.setdefault((fold(example["question"]), fold(example["context"])), []).append(example)
     return [group for group in groups.values() if len(group) > 1]
 
 
@@ -160,11 +159,10 @@ def share(part: int, whole: int) -> str:
     return f"{part:,} ({part / whole:.1%})"
 
 
-def name_some(examples: Sequence[dict], which: np.ndarray) -> str:
+def name_some(examples: Sequence[dict]) -> str:
     """The ids of the first few examples, for a person to look up."""
-    found = np.flatnonzero(which)
-    ids = [printable(examples[i]["id"], 40) for i in found[:IDS_SHOWN]]
-    return f"id {', '.join(ids)}" + (" ..." if len(found) > IDS_SHOWN else "")
+    ids = [printable(example["id"], 40) for example in examples[:IDS_SHOWN]]
+    return f"id {', '.join(ids)}" + (" ..." if len(examples) > IDS_SHOWN else "")
 
 
 def summarize(examples: Sequence[dict], found: Inspection) -> str:
@@ -192,8 +190,8 @@ def find_faults(examples: Sequence[dict], found: Inspection, args: argparse.Name
     count, faults = len(examples), []
 
     def fault(which: np.ndarray, what: str, remedy: str) -> None:
-        if which.any():
-            faults.append(f"{share(int(which.sum()), count)} {what} ({name_some(examples, which)}). {remedy}")
+        if some := [examples[i] for i in np.flatnonzero(which)]:
+            faults.append(f"{share(len(some), count)} {what} ({name_some(some)}). {remedy}")
 
     differ, equal = [], []
     for group in find_duplicates(examples):
@@ -229,14 +227,14 @@ def find_faults(examples: Sequence[dict], found: Inspection, args: argparse.Name
 
 def find_leaks(train: Sequence[dict], other: Sequence[dict]) -> str | None:
     """What to say where two files hold the same contexts, so that the second one's score means little."""
-    contexts = {fold(context) for context in {example["context"] for example in train}}
-    same = {context for context in {example["context"] for example in other} if fold(context) in contexts}
-    if not same:
+    contexts = {fold(example["context"]) for example in train}
+    leaking = [example for example in other if fold(example["context"]) in contexts]
+    if not leaking:
         return None
-    which = np.array([example["context"] in same for example in other])
+    same = {example["context"] for example in leaking}
     return (
-        f"{share(int(which.sum()), len(other))} questions of the second file are asked of {len(same):,} context(s) "
-        f"that the first file holds too ({name_some(other, which)}). A score on texts that were trained on "
+        f"{share(len(leaking), len(other))} questions of the second file are asked of {len(same):,} context(s) "
+        f"that the first file holds too ({name_some(leaking)}). A score on texts that were trained on "
         "is too good: split by context, so that each text is in one file only."
     )
 

@@ -18,17 +18,13 @@ import unicodedata
 from collections.abc import Callable
 from itertools import groupby
 from pathlib import Path
-from typing import TypeVar
 
 from extractive_qa.errors import QAError
 from utils.offline import PROJECT_ROOT
 
-# the end of every --help
-EXIT_CODES = "exit codes: 0 done, 1 a fault of ours (with a traceback), 2 something to fix, 130 interrupted (Ctrl-C)"
-T = TypeVar("T")
 LINE_EVERY = 30  # seconds, of a bar where there is no terminal
 OUTPUT = {"quiet": False}
-CODES = {"red": "31", "green": "32", "yellow": "33", "cyan": "36", "bold": "1", "dim": "2"}
+CODES = {"red": "31", "green": "32", "yellow": "33", "bold": "1", "dim": "2"}
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -63,6 +59,12 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
 
     def _get_default_metavar_for_optional(self, action):
         return {int: "N", float: "X", Path: "PATH"}.get(action.type, super()._get_default_metavar_for_optional(action))
+
+
+def make_parser(doc: str, usage: str) -> argparse.ArgumentParser:
+    """A script's parser, whose --help begins with the script's `doc` and ends in the exit codes."""
+    codes = "exit codes: 0 done, 1 a fault of ours (with a traceback), 2 something to fix, 130 interrupted (Ctrl-C)"
+    return argparse.ArgumentParser(usage=usage, description=doc, epilog=codes, formatter_class=HelpFormatter)
 
 
 class LogHandler(logging.Handler):
@@ -125,7 +127,7 @@ def exit_quietly_on_interrupt() -> None:
     sys.excepthook = hook
 
 
-def run(main: Callable[[], T], more_follows: bool = False) -> T:
+def run(main: Callable[[], object], more_follows: bool = False) -> object:
     """Runs a script's main(), or a part of it where `more_follows`, and returns its value. QAError and Ctrl-C become a
     message and an exit code, with which the process ends."""
     show_log()
@@ -254,8 +256,7 @@ def paint(text: str, colour: str, stream=None) -> str:
 
 
 def windows_shows_colours() -> bool:
-    """Has the console of Windows take colour codes, which it shows as letters otherwise. False where it can't, or
-    there is none."""
+    """Has the console of Windows take colour codes, which it shows as letters otherwise. False where none can."""
     import ctypes
 
     kernel32 = ctypes.windll.kernel32

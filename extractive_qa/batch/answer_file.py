@@ -11,13 +11,13 @@ import io
 import json
 import logging
 import os
-from contextlib import ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from extractive_qa.batch.question_stream import Question
+from extractive_qa.data.formats import Record
 from extractive_qa.errors import QAError
-from extractive_qa.files.atomic import cannot_write, write_file
+from extractive_qa.files.atomic import explain_write_failure, write_json
 from extractive_qa.files.locks import locked
 from extractive_qa.files.reading import read_json_object
 from extractive_qa.text import printable, shown
@@ -37,10 +37,6 @@ def bad_path(path: Path) -> Path:
 
 def progress_path(path: Path) -> Path:
     return path.with_name(path.name + ".progress")
-
-
-def lock_path(path: Path) -> Path:
-    return path.with_name(path.name + ".lock")
 
 
 def answer_row(identifier: str, answers: list[dict]) -> list[dict]:
@@ -72,13 +68,13 @@ def csv_header(top_k: int) -> str:
     return "\ufeff" + ",".join(["id", *columns]) + "\r\n"  # Excel takes CSV without a mark for the system's encoding
 
 
-def bad_line(question: Question) -> str:
+def bad_line(question: Record) -> str:
     """A record of the side file, as a line of JSON."""
     where, number = question.place.split()
     return json.dumps({where: int(number), "reason": question.fault, "text": question.text}) + "\n"
 
 
-class AnswerStream:
+class AnswerStream(AbstractContextManager):
     """A stream as the place of the answers; bad records go to the log."""
 
     done = 0  # a stream resumes nothing
@@ -87,13 +83,10 @@ class AnswerStream:
         self.stream, self.top_k, self.ascii_only = stream, top_k, ascii_only
         self.bad = 0
 
-    def __enter__(self) -> "AnswerStream":
-        return self
-
     def __exit__(self, *_: object) -> None:
         pass
 
-    def write(self, rows: list[list[dict]], bad: list[Question], done: int) -> None:
+    def write(self, rows: list[list[dict]], bad: list[Record], done: int) -> None:
         """Writes a group. Raises OSError."""
         for question in bad:
             logger.warning(f"{question.place}: {printable(question.fault)}")
@@ -107,7 +100,7 @@ class AnswerStream:
         return f"{answered:,} answers in {seconds:.1f} s ({answered / max(seconds, 1e-9):.1f}/s)"
 
 
-class AnswerFile:
+class AnswerFile(AbstractContextManager):
     """The file `path` of answers, and beside it the bad records and, while it is not complete, how far it goes.
 
     done: records of the input that an earlier run has finished. run: what the answers depend on; {} where no run can be
@@ -119,12 +112,10 @@ class AnswerFile:
         self.resume = RESUME if run else "start over with --overwrite"
         self.bad_path, self.progress_path = bad_path(path), progress_path(path)
         self.done, self.counts = 0, [0, 0]  # counts of answers, of bad records
-        with ExitStack() as held:
-            try:
-                held.enter_context(locked(lock_path(path), "another run, process", path, "--output"))
-                self.open(overwrite)
-            except OSError as error:
-                raise cannot_write(path, error, "try again") from None
+        with ExitStack() as held, explain_write_failure(path):
+            lock = path.with_name(path.name + ".lock")
+            held.enter_context(locked(lock, "another run, process", path, "--output"))
+            self.open(overwrite)
             self.held = held.pop_all()
 
     def open(self, overwrite: bool) -> None:
@@ -168,13 +159,8 @@ class AnswerFile:
 
     def save_progress(self, sizes: list[int]) -> None:
         progress = {"run": self.run, "done": self.done, "counts": self.counts, "sizes": sizes}
-        try:
-            write_file(self.progress_path, json.dumps(progress, indent=1) + "\n")
-        except OSError as error:
-            raise cannot_write(self.progress_path, error, self.resume) from None
-
-    def __enter__(self) -> "AnswerFile":
-        return self
+        with explain_write_failure(self.progress_path, self.resume):
+            write_json(self.progress_path, progress)
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -185,19 +171,17 @@ class AnswerFile:
             with suppress(OSError):  # what could not be written was said, and will be cut
                 file.close()
 
-    def write(self, rows: list[list[dict]], bad: list[Question], done: int) -> None:
+    def write(self, rows: list[list[dict]], bad: list[Record], done: int) -> None:
         """Adds a group, after which `done` records are finished, on the disk before the progress says so."""
         if self.path.suffix.lower() == ".csv":
             text = (csv_header(self.top_k) if self.done == 0 else "") + csv_lines(rows)
         else:
             text = json_lines(rows, self.top_k)
-        try:
+        with explain_write_failure(self.path, self.resume):
             for file, content in ((self.file, text), (self.bad_file, "".join(map(bad_line, bad)))):
                 file.write(content.encode())
                 file.flush()
                 os.fsync(file.fileno())
-        except OSError as error:
-            raise cannot_write(self.path, error, self.resume) from None
         self.done = done
         self.counts = [self.counts[0] + len(rows), self.counts[1] + len(bad)]
         if self.run:
@@ -208,12 +192,10 @@ class AnswerFile:
         """All is answered: what tells of a run that is not complete is removed."""
         answers, bad = self.counts
         self.close()
-        try:
+        with explain_write_failure(self.path, self.resume):
             if not bad:
                 self.bad_path.unlink(missing_ok=True)
             self.progress_path.unlink(missing_ok=True)
-        except OSError as error:
-            raise cannot_write(self.path, error, self.resume) from None
         if bad:
             logger.warning(f"{bad:,} bad record(s) were left out: see {shown(self.bad_path)}")
         rate = answered / max(seconds, 1e-9)

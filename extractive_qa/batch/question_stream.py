@@ -2,7 +2,6 @@
 question does not stop the others: it comes with its fault."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 from extractive_qa.data.examples import check_question
 from extractive_qa.data.formats import Record
@@ -12,20 +11,9 @@ GROUP_QUESTIONS = 128
 GROUP_CHARACTERS = 1_000_000
 
 
-@dataclass(frozen=True)
-class Question:
-    """A record that was checked: `example` with id, question and context, or its `fault` and how its `text` begins."""
-
-    number: int  # of the record in its file, from 1
-    place: str  # "line 3", "record 3"
-    example: dict
-    fault: str
-    text: str
-    end: int  # bytes of the file up to its end
-
-
-def check_questions(records: Iterable[Record | None]) -> Iterator[Question | None]:
-    """A Question for each record; None where the records have None."""
+def check_questions(records: Iterable[Record | None]) -> Iterator[Record | None]:
+    """Each record as it was checked: its content with id, question and context alone, or {}, its faults and how its
+    text begins; None where the records have None."""
     seen: set[str] = set()  # ids: all that grows with the file
     for record in records:
         if record is None:
@@ -33,16 +21,16 @@ def check_questions(records: Iterable[Record | None]) -> Iterator[Question | Non
             continue
         example, faults = check_question(record, seen)
         text = record.beginning() if faults else ""
-        yield Question(record.number, record.place, {} if faults else example, "; ".join(faults), text, record.end)
+        yield record._replace(content={} if faults else example, fault="; ".join(faults), text=text)
 
 
-def grouped(questions: Iterable[Question | None]) -> Iterator[list[Question]]:
+def grouped(questions: Iterable[Record | None]) -> Iterator[list[Record]]:
     """Groups of questions. None among them ends a group: more would have to be waited for."""
     group, characters = [], 0
     for question in questions:
         if question is not None:
             group.append(question)
-            characters += sum(map(len, question.example.values()))
+            characters += sum(map(len, question.content.values()))
         if group and (question is None or len(group) == GROUP_QUESTIONS or characters >= GROUP_CHARACTERS):
             yield group
             group, characters = [], 0

@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import BinaryIO
 
 from extractive_qa.batch.answer_file import FORMAT, AnswerFile, AnswerStream, answer_row, bad_path, progress_path
-from extractive_qa.batch.question_stream import Question, check_questions, grouped
-from extractive_qa.data.formats import check_path, files_of, read_pipe, read_records, size_of
+from extractive_qa.batch.question_stream import check_questions, grouped
+from extractive_qa.data.formats import Record, check_path, files_of, read_pipe, read_records, size_of
 from extractive_qa.errors import QAError
 from extractive_qa.files.manifest import sha256_of
 from extractive_qa.model.backends import OnnxBackend
 from extractive_qa.model.folder import ONNX_FILES
 from extractive_qa.progress import NoProgress
+from extractive_qa.settings import files_that_decide
 from extractive_qa.text import shown
 
 logger = logging.getLogger(__name__)
@@ -74,15 +75,16 @@ def answer_file(
     with output:
         if output.done:
             logger.info(f"{shown(target)} was begun before: resuming after {output.done:,} questions")
-        groups = (
-            file_groups(source, output.done, progress) if from_file else grouped(check_questions(read_pipe(source)))
-        )
+        if from_file:
+            groups = file_groups(source, output.done, progress)
+        else:
+            groups = grouped(check_questions(read_pipe(source)))
         began, answered = time.monotonic(), 0
         try:
             for group in groups:
                 good = [question for question in group if not question.fault]
-                best = reader.answer_all([q.example for q in good], top_k, min_confidence=min_confidence)
-                rows = [answer_row(q.example["id"], answers) for q, answers in zip(good, best, strict=True)]
+                best = reader.answer_all([q.content for q in good], top_k, min_confidence=min_confidence)
+                rows = [answer_row(q.content["id"], answers) for q, answers in zip(good, best, strict=True)]
                 output.write(rows, [question for question in group if question.fault], group[-1].number)
                 answered += len(rows)
         except KeyboardInterrupt:
@@ -92,7 +94,7 @@ def answer_file(
         return output.finish(time.monotonic() - began, answered)
 
 
-def file_groups(path: Path, done: int, progress: Callable) -> Iterator[list[Question]]:
+def file_groups(path: Path, done: int, progress: Callable) -> Iterator[list[Record]]:
     """The groups of a file behind its first `done` records."""
     questions = check_questions(read_records(path, with_answers=False))
     begin = 0
@@ -109,22 +111,15 @@ def file_groups(path: Path, done: int, progress: Callable) -> Iterator[list[Ques
             bar.update(end.end - bar.n)
 
 
-def pipe_groups(stream: BinaryIO) -> Iterator[list[Question]]:
-    """The JSON Lines of a pipe, in groups of what has arrived: none waits for a line that is not written yet."""
-    return grouped(check_questions(read_pipe(stream)))
-
-
 def what_answers_depend_on(reader, source: Path, top_k: int, min_confidence: float) -> dict:
     """What must be as it was for a run to be resumed: {what: how to know it}."""
-    folder, backend = reader.model_dir, reader.backend
-    paths = [folder / name for name in ("config.json", "reader.json", "tokenizer.json")]
-    paths += sorted(folder.glob("*.safetensors"))
+    backend, paths = reader.backend, files_that_decide(reader.model_dir)
     if isinstance(backend, OnnxBackend):
-        paths.append(folder / ONNX_FILES[backend.precision])
+        paths.append(reader.model_dir / ONNX_FILES[backend.precision])
     return {
         "input": [sha256_of(path) for path in files_of(source)],
         "kind of input": source.suffix.lower(),
-        "model": {path.name: sha256_of(path) for path in paths if path.exists()},
+        "model": {path.name: sha256_of(path) for path in paths},
         "device": backend.describe(),
         "precision": backend.precision,
         "batch_size": reader.batch_size,

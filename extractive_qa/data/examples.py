@@ -15,7 +15,7 @@ from pathlib import Path
 from extractive_qa.data.formats import FORMATS, Record, read_records
 from extractive_qa.errors import QAError
 from extractive_qa.files.reading import parse_json
-from extractive_qa.text import brief, has_text, printable, replace_surrogates
+from extractive_qa.text import has_text, printable, replace_surrogates, short_repr
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +44,10 @@ def read_examples(
     """
     examples, problems, bad_records, seen, strings = [], [], 0, set(), {}
     for record in read_records(path, split):
-        example, faults = check_record(record, seen, impossible)
+        example, faults = check_question(record, seen)
+        if example:
+            example["answers"], faults_of_answers = check_references(record.content, example["context"], impossible)
+            faults += faults_of_answers
         problems += [f"{label(record)}: {fault}" for fault in faults]
         bad_records += bool(faults)
         if not faults:
@@ -72,18 +75,6 @@ def label(record: Record) -> str:
     return record.place + (f" (id {printable(str(identifier), 80)})" if isinstance(identifier, str | int) else "")
 
 
-def check_record(record: Record, seen: set[str], impossible: bool = False) -> tuple[dict, list[str]]:
-    """An example, and what is wrong with it (then the example is not to be used).
-
-    seen: the ids so far; this one is added. impossible: whether it may have no answer.
-    """
-    example, faults = check_question(record, seen)
-    if not example:
-        return {}, faults
-    texts, starts, answer_faults = check_answers(record.content, example["context"], impossible)
-    return example | {"answers": {"text": texts, "answer_start": starts}}, faults + answer_faults
-
-
 def check_question(record: Record, seen: set[str]) -> tuple[dict, list[str]]:
     """id, question and context of a record, which needs no answer ({} where it lacks one of them), and what is wrong
     with them. seen: the ids so far; this one is added."""
@@ -108,30 +99,31 @@ def check_question(record: Record, seen: set[str]) -> tuple[dict, list[str]]:
     return example, faults
 
 
-def check_answers(record: dict, context: str, impossible: bool) -> tuple[list[str], list[int], list[str]]:
-    """The answers' texts, their offsets into `context`, and what is wrong with them."""
+def check_references(record: dict, context: str, impossible: bool) -> tuple[dict, list[str]]:
+    """The answers, texts and their offsets into `context`, and what is wrong with them (then they are not to be used).
+    impossible: whether there may be none."""
     answers = record.get("answers")
     if isinstance(answers, str):  # a CSV cell
         try:
             answers = parse_json(answers)
         except ValueError:
-            return [], [], ["`answers` is not JSON (as columns of a CSV use `answer` and `answer_start`)"]
+            return {}, ["`answers` is not JSON (as columns of a CSV use `answer` and `answer_start`)"]
     if isinstance(answers, dict):  # {"text": [...], "answer_start": [...]}
         texts, starts = answers.get("text"), answers.get("answer_start")
         if not isinstance(texts, list) or not isinstance(starts, list) or len(texts) != len(starts):
-            return [], [], ["`answers` needs `text` and `answer_start`, two lists of one length"]
+            return {}, ["`answers` needs `text` and `answer_start`, two lists of one length"]
         answers = [{"text": text, "answer_start": start} for text, start in zip(texts, starts, strict=True)]
     elif answers is None and record.get("answer") is not None:
         answers = [{"text": record["answer"], "answer_start": record.get("answer_start")}]
     if answers is None:
-        return [], [], ["`answers` is missing"]
+        return {}, ["`answers` is missing"]
     if not isinstance(answers, list) or not all(isinstance(answer, dict) for answer in answers):
-        return [], [], ["`answers` is neither a list of answers nor {text, answer_start}"]
+        return {}, ["`answers` is neither a list of answers nor {text, answer_start}"]
     flag = record.get("is_impossible")
     flag = flag.lower() in ("true", "1") if isinstance(flag, str) else flag == 1  # a CSV cell may say "False"
     if flag or not answers:
         no_answer = ["has no answer, as in SQuAD 2: leave such questions out, or use them: impossible=True"]
-        return [], [], [] if impossible else no_answer
+        return {"text": [], "answer_start": []}, [] if impossible else no_answer
 
     texts, starts, faults = [], [], []
     for answer in answers:
@@ -145,7 +137,7 @@ def check_answers(record: dict, context: str, impossible: bool) -> tuple[list[st
             faults.append(fault)
         texts.append(text)
         starts.append(start)
-    return texts, starts, faults
+    return {"text": texts, "answer_start": starts}, faults
 
 
 def check_start(start: object, text: str, context: str) -> tuple[int, str | None]:
@@ -160,7 +152,7 @@ def check_start(start: object, text: str, context: str) -> tuple[int, str | None
     if isinstance(start, str) and re.fullmatch(r"\s*\d{1,12}\s*", start):  # a CSV cell
         start = int(start)
     if isinstance(start, bool) or not isinstance(start, int):
-        return -1, f"`answer_start` of {answer} is not a whole number: {brief(start)}"
+        return -1, f"`answer_start` of {answer} is not a whole number: {short_repr(start)}"
     if start >= 0 and context.startswith(text, start):
         return start, None
     there = f"there: {context[start : start + len(text)][:40]!r}" if start >= 0 else "negative"

@@ -17,7 +17,7 @@ from extractive_qa.data.lines import BEGINNING, LONGEST_LINE, read_lines
 from extractive_qa.errors import QAError
 from extractive_qa.files.manifest import stays_inside
 from extractive_qa.files.reading import parse_json, read_json_object, read_text, require, require_file
-from extractive_qa.text import brief, printable
+from extractive_qa.text import printable, short_repr
 
 FORMATS = "SQuAD JSON, a JSON list, .jsonl, .csv, .parquet, or a folder written by datasets' save_to_disk"
 SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv", ".parquet")
@@ -36,7 +36,7 @@ class Record(NamedTuple):
 
     def beginning(self) -> str:
         """How it begins, for people."""
-        return self.text or brief(self.content, BEGINNING)
+        return self.text or short_repr(self.content, BEGINNING)
 
 
 def read_records(path: str | Path, split: str | None = None, with_answers: bool = True) -> Iterator[Record]:
@@ -48,18 +48,16 @@ def read_records(path: str | Path, split: str | None = None, with_answers: bool 
     """
     path = check_path(path)
     with reading(path, FORMATS):
+        suffix = path.suffix.lower()
         if path.is_dir():
             yield from read_saved_dataset(path, split, with_answers)
-        elif path.suffix.lower() == ".json":
-            yield from read_json(path)
-        elif path.suffix.lower() == ".parquet":
+        elif suffix == ".json":
+            yield from read_whole_json(path)
+        elif suffix == ".parquet":
             yield from read_parquet(path, with_answers)
         else:
             with path.open("rb") as file:
-                if path.suffix.lower() == ".csv":
-                    yield from read_csv(path, file, with_answers)
-                else:
-                    yield from read_json_lines(path, file)
+                yield from read_csv(path, file, with_answers) if suffix == ".csv" else read_json_lines(path, file)
 
 
 def read_pipe(stream: BinaryIO, name: str = "standard input") -> Iterator[Record | None]:
@@ -92,10 +90,9 @@ def reading(name: Path | str, expected: str) -> Iterator[None]:
     """Turns what goes wrong in the reading of a file or pipe into a QAError."""
     try:
         yield
-    except (ValueError, RecursionError) as error:  # not JSON; a number or a nesting that no reader takes
-        raise QAError(f"{name} can't be read: {error}. Expected {expected}.") from None
-    except OSError as error:
-        raise QAError(f"{name} can't be read: {error.strerror or error}. Expected {expected}.") from None
+    except (OSError, ValueError, RecursionError) as error:  # not JSON; a number or a nesting that no reader takes
+        reason = getattr(error, "strerror", None) or error
+        raise QAError(f"{name} can't be read: {reason}. Expected {expected}.") from None
 
 
 # text, a line at a time
@@ -127,10 +124,7 @@ class CsvLines:
 
     def __init__(self, path: Path, stream: BinaryIO):
         self.lines, self.number, self.end = read_lines(path, stream), 0, 0
-        self.begin_row()
-
-    def begin_row(self) -> None:
-        self.text, self.fault = "", ""
+        self.text = self.fault = ""  # of a row: whoever begins one empties them
 
     def __iter__(self) -> "CsvLines":
         return self
@@ -157,7 +151,7 @@ def read_csv(path: Path, stream: BinaryIO, with_answers: bool) -> Iterator[Recor
     number = 0
     while True:
         place, content = f"line {lines.number + 1}", None
-        lines.begin_row()
+        lines.text = lines.fault = ""
         try:
             cells = next_row(rows)
             if cells is None:
@@ -212,7 +206,7 @@ def numbered(path: Path, contents: Iterable[object], count: int) -> Iterator[Rec
         yield Record(number, f"record {number}", content, "", "", size * number // max(1, count))
 
 
-def read_json(path: Path) -> Iterator[Record]:
+def read_whole_json(path: Path) -> Iterator[Record]:
     try:
         content = parse_json(read_text(path))
     except ValueError as error:

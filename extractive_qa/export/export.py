@@ -5,7 +5,7 @@ import io
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -137,5 +137,4 @@ def compared(found: Check, plain: Check, precision: str, size: int) -> Check:
     """The check with what has changed against PyTorch's, and whether the model may stay."""
     changed = float(np.mean([text != plain.predictions[key] for key, text in found.predictions.items()]))
     stays = changed <= MOST_CHANGED if precision == "no" else plain.f1 - found.f1 <= MOST_LOST
-    facts = {"changed": changed, "size": size, "refused": "" if stays else LIMITS[precision]}
-    return Check(**vars(found) | facts)
+    return replace(found, changed=changed, size=size, refused="" if stays else LIMITS[precision])

@@ -7,7 +7,9 @@ so an answer does not either.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import onnx
@@ -75,14 +77,11 @@ class Products:
         y = relu.input[0] if relu else x
         if len(self.readers[y]) != (1 if relu else len(self.by_input.get(x, ()))):
             return None
-        add = self.makers.get(y)
-        for name in add.input if add is not None and add.op_type == "Add" else ():
-            product = self.makers.get(name)
-            if product is not None and product.op_type == "MatMul" and product.input[1] in self.weights:
-                found = self.bias_of(product)
-                shared = [product.input[1], found[1]] if found else []
-                if found and found[0] is add and all(len(self.readers[name]) == 1 for name in shared):
-                    return product.input[1], found[1]
+        for product in chain(*self.by_input.values()):
+            add, bias = self.bias_of(product) or (None, None)
+            if add and add.output[0] == y:
+                linear = product.input[1], bias
+                return linear if all(len(self.readers[name]) == 1 for name in linear) else None
         return None
 
     def array(self, name: str) -> np.ndarray:
@@ -109,8 +108,7 @@ def record_activations(
     features = prepare_validation_features(
         examples, reader.tokenizer, reader.settings["max_length"], reader.settings["doc_stride"]
     )
-    watched = onnx.ModelProto()
-    watched.CopyFrom(model)
+    watched = deepcopy(model)
     watched.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names)
     session = onnxruntime.InferenceSession(watched.SerializeToString(), providers=["CPUExecutionProvider"])
     inputs = [node.name for node in session.get_inputs()]
@@ -170,8 +168,7 @@ def largest_pairs(matrix: np.ndarray) -> np.ndarray:
 
 def to_int8(model: onnx.ModelProto, ranges: dict[str, ActivationRange]) -> onnx.ModelProto:
     """The model with its products in 8-bit integers: weights per output channel, activations by `ranges`."""
-    quantized = onnx.ModelProto()
-    quantized.CopyFrom(model)
+    quantized = deepcopy(model)
     graph, products = quantized.graph, Products(quantized)
     product_names = {node.name for nodes in products.by_input.values() for node in nodes}
     constants, nodes, absorbed, ready = {}, [], set(), {}

@@ -6,6 +6,7 @@ stops the process, the place holds the old content or the new.
 
 import errno
 import hashlib
+import json
 import os
 import shutil
 import tempfile
@@ -43,6 +44,11 @@ def write_file(path: Path, content: str | bytes) -> None:
     """Replaces the file `path` by one with `content`, text as UTF-8. Raises OSError; the old file stays then."""
     with atomic_file(path) as file:
         file.write(content.encode() if isinstance(content, str) else content)
+
+
+def write_json(path: Path, content: object) -> None:
+    """As write_file. Not in ASCII, so that people can read it in any language."""
+    write_file(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def save_checked(path: Path, write: Callable[[BinaryIO], object], kept: int) -> None:
@@ -114,15 +120,22 @@ def recover(target: Path) -> None:
         old.rename(target)
 
 
+@contextmanager
+def writing(place: Path, remedy: str) -> Iterator[None]:
+    """Has an OSError of the block say what to do: a QAError with the `place` and the `remedy`."""
+    try:
+        yield
+    except OSError as error:
+        raise QAError(f"{place} can't be written: {error.strerror or error}. {remedy}") from None
+
+
 def make_room(path: Path, flag: str) -> None:
     """Makes the folder that `path` will be in, and tries whether it can be written: before the work, not after it.
     Raises QAError, which names the `flag` to choose another place with."""
-    try:
+    with writing(path, f"Choose another {flag}."):
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path.parent):
             pass
-    except OSError as error:
-        raise QAError(f"{path} can't be written: {error.strerror or error}. Choose another {flag}.") from None
 
 
 def is_write_failure(error: BaseException) -> bool:
@@ -143,6 +156,15 @@ def cannot_write(path: Path, error: BaseException, go_on: str = TRY_AGAIN) -> QA
         f"{path} can't be written: {reason}. What was there before is still there. "
         f"Free some space or make it writable, then {go_on}."
     )
+
+
+@contextmanager
+def explain_write_failure(path: Path, go_on: str = TRY_AGAIN) -> Iterator[None]:
+    """Raises a QAError for what the system refuses in the writing of `path`."""
+    try:
+        yield
+    except OSError as error:
+        raise cannot_write(path, error, go_on) from None
 
 
 def sync(folder: Path) -> None:

@@ -18,7 +18,7 @@ from operator import itemgetter
 from pathlib import Path, PureWindowsPath
 
 from extractive_qa.errors import QAError
-from extractive_qa.files.atomic import write_file
+from extractive_qa.files.atomic import write_json
 from extractive_qa.text import shown
 
 NAME = "manifest.json"
@@ -29,28 +29,21 @@ logger = logging.getLogger(__name__)
 
 
 def write_manifest(
-    folder: str | Path, source: str, revision: str | None, *, paths: list[Path] | None = None, name: str = NAME
+    folder: Path, source: str, revision: str | None, *, paths: list[Path] | None = None, name: str = NAME
 ) -> None:
     """Lists every file in `folder` (paths relative to it, with "/"), or only `paths`, in `folder`/manifest.json, or
     `name`, all of it or nothing."""
-    folder = Path(folder)
     if paths is None:
         paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != name)
     files = [
         {"file": path.relative_to(folder).as_posix(), "size": path.stat().st_size, "sha256": sha256_of(path)}
         for path in paths
     ]
-    save_manifest(
-        folder, {"source": source, "revision": revision, "date": date.today().isoformat(), "files": files}, name
-    )
+    manifest = {"source": source, "revision": revision, "date": date.today().isoformat(), "files": files}
+    write_json(folder / name, manifest)
 
 
-def save_manifest(folder: Path, manifest: dict, name: str) -> None:
-    """Writes the manifest `name`, all of it or nothing. Raises OSError."""
-    write_file(folder / name, json.dumps(manifest, ensure_ascii=False, indent=1) + "\n")
-
-
-def check_manifest(folder: str | Path, *, full: bool, remedy: str = GET_AGAIN, name: str = NAME) -> bool:
+def check_manifest(folder: Path, *, full: bool, remedy: str = GET_AGAIN, name: str = NAME) -> bool:
     """Compares `folder` with its manifest: sizes (milliseconds), and sha256 too where `full` (seconds).
 
     Returns False where the folder has no manifest (`name`): a user's own folder, about which nothing is known. Files
@@ -59,7 +52,6 @@ def check_manifest(folder: str | Path, *, full: bool, remedy: str = GET_AGAIN, n
     to what was downloaded by those who don't know of it.
     Raises QAError naming every file that is missing, can't be read or differs, what was expected, and the `remedy`.
     """
-    folder = Path(folder)
     if not (folder / name).is_file():
         return False
     problems = []
@@ -82,10 +74,9 @@ def check_manifest(folder: str | Path, *, full: bool, remedy: str = GET_AGAIN, n
     return True
 
 
-def read_manifest(folder: str | Path, name: str = NAME, remedy: str = GET_AGAIN) -> dict:
+def read_manifest(folder: Path, name: str = NAME, remedy: str = GET_AGAIN) -> dict:
     """The manifest `name` of a folder as a dict. Raises QAError, with the `remedy`, where it can't be read, lists
     nothing, or names a file outside the folder."""
-    folder = Path(folder)
     path = folder / name
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
@@ -122,14 +113,14 @@ def unlisted(path: Path, names: Iterable[str]) -> Iterator[None]:
     }
     for name, manifest in lists.items():
         others = [entry for entry in manifest["files"] if entry["file"] != path.name]
-        save_manifest(path.parent, manifest | {"files": others}, name)
+        write_json(path.with_name(name), manifest | {"files": others})
     try:
         yield
     finally:
         for name, manifest in lists.items():
             now = {"file": path.name, "size": path.stat().st_size, "sha256": sha256_of(path)}
             files = [now if entry["file"] == path.name else entry for entry in manifest["files"]]
-            save_manifest(path.parent, manifest | {"files": files}, name)
+            write_json(path.with_name(name), manifest | {"files": files})
 
 
 def stays_inside(name: str) -> bool:
@@ -143,7 +134,7 @@ def stays_inside(name: str) -> bool:
     )
 
 
-def sha256_of(path: str | Path) -> str:
+def sha256_of(path: Path) -> str:
     """The sha256 of a file in hex, read in pieces."""
-    with Path(path).open("rb") as file:
+    with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

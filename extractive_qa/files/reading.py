@@ -66,8 +66,7 @@ def read_json_object(path: Path, expected: str, remedy: str = "") -> dict:
     """As read_json, where the file must hold a JSON object."""
     content = read_json(path, expected, remedy)
     if not isinstance(content, dict):
-        found = f"{path} holds no JSON object, but {content!r:.40}"
-        raise QAError(f"{found}. Expected {expected}. {remedy}".rstrip())
+        raise QAError(f"{path} holds no JSON object, but {content!r:.40}. Expected {expected}. {remedy}".rstrip())
     return content
 
 
@@ -93,9 +92,9 @@ def require(path: str | Path, expected: str, remedy: str = "") -> Path:
     """`path` as a Path where it exists; else a QAError that says what was `expected` there, and the `remedy`."""
     path = Path(path)
     try:
-        there = path.exists()
+        if path.exists():
+            return path
+        fault = "is missing"
     except OSError as error:  # a folder above it is closed to us, or no name may be so long
-        raise QAError(f"{path} can't be read: {error.strerror}. Expected {expected}. {remedy}".rstrip()) from None
-    if not there:
-        raise QAError(f"{path} is missing. Expected {expected}. {remedy}".rstrip())
-    return path
+        fault = f"can't be read: {error.strerror}"
+    raise QAError(f"{path} {fault}. Expected {expected}. {remedy}".rstrip())

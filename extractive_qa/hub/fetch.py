@@ -117,17 +117,16 @@ def _check_redirect(response: requests.Response, **_) -> None:
     """
     if not response.is_redirect:
         return
-    source, allowed = urlsplit(response.url), ("http", "https")
+    source, location = urlsplit(response.url), response.headers["Location"]
+    allowed = ["https"] if source.scheme == "https" else ["http", "https"]
     try:
-        target = urlsplit(urljoin(response.url, response.headers["Location"]))
+        scheme = urlsplit(urljoin(response.url, location)).scheme
     except ValueError:  # half an IPv6 address
-        allowed = ()
-    if source.scheme == "https":
-        allowed = allowed[1:]
-    if not allowed or target.scheme not in allowed:
+        scheme = ""
+    if scheme not in allowed:
         raise FetchError(
-            f"{source.hostname}: redirects to {response.headers['Location'].partition('?')[0]}. Expected an address "
-            f"with {'https' if source.scheme == 'https' else 'http or https'}"
+            f"{source.hostname}: redirects to {location.partition('?')[0]}. Expected an address with "
+            f"{' or '.join(allowed)}"
         )
 
 

@@ -1,6 +1,5 @@
 """Failed requests: which host failed and how, whether another attempt makes sense, and after which pause."""
 
-import email.utils
 import http.client
 import logging
 import re
@@ -8,6 +7,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TypeVar
 from urllib.parse import urlsplit
 
@@ -59,13 +59,13 @@ def with_retries(
         try:
             return attempt()
         except (requests.RequestException, urllib3.exceptions.HTTPError, Interrupted, *hub_errors()) as error:
-            text, retries, pause = _diagnose(error, url, patience)
+            failure, retries, pause = _diagnose(error, url, patience)
         failures = 1 if arrived() > most else failures + 1
         most = max(most, arrived())
         if failures > retries:
-            raise FetchError(text)
+            raise failure
         pause = max(pause, min(BACKOFF * 2 ** (failures - 1), MAX_BACKOFF))
-        logger.warning(f"{text}; attempt {failures + 1} of {retries + 1} in {pause:g} s")
+        logger.warning(f"{failure}; attempt {failures + 1} of {retries + 1} in {pause:g} s")
         time.sleep(pause)
 
 
@@ -76,9 +76,11 @@ def hub_errors() -> tuple[type[Exception], ...]:
     return HfHubHTTPError, HfHubHTTPError.__bases__[0]
 
 
-def _diagnose(error: Exception, url: str, patience: Patience) -> tuple[str, int, float]:
+def _diagnose(error: Exception, url: str, patience: Patience) -> tuple[FetchError, int, float]:
     """(which host failed and how, how many more attempts make sense, seconds that the server asks us to wait)."""
-    url = _failed_url(error) or url
+    with suppress(AttributeError, RuntimeError):  # requests may have None there, httpx refuses to be asked
+        # a redirect may have led to another host
+        url = error.url if isinstance(error, Interrupted) else str(error.request.url)
     host, retries, pause = urlsplit(url).hostname, patience.retries, 0.0
     response = getattr(error, "response", None)
     root = error
@@ -110,24 +112,12 @@ def _diagnose(error: Exception, url: str, patience: Patience) -> tuple[str, int,
         how, retries = str(root) or type(root).__name__, 0 if isinstance(error, ValueError) else retries
     proxy = requests.utils.select_proxy(url, requests.utils.get_environ_proxies(url))
     through = f", through the proxy {without_login(proxy)}" if proxy else ""
-    return printable(without_password(f"{host}: {how}{through}")), retries, pause
-
-
-def _failed_url(error: Exception) -> str | None:
-    """The address that failed where the error knows it: a redirect may lead to another host."""
-    if isinstance(error, Interrupted):
-        return error.url
-    try:
-        return str(error.request.url)
-    except (AttributeError, RuntimeError):  # requests has None there, httpx refuses to be asked
-        return None
+    return FetchError(f"{host}: {how}{through}"), retries, pause
 
 
 def _retry_after(value: str) -> float:
     """Seconds that the header Retry-After asks for: a number or a date (RFC 9110, 10.2.3); 0 for anything else."""
-    if DIGITS.fullmatch(value.strip()):
-        return float(value)
     try:
-        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
-    except (ValueError, OverflowError, OSError):  # the last two: years and time zones far from ours
+        return float(urllib3.Retry(retry_after_max=10**9).parse_retry_after(value))
+    except (urllib3.exceptions.InvalidHeader, ValueError, OverflowError):  # years, time zones and numbers far from ours
         return 0.0

@@ -4,6 +4,7 @@ import inspect
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -37,8 +38,8 @@ BY_HAND = "files that were put there by hand"
 class Source:
     """A place that has files.
 
-    name: for people, without a login. files: their names there. find(name, revision) gives a RemoteFile, of the
-    revision that was asked for where it is None; it raises FileNotFoundError where there is no such file.
+    name: for people, without a login. files: their names there. find(name, revision) gives a RemoteFile; revision None:
+    the one that the user asked for. It raises FileNotFoundError where there is no such file.
     """
 
     name: str
@@ -55,9 +56,9 @@ class Fetched:
     revision: str | None
 
 
-def get_files(part: str, by_hand: Path, partial: Path, options: DownloadOptions) -> Fetched:
+def get_files(part: str, by_hand: Path, arrived: Path, options: DownloadOptions) -> Fetched:
     """Gets the files of "data" (train first), or of one of MODEL_REPOS: those in the folder `by_hand` are taken from
-    there, the others are downloaded into the folder `partial`, which a later call resumes.
+    there, the others are downloaded into the folder `arrived`, which a later call resumes.
 
     Raises FetchError where no source has them, QAError where a file that was put there by hand is another one, or the
     disk can't be written.
@@ -69,21 +70,17 @@ def get_files(part: str, by_hand: Path, partial: Path, options: DownloadOptions)
             logger.warning(f"{failures[-1]}. Using the original JSON files instead")
         logger.info(f"{part}: {source.name}")
         try:
-            return _get_all(source, by_hand, partial, options)
+            return _get_all(source, by_hand, arrived, options)
         except FetchError as error:
             failures.append(str(error))
         except OSError as error:
-            raise cannot_write(Path(error.filename or partial), error, "run the same command again") from error
+            raise cannot_write(Path(error.filename or arrived), error, "run the same command again") from error
     raise FetchError("\n".join(failures))
 
 
 def _data_sources(by_hand: Path, options: DownloadOptions) -> list[Source]:
     """Where SQuAD may come from, in the order in which it is tried."""
-    hub = Source(
-        without_password(f"{options.endpoint}/datasets/{DATA_REPO}"),
-        PARQUET_FILES,
-        _finder(DATA_REPO, "dataset", options),
-    )
+    hub = _hub_source(DATA_REPO, "dataset", PARQUET_FILES, options)
     original = Source(
         without_password(options.json_url),
         list(JSON_FILES),
@@ -106,11 +103,15 @@ def _model_source(part: str, by_hand: Path, options: DownloadOptions) -> Source:
         return Source(BY_HAND, [name for name in MODEL_FILES if name in placed], _find_by_hand)
     # weights that were put there by hand decide in which form they are looked for
     names = [name for name in MODEL_FILES if weights != {"pytorch_model.bin"} or name != "model.safetensors"]
-    repo = MODEL_REPOS[part]
-    return Source(without_password(f"{options.endpoint}/{repo}"), names, _finder(repo, "model", options))
+    return _hub_source(MODEL_REPOS[part], "model", names, options)
 
 
-def _get_all(source: Source, by_hand: Path, partial: Path, options: DownloadOptions) -> Fetched:
+def _hub_source(repo: str, repo_type: str, names: list[str], options: DownloadOptions) -> Source:
+    address = f"{options.endpoint}/{'datasets/' if repo_type == 'dataset' else ''}{repo}"
+    return Source(without_password(address), names, partial(_find_on_hub, repo, repo_type, options))
+
+
+def _get_all(source: Source, by_hand: Path, arrived: Path, options: DownloadOptions) -> Fetched:
     files, revision = {}, None
     for name in source.files:
         if name == "pytorch_model.bin" and "model.safetensors" in files:
@@ -127,7 +128,7 @@ def _get_all(source: Source, by_hand: Path, partial: Path, options: DownloadOpti
             _check_by_hand(placed, remote)
             files[name] = placed
         else:
-            files[name] = partial / placed.name
+            files[name] = arrived / placed.name
             fetch(remote, files[name], options.patience, options.progress)
     return Fetched(files, source.name, revision)
 
@@ -153,13 +154,7 @@ def _find_by_hand(name: str, _: str | None) -> RemoteFile:
     return RemoteFile(name, None, "")
 
 
-def _finder(repo: str, repo_type: str, options: DownloadOptions) -> Callable[[str, str | None], RemoteFile]:
-    return lambda name, revision: find_on_hub(
-        repo, repo_type, name, revision or options.revision, options.endpoint, options.patience
-    )
-
-
-def find_on_hub(repo: str, repo_type: str, name: str, revision: str, endpoint: str, patience: Patience) -> RemoteFile:
+def _find_on_hub(repo: str, repo_type: str, options: DownloadOptions, name: str, revision: str | None) -> RemoteFile:
     """Asks the Hub, or a mirror of it, for one file of a repository. No token is ever sent.
 
     repo_type: "model" or "dataset". Raises FileNotFoundError where the server answers that there is no such file,
@@ -168,14 +163,16 @@ def find_on_hub(repo: str, repo_type: str, name: str, revision: str, endpoint: s
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
     from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
-    url = hf_hub_url(repo, name, repo_type=repo_type, revision=revision, endpoint=endpoint)
+    address = partial(hf_hub_url, repo, name, repo_type=repo_type, endpoint=options.endpoint)
+    url = address(revision=revision or options.revision)
     # clients from before this switch (huggingface_hub 0.36) try some faults again by themselves
     own = "retry_on_errors" not in inspect.signature(get_hf_file_metadata).parameters
-    patience = Patience(min(patience.timeout, CONNECT_TIMEOUT), min(patience.retries, 1) if own else patience.retries)
+    timeout, retries = options.patience.timeout, options.patience.retries
+    patience = Patience(min(timeout, CONNECT_TIMEOUT), min(retries, 1) if own else retries)
 
     def attempt():
         try:
-            return get_hf_file_metadata(url, token=False, timeout=patience.timeout, endpoint=endpoint)
+            return get_hf_file_metadata(url, token=False, timeout=patience.timeout, endpoint=options.endpoint)
         except hub_errors() as error:
             status = getattr(getattr(error, "response", None), "status_code", None)
             if status == 404 and not isinstance(error, (RepositoryNotFoundError, RevisionNotFoundError)):
@@ -189,8 +186,7 @@ def find_on_hub(repo: str, repo_type: str, name: str, revision: str, endpoint: s
             "ETag, as a web page does. Expected the Hub or a mirror of it"
         )
     # the address that redirects, not its target: the target is signed and expires, maybe before the last attempt
-    url = hf_hub_url(repo, name, repo_type=repo_type, revision=found.commit_hash, endpoint=endpoint)
-    return RemoteFile(url, found.size, found.etag, found.commit_hash)
+    return RemoteFile(address(revision=found.commit_hash), found.size, found.etag, found.commit_hash)
 
 
 def ways_out(missing: dict[str, Path]) -> str:

@@ -2,8 +2,6 @@
 
 import json
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow.parquet
@@ -35,8 +33,14 @@ def save_data(train_file: Path, validation_file: Path, folder: Path) -> None:
                 f"{path} has {len(splits[split]):,} questions. Expected the {ROWS[split]:,} of SQuAD 1.1 ({split}). "
                 f"{GET_AGAIN}"
             )
-    with no_bars():  # it takes seconds
+    # its bars would flash by: it takes seconds
+    were_off = are_progress_bars_disabled()
+    disable_progress_bars()
+    try:
         DatasetDict(splits).save_to_disk(folder)
+    finally:
+        if not were_off:
+            enable_progress_bars()
 
 
 def read_split(path: Path) -> Dataset:
@@ -67,15 +71,3 @@ def read_split(path: Path) -> Dataset:
             f"{path} can't be read as SQuAD 1.1 ({brief(error)}). Expected {', '.join(FEATURES)} of every question. "
             f"{GET_AGAIN}"
         ) from error
-
-
-@contextmanager
-def no_bars() -> Iterator[None]:
-    """No bars from datasets meanwhile; afterwards as it was."""
-    were_off = are_progress_bars_disabled()
-    disable_progress_bars()
-    try:
-        yield
-    finally:
-        if not were_off:
-            enable_progress_bars()

@@ -53,10 +53,9 @@ def open_backend(
     from extractive_qa.model.fold_norms import fold_norms
 
     place = choose_device(device)
+    # there may have been a GPU, but there is none to use
     if backend == device == "auto" and place.type == "cpu" and onnx_is_wanted(model_dir, "cpu", mixed_precision):
-        return open_onnx(
-            model_dir, "cpu", mixed_precision, threads
-        )  # there may have been a GPU, but there is none to use
+        return open_onnx(model_dir, "cpu", mixed_precision, threads)
     precision = choose_precision(mixed_precision, place)
     model = load_model(model_dir, choose_attention(place, precision))
     # fp16 is the only precision that could run out of range by it
@@ -139,15 +138,11 @@ class TorchBackend:
     while this one computes."""
 
     def __init__(self, model, device, precision: str, threads: int | None = None):
-        from extractive_qa.model.devices import out_of_memory
+        from extractive_qa.model.devices import explain_out_of_memory
 
         self.device, self.precision, self.threads = device, precision, threads
-        try:
+        with explain_out_of_memory(f"out of GPU memory: the model does not fit. {FREE_THE_GPU}"):
             self.model = model.to(device).eval()
-        except RuntimeError as error:
-            if not out_of_memory(error):
-                raise
-            raise QAError(f"out of GPU memory: the model does not fit. {FREE_THE_GPU}") from None
         self.inputs, self.config = input_names(model), model.config.to_dict()
         self.batch_size = CPU_BATCH if device.type == "cpu" else GPU_BATCH
         self.at_once = None  # windows, at most, once more of them did not fit the GPU's memory

@@ -3,6 +3,8 @@
 import logging
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -66,6 +68,17 @@ def out_of_memory(error: RuntimeError) -> bool:
     """Whether a device has run out of memory: torch's allocator, or the driver outside of it."""
     driver = isinstance(error, torch.AcceleratorError) and "out of memory" in str(error)
     return driver or isinstance(error, torch.OutOfMemoryError)
+
+
+@contextmanager
+def explain_out_of_memory(message: str) -> Iterator[None]:
+    """Raises QAError with the `message` where the device's memory runs out in the block."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
+        raise QAError(message) from None
 
 
 def choose_precision(name: str, device: torch.device) -> str:

@@ -64,10 +64,7 @@ class AnswerCollector:
         context_end = context_start + features.last_token[windows] - first_token
         logits, longest = (start_scores, end_scores, context_start, context_end), self.settings["max_answer_length"]
         first, last, score, log_normaliser = best_spans(
-            *logits,
-            n_best=self.score.shape[1],
-            max_answer_length=longest,
-            temperature=self.settings["temperature"],
+            *logits, n_best=self.score.shape[1], max_answer_length=longest, temperature=self.settings["temperature"]
         )
         if len(self.temperatures):
             self.log_normalisers[windows] = log_normalisers(*logits, self.temperatures, longest)

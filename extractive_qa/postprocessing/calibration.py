@@ -88,9 +88,7 @@ def calibration_error(probability: np.ndarray, correct: np.ndarray, bins: int = 
     """Expected calibration error in [0, 1]: the mean over all answers of |confidence - accuracy| of their bin. 0 where
     there is no answer. Arguments as for `reliability`."""
     points = reliability(probability, correct, bins)
-    return sum(abs(point["confidence"] - point["accuracy"]) * point["count"] for point in points) / max(
-        1, len(probability)
-    )
+    return sum(abs(p["confidence"] - p["accuracy"]) * p["count"] for p in points) / max(1, len(probability))
 
 
 def selective_scores(
@@ -115,12 +113,8 @@ def selective_scores(
 
 
 def report_calibration(confidence: np.ndarray, uncalibrated: np.ndarray, correct: np.ndarray, settings: dict) -> dict:
-    """What metrics.json says of confidences: `temperature` and `references` out of the `settings` of a reader,
-    calibration `error` with them, `error_uncalibrated` with neither, the points of `reliability`, and the `thresholds`
-    of selective_scores.
-
-    confidence, uncalibrated: float (Q,), of the best answers with these settings and with neither. correct: bool (Q,).
-    """
+    """What metrics.json says of confidences. confidence, uncalibrated: float (Q,), of the best answers with the
+    `temperature` and `references` of a reader's `settings`, and with neither. correct: bool (Q,)."""
     return {
         "temperature": settings["temperature"],
         "references": settings["references"],

@@ -49,8 +49,7 @@ def best_spans(
     best_from[:, :length] = starts + reduce_windows(np.maximum, ends, max_answer_length)
     row, ends, flat = np.arange(rows) * stride, ends.ravel(), best_from.ravel()
     starts = np.pad(starts, ((0, 0), (0, max_answer_length - 1)), constant_values=-np.inf).ravel()
-    first = np.zeros((rows, n_best), dtype=np.int64)
-    last = np.zeros((rows, n_best), dtype=np.int64)
+    first, last = np.zeros((2, rows, n_best), dtype=np.int64)
     best = np.full((rows, n_best), -np.inf)
     for n in range(n_best):
         i = best_from.argmax(axis=1)
@@ -100,14 +99,9 @@ def log_normalisers(
 ) -> np.ndarray:
     """What best_spans gives as log_normaliser, at each of several temperatures: float64 (B, temperatures)."""
     edges = context_start, context_end, max_answer_length
-    return np.stack(
-        # float: a temperature of NumPy's would turn float32 logits into float64, and the sum would be another
-        [
-            log_sum_of_spans(*only_context(start_logits, end_logits, *edges, float(temperature)), max_answer_length)
-            for temperature in temperatures
-        ],
-        axis=1,
-    )
+    # float: a temperature of NumPy's would turn float32 logits into float64, and the sum would be another
+    scaled = (only_context(start_logits, end_logits, *edges, float(temperature)) for temperature in temperatures)
+    return np.stack([log_sum_of_spans(*logits, max_answer_length) for logits in scaled], axis=1)
 
 
 def reduce_windows(reduce: np.ufunc, values: np.ndarray, width: int) -> np.ndarray:

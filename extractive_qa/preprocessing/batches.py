@@ -22,12 +22,9 @@ def padded_length(longest: int, max_length: int) -> int:
 def pad_batch(features: Sequence[dict], max_length: int, pad_id: int) -> dict[str, np.ndarray]:
     """B windows as int64 arrays (B, L): input_ids, token_type_ids, attention_mask; start_positions and end_positions
     (B,) where the features have them."""
-    length = padded_length(max(len(feature["input_ids"]) for feature in features), max_length)
-    batch = {
-        "input_ids": np.full((len(features), length), pad_id, dtype=np.int64),
-        "token_type_ids": np.zeros((len(features), length), dtype=np.int64),
-        "attention_mask": np.zeros((len(features), length), dtype=np.int64),
-    }
+    shape = len(features), padded_length(max(len(feature["input_ids"]) for feature in features), max_length)
+    names = ("input_ids", "token_type_ids", "attention_mask")
+    batch = {name: np.full(shape, pad_id if name == "input_ids" else 0, dtype=np.int64) for name in names}
     for row, feature in enumerate(features):
         size = len(feature["input_ids"])
         batch["input_ids"][row, :size] = feature["input_ids"]

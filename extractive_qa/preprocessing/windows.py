@@ -10,7 +10,7 @@ tokenizer's own pair template puts around them). Cutting equals, id for id, what
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 
@@ -193,15 +193,9 @@ def prepare_validation_features(
     last = np.minimum(first + capacity[example_index], context_lengths[example_index])
     base = context_splits[context][example_index]
     return Features(
-        template=template,
-        question_ids=question_ids,
-        question_splits=question_splits,
-        context_ids=context_ids,
-        context_offsets=context_offsets,
-        example_index=example_index.astype(np.int32),
-        first_token=base + first,
-        last_token=base + last,
-    )
+        template, question_ids, question_splits, context_ids, context_offsets, example_index.astype(np.int32),
+        first_token=base + first, last_token=base + last,
+    )  # fmt: skip
 
 
 def prepare_train_features(
@@ -232,11 +226,8 @@ def prepare_train_features(
     start, end = start_token[features.example_index], end_token[features.example_index]
     inside = (features.first_token <= start) & (start <= end) & (end < features.last_token)
     shift = features.context_start - features.first_token
-    return Features(
-        **{name: getattr(features, name) for name in Features.__dataclass_fields__ if not name.endswith("_position")},
-        start_position=np.where(inside, start + shift, 0),
-        end_position=np.where(inside, end + shift, 0),
-    )
+    start_position, end_position = np.where(inside, start + shift, 0), np.where(inside, end + shift, 0)
+    return replace(features, start_position=start_position, end_position=end_position)
 
 
 def first_answer(example: dict) -> tuple[int, str]:
@@ -247,10 +238,11 @@ def first_answer(example: dict) -> tuple[int, str]:
 
 def tokenize(
     tokenizer: Tokenizer, texts: list[str], with_offsets: bool = False
-) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
-    """All tokens of all texts in one row: ids int32 (T,), offsets int32 (T, 2) or None, splits int64 (texts + 1,)."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """All tokens of all texts in one row: ids int32 (T,), offsets int32 (T, 2), or (0, 2) without, and splits int64
+    (texts + 1,)."""
     encode = tokenizer.encode_batch if with_offsets else tokenizer.encode_batch_fast  # "fast": without offsets
-    ids, offsets, sizes = [], [], [0]
+    ids, offsets, sizes = [np.zeros(0, dtype=np.int32)], [np.zeros((0, 2), dtype=np.int32)], [0]
     for begin in range(0, len(texts), 1000):  # 1,000 at a time: an Encoding is far larger than what is kept of it
         some = [replace_surrogates(text) for text in texts[begin : begin + 1000]]
         encodings = encode(some, add_special_tokens=False)
@@ -259,11 +251,7 @@ def tokenize(
         if with_offsets:
             numbers = chain.from_iterable(chain.from_iterable(e.offsets for e in encodings))
             offsets.append(np.fromiter(numbers, dtype=np.int32).reshape(-1, 2))
-    all_ids = np.concatenate(ids) if ids else np.zeros(0, dtype=np.int32)
-    all_offsets = None
-    if with_offsets:
-        all_offsets = np.concatenate(offsets) if offsets else np.zeros((0, 2), dtype=np.int32)
-    return all_ids, all_offsets, np.cumsum(sizes)
+    return np.concatenate(ids), np.concatenate(offsets), np.cumsum(sizes)
 
 
 def cut_questions(ids: np.ndarray, splits: np.ndarray, longest: int) -> tuple[np.ndarray, np.ndarray]:

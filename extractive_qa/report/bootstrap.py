@@ -18,11 +18,10 @@ DRAWS_AT_ONCE = 4_000_000  # numbers, whatever the number of contexts
 NORMAL = NormalDist()
 
 
-def resampled_sums(sums: np.ndarray, seed: int = SEED) -> np.ndarray:
-    """(B, K): each column's sum over as many contexts as there are, drawn with replacement, B times.
-
-    sums: float (C, K), what each of C contexts adds to each of K sums. Columns share their draws.
-    """
+def resampled_sums(values: np.ndarray, context: np.ndarray, seed: int = SEED) -> np.ndarray:
+    """(B, K): the sums of `values` (Q, K) over as many contexts as there are, drawn with replacement, B times. Columns
+    share their draws. context: int (Q,), the number of each question's context, from 0."""
+    sums = sums_by_context(values, context)
     contexts = len(sums)
     rng = np.random.default_rng(seed)
     even = np.full(contexts, 1 / contexts)
@@ -37,7 +36,7 @@ def parts(count: int, width: int) -> Iterator[int]:
 
 
 def sums_by_context(values: np.ndarray, context: np.ndarray) -> np.ndarray:
-    """(C, K) from values (Q, K) of questions: context (Q,) is the number of each question's context, from 0."""
+    """(C, K): what each context adds to the sums of values (Q, K)."""
     sums = np.zeros((context.max(initial=-1) + 1, values.shape[1]))
     np.add.at(sums, context, values)
     return sums
@@ -50,19 +49,19 @@ def resampled_means(values: np.ndarray, context: np.ndarray, members: np.ndarray
     values: float (Q,). context: int (Q,), from 0. members: bool (K, Q).
     """
     of_groups = members.T.astype(float)  # (Q, K)
-    sums = resampled_sums(sums_by_context(np.hstack([of_groups * values[:, None], of_groups]), context), seed=seed)
+    sums = resampled_sums(np.hstack([of_groups * values[:, None], of_groups]), context, seed)
     totals, counts = np.hsplit(sums, 2)
     with np.errstate(invalid="ignore"):
         return totals / counts
 
 
-def interval(draws: np.ndarray, contexts: int, level: float = 0.95) -> tuple[float, float] | None:
-    """The percentile interval of bootstrap draws (B,), expanded as few contexts ask for. None from a single context, or
-    where all draws are the same: then nothing is known of the spread."""
+def interval(draws: np.ndarray, contexts: int) -> tuple[float, float] | None:
+    """The 95 % percentile interval of bootstrap draws (B,), expanded as few contexts ask for. None from a single
+    context, or where all draws are the same: then nothing is known of the spread."""
     draws = draws[np.isfinite(draws)]
     if contexts < 2 or not len(draws) or draws.min() == draws.max():
         return None
-    wide = student_t((1 + level) / 2, contexts - 1) * (contexts / (contexts - 1)) ** 0.5
+    wide = student_t(0.975, contexts - 1) * (contexts / (contexts - 1)) ** 0.5
     tail = NORMAL.cdf(-wide)
     low, high = np.quantile(draws, [tail, 1 - tail])
     return float(low), float(high)

@@ -1,6 +1,6 @@
 """Pictures of a training and of an evaluation, by matplotlib, for light and dark pages."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
 
@@ -11,31 +11,21 @@ FIRST = {False: "#2d6a9f", True: "#74b0e4"}
 SECOND = {False: "#c06a2b", True: "#e59a5c"}
 
 
-def picture(draw: Callable, *data, dark: bool = False, width: float = 6, height: float = 4) -> bytes:
-    """The PNG that `draw(figure, *data, dark)` draws, `width` by `height` inches at 150 dots an inch: on white, or with
+def picture(draw: Callable, data: list[dict], dark: bool = False, width: float = 6, height: float = 4) -> bytes:
+    """The PNG that `draw(figure, data, dark)` draws, `width` by `height` inches at 150 dots an inch: on white, or with
     a transparent background where it is meant for a dark page."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure  # not pyplot: no window, nothing global
 
     ink = INK[dark]
     names = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
-    style = dict.fromkeys(names, ink) | {
-        "font.size": 10,
-        "axes.facecolor": "none",
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.linewidth": 0.6,
-        "axes.labelsize": 10,
-        "grid.color": ink,
-        "grid.alpha": 0.15,
-        "grid.linewidth": 0.6,
-        "legend.frameon": False,
-        "xtick.major.width": 0.6,
-        "ytick.major.width": 0.6,
-    }
+    lines = ("axes.linewidth", "grid.linewidth", "xtick.major.width", "ytick.major.width")
+    style = dict.fromkeys(names, ink) | dict.fromkeys(lines, 0.6) | {"grid.color": ink, "grid.alpha": 0.15}
+    style |= {"font.size": 10, "axes.labelsize": 10, "axes.facecolor": "none", "legend.frameon": False}
+    style |= {"axes.spines.top": False, "axes.spines.right": False}
     with rc_context(style):
         figure = Figure(figsize=(width, height), layout="constrained", facecolor="none" if dark else "white")
-        draw(figure, *data, dark)
+        draw(figure, data, dark)
         content = BytesIO()
         figure.savefig(content, format="png", dpi=150)
     return content.getvalue()
@@ -84,11 +74,9 @@ def threshold_curve(figure, rows: list[dict], dark: bool) -> None:
     """Share answered and EM at each threshold, `rows` as extractive_qa.report.statistics.confidence gives them."""
     axes = figure.subplots()
     at = [100 * row["min_confidence"] for row in rows]
-    for name, values, colour, marker in (
-        ("EM of those answered", [row["exact_match"] for row in rows], FIRST, "o"),
-        ("share answered", [100 * row["answered"] for row in rows], SECOND, "s"),
-    ):
-        axes.plot(at, values, marker=marker, color=colour[dark], label=name)
+    em, answered = [row["exact_match"] for row in rows], [100 * row["answered"] for row in rows]
+    axes.plot(at, em, marker="o", color=FIRST[dark], label="EM of those answered")
+    axes.plot(at, answered, marker="s", color=SECOND[dark], label="share answered")
     known = [(x, *row["exact_match_interval"]) for x, row in zip(at, rows, strict=True) if row["exact_match_interval"]]
     if known:
         axes.fill_between(*zip(*known, strict=True), color=FIRST[dark], alpha=0.15, lw=0)
@@ -109,11 +97,8 @@ def group_chart(figure, groups: list[dict], dark: bool) -> None:
             axes.plot(row["exact_match_interval"], [place, place], color=FIRST[dark], lw=2, alpha=0.5)
         axes.plot(row["exact_match"], place, "o", color=FIRST[dark], ms=5)
         axes.plot(row["f1"], place, "|", color=SECOND[dark], ms=9, mew=2)
-    axes.set_yticks(places, labels)
-    axes.invert_yaxis()
-    axes.tick_params(axis="y", length=0)
+    name_rows(axes, places, labels)
     axes.set(xlabel="EM (dot, with its 95 % interval) and F1 (stroke), %", xlim=(-1, 101))
-    axes.grid(axis="x")
 
 
 def mistake_chart(figure, mistakes: list[dict], dark: bool) -> None:
@@ -124,8 +109,13 @@ def mistake_chart(figure, mistakes: list[dict], dark: bool) -> None:
     for place, row in zip(places, mistakes, strict=True):
         if row["share_interval"]:
             axes.plot(row["share_interval"], [place, place], color=SECOND[dark], lw=2)
-    axes.set_yticks(places, [f"{row['kind']}  ({row['count']:,})" for row in mistakes])
+    name_rows(axes, places, [f"{row['kind']}  ({row['count']:,})" for row in mistakes])
+    axes.set(xlabel="share of all mistakes (%), with its 95 % interval", xlim=(0, None))
+
+
+def name_rows(axes, places: Sequence[float], labels: list[str]) -> None:
+    """Labels the rows of a chart that is read from top to bottom."""
+    axes.set_yticks(places, labels)
     axes.invert_yaxis()
     axes.tick_params(axis="y", length=0)
-    axes.set(xlabel="share of all mistakes (%), with its 95 % interval", xlim=(0, None))
     axes.grid(axis="x")

@@ -10,17 +10,14 @@ TOO_SURE = 0.05  # calibration error from which the confidences are called off
 def findings(figures: dict, log: list[dict]) -> list[str]:
     """Plain sentences, the most useful first. figures: as statistics.analyse gives them. log: the lines of
     training_log.jsonl, [] where there is none."""
-    return [
-        sentence
-        for sentence in (
-            largest_loss(figures),
-            *weak_groups(figures["groups"]),
-            meaning_of_confidence(figures["confidence"], figures["scores"]),
-            end_of_training(log),
-            smallest_difference(figures["scores"]),
-        )
-        if sentence
+    sentences = [
+        largest_loss(figures),
+        *weak_groups(figures["groups"]),
+        meaning_of_confidence(figures["confidence"], figures["scores"]),
+        end_of_training(log),
+        smallest_difference(figures["scores"]),
     ]
+    return list(filter(None, sentences))
 
 
 def causes(mistakes: list[dict]) -> dict[str, int]:
@@ -82,9 +79,7 @@ def meaning_of_confidence(confidence: dict | None, scores: dict) -> str:
     else:
         way = "too high" if mean > right else "too low"
         sentence = f"Confidences are {way}: {measured}. To fix that: evaluate.py --fit_temperature."
-    better = [row for row in confidence["thresholds"] if row["answered"] <= 0.5]
-    if better:
-        row = better[0]
+    if row := next((row for row in confidence["thresholds"] if row["answered"] <= 0.5), None):
         sentence += (
             f" Answering only from {100 * row['min_confidence']:.0f} % on, the model answers "
             f"{100 * row['answered']:.0f} % of the questions, at EM {row['exact_match']:.1f}."

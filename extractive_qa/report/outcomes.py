@@ -3,13 +3,15 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
 from extractive_qa.metrics import exact_match_score, f1_score, normalize_answer
 
 QUESTION_WORDS = ("what", "who", "when", "where", "which", "how many/much", "how", "why", "other")
-QUESTION_WORD = re.compile(r"\b(?:(how (?:many|much))|(who|whom|whose)|(what|when|where|which|how|why))\b")
+QUESTION_WORD = re.compile(r"\b(?:how many|how much|who|whom|whose|what|when|where|which|how|why)\b")
+SAME_WORD = {"how many": "how many/much", "how much": "how many/much", "whom": "who", "whose": "who"}
 SENTENCE_END = re.compile(r"[.!?][\"'”’)\]]*\s|[。！？\n]")
 # every mistake is of the first kind that fits
 MISTAKES = {
@@ -126,18 +128,15 @@ def contains(words: list[str], part: list[str]) -> bool:
 def question_word(question: str) -> str:
     """The one of QUESTION_WORDS that comes first in the question."""
     found = QUESTION_WORD.search(" ".join(question.lower().split()))
-    if not found:
-        return "other"
-    many, who, word = found.groups()
-    return "how many/much" if many else "who" if who else word
+    return SAME_WORD.get(found[0], found[0]) if found else "other"
 
 
 def binned(values: np.ndarray, bounds: Sequence[float], unit: str) -> list[tuple[str, np.ndarray]]:
     """Groups of whole numbers, (name, members): from each bound to below the next; the last one is open."""
     groups = []
-    for low, high in zip(bounds, [*bounds[1:], np.inf], strict=True):
+    for low, high in pairwise([*bounds, np.inf]):
         name = f"{low}" if high == low + 1 else f"{low} or more" if high == np.inf else f"{low} to {high - 1}"
-        groups.append((f"{name} {unit}", (values >= low) & (values < high)))
+        groups.append((f"{name} {unit}" if name == "1" else f"{name} {unit}s", (values >= low) & (values < high)))
     return groups
 
 
@@ -145,28 +144,21 @@ def groups_of(outcomes: Outcomes) -> list[tuple[str, str, np.ndarray]]:
     """(what by, name, members bool (Q,)): for each way to divide the questions, groups that sum to all of them."""
     examples = outcomes.examples
     words = np.array([question_word(example["question"]) for example in examples])
-    firsts = [next(iter(gold_spans(example)), None) for example in examples]  # the first gold answers
-    none = np.array([first is None for first in firsts])
-    answer_words = np.array([
-        len(example["context"][slice(*first)].split()) if first else -1
-        for example, first in zip(examples, firsts, strict=True)
-    ])  # fmt: skip
     context_words = np.array([len(example["context"].split()) for example in examples])
-    fifth = np.array([
-        min(5 * first[0] // len(example["context"]), 4) if first else -1
-        for example, first in zip(examples, firsts, strict=True)
-    ])  # fmt: skip
+    answer_words, fifth = np.full((2, len(examples)), -1)  # of the first gold answer, -1 where there is none
+    for q, example in enumerate(examples):
+        for start, end in gold_spans(example)[:1]:
+            answer_words[q] = len(example["context"][start:end].split())
+            fifth[q] = min(5 * start // len(example["context"]), 4)
     quarters = np.unique(np.quantile(context_words, [0, 0.25, 0.5, 0.75]).astype(int)).tolist()
     ways = {
         "question word": [(word, words == word) for word in QUESTION_WORDS],
-        "answer length": binned(answer_words, [0, 2, 3, 5, 10], "words"),
-        "context length": binned(context_words, quarters, "words"),
+        "answer length": binned(answer_words, [1, 2, 3, 5, 10], "word"),  # text without spaces counts as one
+        "context length": binned(context_words, quarters, "word"),
         "position of the answer in the context": [(f"{20 * i} to {20 * i + 20} %", fifth == i) for i in range(5)],
     }
-    ways["answer length"][0] = ("1 word", ways["answer length"][0][1])  # text without spaces counts as one
     for way in ("answer length", "position of the answer in the context"):
-        ways[way].append(("no answer", none))
+        ways[way].append(("no answer", fifth < 0))
     if outcomes.windows is not None:
-        ways["windows"] = binned(outcomes.windows, [1, 2, 3, 5], "windows")
-        ways["windows"][0] = ("1 window", ways["windows"][0][1])
+        ways["windows"] = binned(outcomes.windows, [1, 2, 3, 5], "window")
     return [(by, name, members) for by, groups in ways.items() for name, members in groups if members.any()]

@@ -78,17 +78,15 @@ def read_answers(predictions_file: Path, predictions: Mapping[str, str], example
     answers = {}
     for example in examples:
         match nbest.get(example["id"]):
-            case [{"text": str(text), "start": int(start), "end": int(end), "probability": sure}, *_]:
-                if not isinstance(sure, int | float):
-                    break
-                if text != predictions.get(example["id"]) or not 0 <= sure <= 1:
+            case [{"text": str(text), "start": int(start), "end": int(end), "probability": int(p) | float(p)}, *_]:
+                if text != predictions.get(example["id"]) or not 0 <= p <= 1:
                     break
                 if example["context"][start:end] != text:
                     raise QAError(
                         f"{path} answers other questions under the same ids: for {example['id'][:80]!r} the answer "
                         "is not where it should be in the context. Expected a run on the same --eval_file."
                     )
-                answers[example["id"]] = {"text": text, "start": start, "end": end, "probability": float(sure)}
+                answers[example["id"]] = {"text": text, "start": start, "end": end, "probability": float(p)}
             case _:
                 break
     if len(answers) == len(examples):

@@ -6,14 +6,7 @@ Numbers only, each with the number of questions behind it and an interval (boots
 import numpy as np
 
 from extractive_qa.postprocessing.calibration import calibration_error, reliability, selective_scores
-from extractive_qa.report.bootstrap import (
-    NORMAL,
-    interval,
-    randomization_test,
-    resampled_means,
-    resampled_sums,
-    sums_by_context,
-)
+from extractive_qa.report.bootstrap import NORMAL, interval, randomization_test, resampled_means, resampled_sums
 from extractive_qa.report.outcomes import MISTAKES, Outcomes, groups_of, kind_of_mistake
 
 # with fewer a group is not named as what to improve
@@ -47,13 +40,10 @@ def group_scores(outcomes: Outcomes) -> list[dict]:
         by, name, some = found[k]
         enough = row["questions"] >= QUESTIONS_TO_JUDGE and row["contexts"] >= CONTEXTS_TO_JUDGE
         rest = float(values[~some].mean()) if not some.all() else None
-        is_worse = False
-        if enough and rest is not None and row["exact_match"] < rest:
-            differences = draws[:, len(found) + k] - draws[:, k]
-            is_worse = bool(rest - row["exact_match"] > bound * np.nanstd(differences))
-        lost = (rest - row["exact_match"]) * some.mean() if rest is not None else 0.0
-        rows.append({"by": by, "group": name, **row, "enough": enough, "rest": rest, "lost": float(lost),
-                     "is_worse": is_worse})  # fmt: skip
+        gap = 0.0 if rest is None else rest - row["exact_match"]
+        is_worse = enough and gap > 0 and gap > bound * np.nanstd(draws[:, len(found) + k] - draws[:, k])
+        judged = {"enough": enough, "rest": rest, "lost": float(gap * some.mean()), "is_worse": bool(is_worse)}
+        rows.append({"by": by, "group": name, **row, **judged})
     return rows
 
 
@@ -67,7 +57,7 @@ def mistakes(outcomes: Outcomes) -> list[dict]:
     is_kind = np.stack([kinds == kind for kind in MISTAKES], axis=1)  # (wrong, kinds)
     columns = np.hstack([is_kind, np.ones((len(wrong), 1))])
     numbers, context = np.unique(outcomes.context[wrong], return_inverse=True)
-    sums = resampled_sums(sums_by_context(columns, context))  # (B, kinds + 1)
+    sums = resampled_sums(columns, context)  # (B, kinds + 1)
     draws = 100 * sums[:, :-1] / sums[:, -1:]
     return [
         {
@@ -135,6 +125,8 @@ def compare(this: Outcomes, other: Outcomes, shown: int = 10) -> dict:
     its `interval` and its `p` (randomization_test); `groups`: the same of EM for each group, without p; `counts`:
     questions that both, only one or none got right (exact match); `only_this`, `only_other`: some of these."""
     right, others = this.exact_match > 0, other.exact_match > 0
+    sides = {"both": right & others, "only_this": right & ~others, "only_other": ~right & others}
+    sides["neither"] = ~right & ~others
     everything = [("all", "all questions", np.ones(len(right), dtype=bool))]
 
     def differences(name: str, groups: list) -> list[dict]:
@@ -160,12 +152,6 @@ def compare(this: Outcomes, other: Outcomes, shown: int = 10) -> dict:
     return {
         "scores": rows,
         "groups": differences("exact_match", groups_of(this)),
-        "counts": {
-            "both": int((right & others).sum()),
-            "only_this": int((right & ~others).sum()),
-            "only_other": int((~right & others).sum()),
-            "neither": int((~right & ~others).sum()),
-        },
-        "only_this": spread(np.flatnonzero(right & ~others), shown),
-        "only_other": spread(np.flatnonzero(~right & others), shown),
+        "counts": {side: int(members.sum()) for side, members in sides.items()},
+        **{side: spread(np.flatnonzero(sides[side]), shown) for side in ("only_this", "only_other")},
     }

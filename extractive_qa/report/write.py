@@ -15,14 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from extractive_qa.files.atomic import write_file
-from extractive_qa.report.charts import (
-    group_chart,
-    mistake_chart,
-    picture,
-    reliability_diagram,
-    threshold_curve,
-    training_curve,
-)
+from extractive_qa.report import charts
 from extractive_qa.report.findings import causes, findings, p_value, percent_range, verdict
 from extractive_qa.report.outcomes import MISTAKES, Outcomes, gold_spans, kind_of_mistake, overlap
 from extractive_qa.report.statistics import analyse
@@ -67,17 +60,18 @@ def draw_pictures(figures: dict, log: list[dict]) -> dict[str, tuple[bytes, byte
     of those that are not SHOWN."""
     confidence, groups, mistakes = (figures[name] for name in ("confidence", "groups", "mistakes"))
     drawings: dict[str, tuple[Callable, list, dict]] = {
-        "groups": (group_chart, groups, {"height": 1.2 + 0.3 * len(groups), "width": 7}),
-        "mistakes": (mistake_chart, mistakes, {"height": 1 + 0.35 * len(mistakes), "width": 7}),
-        "reliability": (reliability_diagram, confidence and confidence["reliability"], {}),
-        "thresholds": (threshold_curve, confidence and confidence["thresholds"], {}),
-        "training": (training_curve, log, {"width": 10}),
+        "groups": (charts.group_chart, groups, {"height": 1.2 + 0.3 * len(groups), "width": 7}),
+        "mistakes": (charts.mistake_chart, mistakes, {"height": 1 + 0.35 * len(mistakes), "width": 7}),
+        "reliability": (charts.reliability_diagram, confidence and confidence["reliability"], {}),
+        "thresholds": (charts.threshold_curve, confidence and confidence["thresholds"], {}),
+        "training": (charts.training_curve, log, {"width": 10}),
     }
-    return {
-        name: (picture(draw, data, **size), picture(draw, data, dark=True, **size) if name in SHOWN else b"")
-        for name, (draw, data, size) in drawings.items()
-        if data
-    }
+    pictures = {}
+    for name, (draw, data, size) in drawings.items():
+        if data:
+            dark = charts.picture(draw, data, dark=True, **size) if name in SHOWN else b""
+            pictures[name] = charts.picture(draw, data, **size), dark
+    return pictures
 
 
 def report_page(
@@ -89,8 +83,7 @@ def report_page(
     comparison: dict | None = None,
     other: Outcomes | None = None,
 ) -> str:
-    """The whole page. Arguments as for write_report; figures: as statistics.analyse gives them; pictures: as
-    draw_pictures does."""
+    """The whole page. Arguments as for write_report; figures: of statistics.analyse; pictures: of draw_pictures."""
     compared = {}
     if comparison:
         compared = {name: [card(outcomes, q, other) for q in comparison[name]] for name in ("only_this", "only_other")}

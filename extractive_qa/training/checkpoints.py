@@ -30,13 +30,6 @@ LOCK = ".lock"
 RESUME = "run train.py again with --resume"
 
 
-def prepare_output_dir(output_dir: Path, resume: bool, overwrite: bool, needed: Iterable[Path] = ()) -> None:
-    """Repairs what a crash left of the final model, then looks again as `check_output_dir` does: another training may
-    have written there until this one had the lock."""
-    recover(output_dir / "final_model")
-    check_output_dir(output_dir, resume, overwrite, needed)
-
-
 def check_output_dir(output_dir: Path, resume: bool, overwrite: bool, needed: Iterable[Path] = ()) -> None:
     """Raises QAError where the folder of a training holds an earlier run and neither flag is given, or where that run,
     which would go, holds one of the files and folders `needed`. Changes nothing."""
@@ -56,8 +49,8 @@ def check_output_dir(output_dir: Path, resume: bool, overwrite: bool, needed: It
 
 @contextmanager
 def lock_output_dir(output_dir: Path) -> Iterator[None]:
-    """Makes the folder of a training, and keeps every other training out of it meanwhile. A folder that it made is
-    removed again where nothing was written to it.
+    """Makes the folder of a training, keeps every other training out of it meanwhile, and repairs what a crash left of
+    the final model. A folder that it made is removed again where nothing was written to it.
 
     Raises QAError where another training has it, or the folder can't be written. Of several processes of one training
     the first one locks.
@@ -73,6 +66,7 @@ def lock_output_dir(output_dir: Path) -> Iterator[None]:
             held.enter_context(locked(output_dir / LOCK, "another training, process", output_dir, "--output_dir"))
         except OSError as error:
             raise QAError(f"{output_dir} can't be written: {error.strerror}. Choose another --output_dir.") from None
+        recover(output_dir / "final_model")
         yield
 
 
@@ -101,7 +95,7 @@ def require_disk_space(output_dir: Path, needed: int) -> None:
     if needed > free + earlier:
         raise QAError(
             f"{output_dir} has {free / 2**20:,.0f} MB free, but the checkpoints and the final model of this training "
-            f"take {max(0, needed - earlier) / 2**20:,.0f} MB more. Free some space, keep fewer checkpoints "
+            f"take {(needed - earlier) / 2**20:,.0f} MB more. Free some space, keep fewer checkpoints "
             "(--save_total_limit 1), or choose another --output_dir."
         )
 
@@ -178,9 +172,10 @@ def latest_checkpoint(output_dir: Path) -> Path:
 def find_damage(checkpoint: Path, *, full: bool) -> str | None:
     """What is wrong with a checkpoint folder, None where it is complete. By sizes, or by checksums too where `full`."""
     try:
-        complete = check_manifest(checkpoint, full=full, remedy="Passed over.", name=MARKER)
+        if check_manifest(checkpoint, full=full, remedy="Passed over.", name=MARKER):
+            return None
+        return f"{checkpoint} is damaged: it has no {MARKER}. Passed over."
     except QAError as error:
         return str(error)
     except OSError as error:
         return f"{checkpoint} can't be read: {error.strerror}. Passed over."
-    return None if complete else f"{checkpoint} is damaged: it has no {MARKER}. Passed over."

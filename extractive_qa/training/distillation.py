@@ -22,12 +22,13 @@ import torch
 
 from extractive_qa.errors import QAError
 from extractive_qa.files.atomic import open_checked, save_checked
+from extractive_qa.files.manifest import sha256_of
 from extractive_qa.model.folder import require_model
 from extractive_qa.preprocessing.batches import length_sorted_batches
 from extractive_qa.preprocessing.windows import Features, prepare_validation_features
 from extractive_qa.progress import NoProgress
 from extractive_qa.reader import Reader
-from extractive_qa.settings import SETTINGS_FILE
+from extractive_qa.settings import files_that_decide
 
 logger = logging.getLogger(__name__)
 
@@ -173,20 +174,13 @@ def from_file(path: Path, keys: np.ndarray) -> tuple[Answers, str]:
             f"{path} has no answers to {lacking:,} of {len(keys):,} training questions. {expected}, or give the "
             "teacher's folder."
         )
-    with path.open("rb") as file:
-        return answers, hashlib.file_digest(file, "sha256").hexdigest()
+    return answers, sha256_of(path)
 
 
 def from_model(
-    teacher_dir: Path,
-    examples: Sequence[dict],
-    keys: np.ndarray,
-    device: str,
-    precision: str,
-    folder: Path,
-    keep: bool,
-    progress: Callable,
-) -> tuple[Answers, str]:
+    teacher_dir: Path, examples: Sequence[dict], keys: np.ndarray, device: str, precision: str,
+    folder: Path, keep: bool = True, progress: Callable = NoProgress,
+) -> tuple[Answers, str]:  # fmt: skip
     """The answers of a model, which is asked where none are kept, and its identity."""
     who = identity(teacher_dir)
     path = folder / f"{hashlib.sha256(f'{FORMAT} {who} {precision}'.encode()).hexdigest()[:40]}.teacher"
@@ -250,11 +244,6 @@ def question_keys(examples: Sequence[dict]) -> np.ndarray:
 
 def identity(teacher_dir: Path) -> str:
     """A name, 64 hexadecimal digits, for a model folder whose files decide what it says."""
-    folder = Path(teacher_dir)
-    require_model(folder)
-    digest = hashlib.sha256()
-    settings = [path for path in (folder / SETTINGS_FILE,) if path.is_file()]
-    for path in (folder / "config.json", folder / "tokenizer.json", *settings, *sorted(folder.glob("*.safetensors"))):
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
+    require_model(teacher_dir)
+    digests = [bytes.fromhex(sha256_of(path)) for path in files_that_decide(teacher_dir)]
+    return hashlib.sha256(b"".join(digests)).hexdigest()

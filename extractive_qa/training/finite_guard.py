@@ -24,17 +24,17 @@ class FiniteGuard:
         self.zero_losses = self.zero_losses + 1 if loss == 0.0 else 0
         if not finite and self.precision != "fp16":  # fp16's scaler skips steps as a matter of course
             logger.warning(f"step {step}: loss {loss}, gradient norm {grad_norm}: not applied to the weights")
-        if self.bad_steps >= MAX_BAD_STEPS or self.zero_losses >= MAX_ZERO_LOSSES:
-            if self.bad_steps >= MAX_BAD_STEPS:
-                found = f"{self.bad_steps} steps in a row without a finite loss and gradient, none of them applied"
-            else:
-                found = f"{self.zero_losses} steps in a row with a loss of exactly 0"
-            why = (
-                "fp16 holds numbers up to 65,504, and MobileBERT's activations pass that. Use --bf16 (Ampere and "
-                "newer) or --mixed_precision no"
-                if self.precision == "fp16"
-                else "The starting weights may be damaged, or --learning_rate too high. Try --mixed_precision no and a "
-                "lower --learning_rate, or download the model again: python download_data.py --only model --force"
-            )
-            raise QAError(f"training stopped at step {step}: {found}. {why}.")
-        return finite
+        if self.bad_steps >= MAX_BAD_STEPS:
+            found = f"{self.bad_steps} steps in a row without a finite loss and gradient, none of them applied"
+        elif self.zero_losses >= MAX_ZERO_LOSSES:
+            found = f"{self.zero_losses} steps in a row with a loss of exactly 0"
+        else:
+            return finite
+        why = (
+            "fp16 holds numbers up to 65,504, and MobileBERT's activations pass that. Use --bf16 (Ampere and newer) or "
+            "--mixed_precision no"
+            if self.precision == "fp16"
+            else "The starting weights may be damaged, or --learning_rate too high. Try --mixed_precision no and a "
+            "lower --learning_rate, or download the model again: python download_data.py --only model --force"
+        )
+        raise QAError(f"training stopped at step {step}: {found}. {why}.")

@@ -6,21 +6,18 @@ import math
 import os
 from pathlib import Path
 
-from extractive_qa.files.atomic import cannot_write, write_file
+from extractive_qa.files.atomic import explain_write_failure, write_file
 from extractive_qa.training.checkpoints import RESUME
 
 logger = logging.getLogger(__name__)
 
 
 class TrainingLog:
-    """training_log.jsonl, one JSON object a line, and the same numbers in runs/ for TensorBoard, where that is
-    installed.
+    """training_log.jsonl, one JSON object a line, and the same numbers in runs/ for TensorBoard.
 
     resume_step: lines after this optimizer step are cut, as what they tell is done again; 0 begins a new log. A line
-    that a crash cut short is cut as well.
-    writes: whether this process writes files (one of several does).
-
-    Raises QAError where they can't be written.
+    that a crash cut short is cut as well. writes: whether this process writes files (one of several does). Raises
+    QAError where they can't be written.
     """
 
     def __init__(self, output_dir: Path, resume_step: int, writes: bool = True):
@@ -28,43 +25,35 @@ class TrainingLog:
         self.board = None
         if resume_step and self.path.exists():
             self.lines = [line for line in read_log(self.path) if line["step"] <= resume_step]
-        if writes:
-            try:
-                write_file(self.path, "".join(json.dumps(line) + "\n" for line in self.lines))
-            except OSError as error:
-                raise cannot_write(self.path, error, RESUME) from None
-            try:
-                from torch.utils.tensorboard import SummaryWriter
-
-                self.board = SummaryWriter(
-                    str(output_dir / "runs"), purge_step=resume_step + 1 if resume_step else None
-                )
-            except ImportError:
-                logger.info(
-                    "TensorBoard is not installed, so runs/ is not written. To have it: pip install tensorboard"
-                )
-            except OSError as error:
-                raise cannot_write(output_dir / "runs", error, RESUME) from None
+        if not writes:
+            return
+        with explain_write_failure(self.path, RESUME):
+            write_file(self.path, "".join(json.dumps(line) + "\n" for line in self.lines))
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            logger.info("TensorBoard is not installed, so runs/ is not written. To have it: pip install tensorboard")
+            return
+        with explain_write_failure(output_dir / "runs", RESUME):
+            purge_step = resume_step + 1 if resume_step else None
+            self.board = SummaryWriter(str(output_dir / "runs"), purge_step=purge_step)
 
     def write(self, line: dict) -> None:
         """Adds a line: `step`, `epoch`, and what was measured there; what is not finite as null, which is all that JSON
         has for it. It is on the disk before a checkpoint follows."""
-        measured = line
-        line = {name: value if math.isfinite(value) else None for name, value in measured.items()}
-        self.lines.append(line)
+        finite = {name: value if math.isfinite(value) else None for name, value in line.items()}
+        self.lines.append(finite)
         if not self.writes:
             return
-        try:
+        with explain_write_failure(self.path, RESUME):
             with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+                file.write(json.dumps(finite) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
             if self.board:
                 for name in line.keys() - {"step", "epoch", "total"}:
-                    self.board.add_scalar(name, measured[name], line["step"])
+                    self.board.add_scalar(name, line[name], line["step"])
                 self.board.flush()
-        except OSError as error:
-            raise cannot_write(self.path, error, RESUME) from None
 
     @property
     def scores(self) -> list[dict]:
@@ -86,12 +75,10 @@ def read_log(path: Path) -> list[dict]:
     for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             line = json.loads(text)
-            known = isinstance(line["step"], int)
-        except (ValueError, KeyError, TypeError):
-            known = False
-        if known:
+            if not isinstance(line["step"], int):
+                raise TypeError("expected a step")
             lines.append(line)
-        else:
+        except (ValueError, KeyError, TypeError):
             damaged += 1
     if damaged:
         logger.warning(f"{path}: {damaged} line(s) can't be read, as after a crash, and are ignored")

@@ -4,15 +4,16 @@ whether a CPU's memory can hold them at all."""
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from functools import partial
+from itertools import takewhile
 
 import psutil
 import torch
 from accelerate.utils import gather_object
 
 from extractive_qa.errors import QAError
-from extractive_qa.model.devices import out_of_memory
+from extractive_qa.model import devices
 from extractive_qa.model.memory import free_memory
 
 logger = logging.getLogger(__name__)
@@ -22,16 +23,8 @@ TRY_LESS = "Try --gradient_checkpointing, a smaller --per_device_train_batch_siz
 LESS_MEMORY = f"{TRY_LESS} other programs that use the GPU."
 
 
-@contextmanager
-def explain_out_of_memory() -> Iterator[None]:
-    """Raises QAError, with what to do, where the GPU's memory runs out in the block. (A step that runs out goes on with
-    less before that.)"""
-    try:
-        yield
-    except RuntimeError as error:
-        if not out_of_memory(error):
-            raise
-        raise QAError(f"out of GPU memory. {LESS_MEMORY}") from None
+# for all but the steps, which go on with less
+explain_out_of_memory = partial(devices.explain_out_of_memory, f"out of GPU memory. {LESS_MEMORY}")
 
 
 def cap_memory(device: torch.device, gib: float | None) -> int | None:
@@ -64,21 +57,16 @@ def largest_that_fits(windows: int, fits: Callable[[int], bool]) -> int:
     Only divisors keep the step as it is with micro-batches of one size. Tried from below, and not beyond the first that
     doesn't fit, so memory is exceeded once at most.
     """
-    largest = 0
-    for size in (size for size in range(1, windows + 1) if windows % size == 0):
-        if not fits(size):
-            break
-        largest = size
-    return largest
+    divisors = [size for size in range(1, windows + 1) if windows % size == 0]
+    return max(takewhile(fits, divisors), default=0)
 
 
 def choose_micro_batch(
     micro_batch_size: int, accumulation: int, accelerator, model: torch.nn.Module, length: int
 ) -> tuple[int, int]:
     """Micro-batch and accumulation for --per_device_train_batch_size auto: the largest micro-batch that fits, and as
-    many windows in an optimizer step as the two numbers given make. Every process gets the same.
-
-    length: tokens of the longest batch.
+    many windows in an optimizer step as the two numbers given make. Every process gets the same. length: tokens of the
+    longest batch.
 
     Only a CUDA card is tried out: elsewhere memory has no limit that could be probed without harm to other programs,
     and the two numbers are returned as they are. Raises QAError where not even one window fits.

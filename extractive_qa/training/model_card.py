@@ -34,13 +34,12 @@ def model_card(training: dict, scores: dict, model_dir: Path, train_file: Path, 
 
     base = next((name for name in KNOWN_MODELS if source_of(model_dir).endswith(name)), None)
     licence = KNOWN_MODELS.get(base) or licence_of(model_dir)
-    trained_on_squad, scored_on_squad = (is_squad(path) for path in (train_file, eval_file))
-    learned, scored = (
-        ("a part of " if training.get(most) else "") + ("SQuAD 1.1" if squad else path.name)
-        for most, squad, path in (
-            ("max_train_samples", trained_on_squad, train_file), ("max_eval_samples", scored_on_squad, eval_file),
-        )
-    )  # fmt: skip
+
+    def questions(path: Path, limit: str) -> str:
+        return ("a part of " if training.get(limit) else "") + ("SQuAD 1.1" if is_squad(path) else path.name)
+
+    learned, scored = questions(train_file, "max_train_samples"), questions(eval_file, "max_eval_samples")
+    trained_on_squad = is_squad(train_file)
     official = scored == "SQuAD 1.1"
     results = [
         EvalResult(

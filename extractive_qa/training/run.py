@@ -6,7 +6,9 @@ import logging
 import math
 import pickle
 import shutil
+import signal
 import textwrap
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,37 +18,24 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
-from extractive_qa.errors import QAError
+from extractive_qa.errors import QAError, brief
 from extractive_qa.files.atomic import replace_folder
 from extractive_qa.metrics import compute_metrics, exact_matches
 from extractive_qa.model.backends import TorchBackend
 from extractive_qa.model.devices import describe, out_of_memory
 from extractive_qa.model.families import input_names
 from extractive_qa.model.loading import quiet_transformers, require_finite
-from extractive_qa.postprocessing.calibration import (
-    TEMPERATURES,
-    describe_calibration,
-    fit_and_report,
-    report_calibration,
-)
+from extractive_qa.postprocessing import calibration
 from extractive_qa.preprocessing.windows import Features, load_tokenizer
 from extractive_qa.progress import NoProgress
 from extractive_qa.reader import Reader
 from extractive_qa.settings import SETTINGS_FILE
 from extractive_qa.text import shown
-from extractive_qa.training.checkpoints import (
-    RESUME,
-    delete_to_go_back,
-    list_checkpoints,
-    read_state,
-    require_disk_space,
-    save_checkpoint,
-    write_state,
-)
+from extractive_qa.training import checkpoints
 from extractive_qa.training.distillation import Teachers
 from extractive_qa.training.log import TrainingLog
 from extractive_qa.training.model_card import model_card
-from extractive_qa.training.settings import FREE_ON_RESUME, READER_SETTINGS, as_settings, plain
+from extractive_qa.training.settings import FREE_ON_RESUME, READER_SETTINGS, as_settings
 
 logger = logging.getLogger(__name__)
 
@@ -95,9 +84,9 @@ class Training:
         one more while it is written, the final model and its successor while that is written."""
         weights = 4 * sum(parameter.numel() for parameter in self.model.parameters())  # bytes, in fp32
         saves = self.total_steps // self.args.save_steps + self.total_steps // self.steps_per_epoch + 1
-        checkpoints = min(self.args.save_total_limit + 1, saves)
+        kept = min(self.args.save_total_limit + 1, saves)
         # in a checkpoint: the weights, and AdamW's two moments
-        require_disk_space(self.args.output_dir, weights * (3 * checkpoints + 2))
+        checkpoints.require_disk_space(self.args.output_dir, weights * (3 * kept + 2))
 
     def save(self) -> None:
         """Saves checkpoint-{step}: a model folder that evaluate.py reads, with optimizer.pt and state.json."""
@@ -117,23 +106,22 @@ class Training:
             self.write_model(folder, scores=None)
             tensors = {"optimizer": self.optimizer.state_dict(), "scaler": scaler.state_dict() if scaler else {}}
             torch.save(tensors, folder / "optimizer.pt")
-            write_state(folder, state)
+            checkpoints.write_state(folder, state)
 
         if self.accelerator.is_main_process:
-            save_checkpoint(self.args.output_dir, self.step, write, self.args.save_total_limit)
+            checkpoints.save_checkpoint(self.args.output_dir, self.step, write, self.args.save_total_limit)
         self.accelerator.wait_for_everyone()
 
     def resume(self, checkpoint: Path) -> None:
         """Takes up what `save` wrote (the model's weights are loaded already). Raises QAError where flags differ."""
-        state = read_state(checkpoint)
+        state = checkpoints.read_state(checkpoint)
         now = as_settings(self.args)
         differing = [
             f"--{name} {now[name]} (was {value})"
             for name, value in state["settings"].items()
             if name not in FREE_ON_RESUME and now.get(name) != value
         ]
-        for name in ("effective_batch", "windows"):
-            found = self.effective_batch if name == "effective_batch" else len(self.features)
+        for name, found in (("effective_batch", self.effective_batch), ("windows", len(self.features))):
             if found != state[name]:
                 differing.append(f"{name} {found} (was {state[name]})")
         if state.get("teachers", []) != (self.teachers.identities if self.teachers else []):
@@ -164,10 +152,9 @@ class Training:
         except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, TypeError) as error:
             if isinstance(error, RuntimeError) and out_of_memory(error):
                 raise  # nothing is wrong with the checkpoint
-            reason = "".join(str(error).splitlines()[:1])  # torch adds pages of advice
-            raise QAError(
-                f"{path} can't be read ({type(error).__name__}: {reason}). Expected the state of this optimizer. "
-                f"{delete_to_go_back(path.parent)}"
+            raise QAError(  # torch adds pages of advice
+                f"{path} can't be read ({brief(error)}). Expected the state of this optimizer. "
+                f"{checkpoints.delete_to_go_back(path.parent)}"
             ) from None
         names = {parameter: name for name, parameter in self.accelerator.unwrap_model(self.model).named_parameters()}
         moments = (
@@ -175,13 +162,13 @@ class Training:
             for parameter, state in self.optimizer.state.items()
             for kind, tensor in state.items()
         )
-        require_finite(moments, path, delete_to_go_back(path.parent))
+        require_finite(moments, path, checkpoints.delete_to_go_back(path.parent))
 
     def write_model(self, folder: Path, scores: dict | None, temperature: float = 1.0, references: float = 1.0) -> None:
         args = self.args
         settings = {name: vars(args)[name] for name in READER_SETTINGS}
         # files by name only: the folder may travel to where these paths mean nothing
-        training = {name: plain(value, lambda path: path.name) for name, value in sorted(vars(args).items())}
+        training = as_settings(args, lambda path: path.name)
         training |= {"mixed_precision": self.precision, "processes": self.accelerator.num_processes}
         settings |= {"temperature": temperature, "references": references, "scores": scores, "training": training}
         save_reader(folder, self.accelerator.unwrap_model(self.model), args.model_dir, settings)
@@ -200,32 +187,31 @@ class Training:
     def score(self, log: TrainingLog) -> tuple[dict | None, list[str]]:
         """The main process's part of `evaluate`: the line for the log. None in the other processes."""
         args, examples = self.args, self.eval_examples
-        line, found = None, []
-        if self.accelerator.is_main_process:
-            reader = Reader(
-                args.model_dir,
-                batch_size=args.per_device_eval_batch_size,
-                backend=TorchBackend(
-                    self.accelerator.unwrap_model(self.model), self.accelerator.device, self.precision
-                ),
-                settings={name: vars(args)[name] for name in READER_SETTINGS},
-            )
-            with self.progress(desc="scoring", total=len(examples), unit=" questions", leave=False) as bar:
+        if not self.accelerator.is_main_process:
+            return None, []
+        model, device = self.accelerator.unwrap_model(self.model), self.accelerator.device
+        reader = Reader(
+            args.model_dir,
+            batch_size=args.per_device_eval_batch_size,
+            backend=TorchBackend(model, device, self.precision),
+            settings={name: vars(args)[name] for name in READER_SETTINGS},
+        )
+        with self.progress(desc="scoring", total=len(examples), unit=" questions", leave=False) as bar:
 
-                def each(example: dict, answers: list[dict]) -> None:
-                    bar.update()
-                    if self.stop_signals:
-                        raise KeyboardInterrupt(self.how_to_resume(f"stopped after step {self.step}, saved"))
+            def each(example: dict, answers: list[dict]) -> None:
+                bar.update()
+                if self.stop_signals:
+                    raise KeyboardInterrupt(self.how_to_resume(f"stopped after step {self.step}, saved"))
 
-                predictions, probabilities = reader.predict(examples, temperatures=TEMPERATURES, each=each)
-            scores = compute_metrics(predictions, examples)
-            best = max((line["f1"] for line in log.scores), default=0.0)
-            line = {"step": self.step, "epoch": self.step / self.steps_per_epoch, **scores}
-            found.append(f"epoch {line['epoch']:.2f}: EM {scores['exact_match']:.2f}, F1 {scores['f1']:.2f}")
-            if scores["f1"] >= best or not (args.output_dir / "final_model").exists():
-                correct = np.array(exact_matches(predictions, examples))
-                found.append(self.save_final_model(scores, probabilities[1:], correct))
-            self.model.train()
+            predictions, probabilities = reader.predict(examples, temperatures=calibration.TEMPERATURES, each=each)
+        scores = compute_metrics(predictions, examples)
+        best = max((line["f1"] for line in log.scores), default=0.0)
+        line = {"step": self.step, "epoch": self.step / self.steps_per_epoch, **scores}
+        found = [f"epoch {line['epoch']:.2f}: EM {scores['exact_match']:.2f}, F1 {scores['f1']:.2f}"]
+        if scores["f1"] >= best or not (args.output_dir / "final_model").exists():
+            correct = np.array(exact_matches(predictions, examples))
+            found.append(self.save_final_model(scores, probabilities[1:], correct))
+        self.model.train()
         return line, found
 
     def save_final_model(self, scores: dict, probabilities: np.ndarray, correct: np.ndarray) -> str:
@@ -233,28 +219,28 @@ class Training:
         its confidences to them, unless that makes their error larger. probabilities: float (TEMPERATURES, Q), of the
         best answers. correct: bool (Q,). Returns what was fitted, in words."""
         every = np.ones(len(correct), dtype=bool)
-        found = fit_and_report(probabilities, correct, every, every)
+        found = calibration.fit_and_report(probabilities, correct, every, every)
         if found["error"] > found["error_uncalibrated"]:  # as with a hundred questions or less: nothing to go by
-            as_trained = probabilities[np.searchsorted(TEMPERATURES, 1.0)]
-            found = report_calibration(as_trained, as_trained, correct, {"temperature": 1.0, "references": 1.0})
+            as_trained = probabilities[np.searchsorted(calibration.TEMPERATURES, 1.0)]
+            neither = {"temperature": 1.0, "references": 1.0}
+            found = calibration.report_calibration(as_trained, as_trained, correct, neither)
         fitted = found["temperature"], found["references"]
         final_model = self.args.output_dir / "final_model"
-        replace_folder(final_model, lambda folder: self.write_model(folder, scores, *fitted), RESUME)
-        return describe_calibration(found)
+        replace_folder(final_model, lambda folder: self.write_model(folder, scores, *fitted), checkpoints.RESUME)
+        return calibration.describe_calibration(found)
 
     def how_to_resume(self, what_happened: str) -> str:
-        if not list_checkpoints(self.args.output_dir):
+        if not checkpoints.list_checkpoints(self.args.output_dir):
             return f"{what_happened}. Nothing was saved yet: start again"
         return f"{what_happened}. Resume with: python train.py --resume --output_dir {shown(self.args.output_dir)}"
 
     def describe(self) -> str:
         """What is about to happen, in a few lines that fit the terminal."""
-        settings = {name: plain(value, shown) for name, value in sorted(vars(self.args).items())}
-        settings = "settings: " + " ".join(f"{name}={value}" for name, value in settings.items())
+        settings = [f"{name}={value}" for name, value in as_settings(self.args, shown).items()]
         width = min(120, shutil.get_terminal_size((120, 24)).columns)
         parameters = sum(parameter.numel() for parameter in self.model.parameters())
         lines = [
-            textwrap.fill(settings, width, subsequent_indent="  ", break_on_hyphens=False),
+            textwrap.fill(" ".join(["settings:", *settings]), width, subsequent_indent="  ", break_on_hyphens=False),
             f"device: {describe(self.accelerator.device)}, {self.accelerator.num_processes} process(es), "
             f"mixed precision: {self.precision}",
             f"model: {parameters / 1e6:.1f} M parameters, {4 * parameters / 2**20:.0f} MB in fp32",
@@ -265,6 +251,23 @@ class Training:
         if self.args.resume:
             lines.append(f"resumed from {shown(self.args.resume)} after step {self.step}")
         return "\n".join(lines)
+
+
+def stop_between_steps(run: Training, announce: Callable[[], object]) -> None:
+    """From now on the first Ctrl-C or SIGTERM is noted in run.stop_signals, for the loop to see, and announced at once.
+    Ctrl-C more than a second after that raises KeyboardInterrupt: torchrun and impatient fingers send several at a
+    time."""
+
+    def stop(number: int, _) -> None:
+        now = time.monotonic()
+        if run.stop_signals and number == signal.SIGINT and now - run.stop_signals[0] > 1:
+            raise KeyboardInterrupt(run.how_to_resume("stopped at once, steps since the last checkpoint are lost"))
+        if not run.stop_signals:
+            announce()
+        run.stop_signals.append(now)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
 
 
 def save_reader(folder: Path, model, tokenizer_dir: Path, settings: dict) -> None:

@@ -36,17 +36,15 @@ def number_or_auto(text: str) -> int | str:
         raise argparse.ArgumentTypeError(f"{text!r} is neither a whole number nor auto") from None
 
 
-def check_settings(args: argparse.Namespace) -> None:
+def check_flags(args: argparse.Namespace) -> None:
     """Raises QAError with everything that is wrong with the settings."""
     problems = check_window_settings(args.max_length, args.doc_stride)
 
     def check(names: Iterable[str], may_be: Callable[[float], bool], expected: str) -> None:
-        values = {name: getattr(args, name) for name in names}
-        problems.extend(
-            f"--{name} is {value}, expected {expected}"
-            for name, value in values.items()
-            if value not in (None, "auto") and not may_be(value)
-        )
+        for name in names:
+            value = getattr(args, name)
+            if value not in (None, "auto") and not may_be(value):
+                problems.append(f"--{name} is {value}, expected {expected}")
 
     check(COUNTS, lambda value: value >= 1, "at least 1")
     check(["max_steps"], lambda value: value >= 1 or value == -1, "at least 1, or -1 for no limit")
@@ -61,13 +59,12 @@ def check_settings(args: argparse.Namespace) -> None:
         raise QAError("; ".join(problems) + ". See: python train.py --help")
 
 
-def as_settings(args: argparse.Namespace) -> dict:
-    """The resolved flags as plain values, to be saved and shown."""
-    return {name: plain(value, str) for name, value in sorted(vars(args).items())}
+def as_settings(args: argparse.Namespace, as_text: Callable[[Path], str] = str) -> dict:
+    """The resolved flags as values for JSON, to be saved and shown: a path, or each path of a list, as text."""
 
+    def plain(value: object) -> object:
+        if isinstance(value, list):
+            return [plain(part) for part in value]
+        return as_text(value) if isinstance(value, Path) else value
 
-def plain(value: object, as_text: Callable[[Path], str]) -> object:
-    """A flag's value for JSON: a path, or each path of a list, as text."""
-    if isinstance(value, list):
-        return [plain(part, as_text) for part in value]
-    return as_text(value) if isinstance(value, Path) else value
+    return {name: plain(value) for name, value in sorted(vars(args).items())}

@@ -46,7 +46,7 @@ def start_accelerator(args: argparse.Namespace) -> tuple[Accelerator, str]:
     return accelerator, precision
 
 
-def load_model(
+def load_trainable(
     args: argparse.Namespace, model_dir: Path, device: torch.device, precision: str, remedy: str
 ) -> torch.nn.Module:
     """The encoder or checkpoint `model_dir`, in fp32 on the CPU, made ready to learn on `device`.

@@ -6,12 +6,14 @@ request_filter.py."""
 
 import importlib.util
 import ipaddress
+import json
 import logging
 import socket
 import time
 from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
+from string import Template
 
 from extractive_qa.errors import QAError
 from extractive_qa.text import has_text, replace_surrogates, shown
@@ -25,66 +27,9 @@ MAX_WAITING = 16  # questions that wait while one is answered; the next is refus
 ANSWERS, WORTH_SHOWING = 5, 0.001  # at most so many, and but for the best none less probable than this
 FOLDER = Path(__file__).parent
 LANGUAGES = {"English": "en", "中文": "zh"}
-WORDS = {
-    "en": {
-        "title": "Ask a <mark>text</mark>",
-        "about": "Paste a text and ask about it. The answer is a piece of the text, marked where it stands. "
-        "The model runs on this page’s own machine; nothing is sent to other services.",
-        "language": "Language",
-        "context": "Text",
-        "context_hint": f"Paste a text here, up to {MAX_CONTEXT:,} characters",
-        "question": "Question",
-        "question_hint": "Who, what, when, where, why, how …?",
-        "ask": "Ask",
-        "examples": "Try one of these",
-        "file": "Open a .txt file",
-        "file_hint": f"UTF-8, up to {MAX_FILE / 1e6:g} MB",
-        "too_large": f"too large, at most {MAX_FILE / 1e6:g} MB",
-        "not_utf8": "not UTF-8 text. Save it as UTF-8 and try again",
-        "unreadable": "can’t be read",
-        "waiting": "The answer will stand here, and below it the text with the answer marked.",
-        "answer": "Answer",
-        "no_answer": "No answer found",
-        "unsure": "The best guess is below the confidence asked for, {0:.0%}.",
-        "confidence": "Confidence",
-        "answers": "Answers by confidence",
-        "passage": "The text with its answers marked",
-        "seconds": "{0:.2f} s",
-        "no_question": "The question has no word in it. Write one and ask again.",
-        "no_context": "The text has no word in it. Paste one, open a file or try an example.",
-        "long_question": f"The question is too long: {{0:,}} characters, at most {MAX_QUESTION:,}.",
-        "long_context": f"The text is too long: {{0:,}} characters, at most {MAX_CONTEXT:,}. Leave some of it out.",
-    },
-    "zh": {
-        "title": "问一段<mark>文字</mark>",
-        "about": "粘贴一段文字，就它提问。答案是原文中的一段，并在原文里标出。"
-        "模型就在提供本页的机器上运行，不会向其他服务发送任何内容。",
-        "language": "语言",
-        "context": "原文",
-        "context_hint": f"在此粘贴文字，最多 {MAX_CONTEXT:,} 个字符",
-        "question": "问题",
-        "question_hint": "谁、什么、何时、何地、为什么、怎样……？",
-        "ask": "提问",
-        "examples": "试试这些例子",
-        "file": "打开 .txt 文件",
-        "file_hint": f"UTF-8，最大 {MAX_FILE / 1e6:g} MB",
-        "too_large": f"文件太大，最大 {MAX_FILE / 1e6:g} MB",
-        "not_utf8": "不是 UTF-8 文本。请另存为 UTF-8 后重试",
-        "unreadable": "无法读取",
-        "waiting": "答案会显示在这里，下方是标出答案的原文。",
-        "answer": "答案",
-        "no_answer": "没有找到答案",
-        "unsure": "最佳猜测低于所要求的置信度 {0:.0%}。",
-        "confidence": "置信度",
-        "answers": "按置信度排列的答案",
-        "passage": "标出答案的原文",
-        "seconds": "{0:.2f} 秒",
-        "no_question": "问题里没有文字。请写一个问题再提问。",
-        "no_context": "原文里没有文字。请粘贴一段、打开一个文件，或试试例子。",
-        "long_question": f"问题太长：{{0:,}} 个字符，最多 {MAX_QUESTION:,} 个。",
-        "long_context": f"原文太长：{{0:,}} 个字符，最多 {MAX_CONTEXT:,} 个。请删去一部分。",
-    },
-}
+# the page's texts in both languages: words.json, with the limits put in
+LIMITS = {"MAX_CONTEXT": f"{MAX_CONTEXT:,}", "MAX_QUESTION": f"{MAX_QUESTION:,}", "MAX_MB": f"{MAX_FILE / 1e6:g}"}
+WORDS = json.loads(Template((FOLDER / "words.json").read_text(encoding="utf-8")).substitute(LIMITS))
 
 
 def choose_language(accepted: str) -> str:
@@ -257,18 +202,9 @@ def build(reader, examples: Sequence[dict], min_confidence: float = 0.0):
                 panel = gr.HTML(render(None, "en", model), elem_id="answer", **html)
 
         # one question at a time; a change of language need not wait for it
-        queued = {
-            "concurrency_id": "reader",
-            "concurrency_limit": 1,
-            "show_progress": "minimal",
-            "api_visibility": "private",
-        }
-        told = {
-            "concurrency_id": "words",
-            "concurrency_limit": 4,
-            "show_progress": "hidden",
-            "api_visibility": "private",
-        }
+        private = {"api_visibility": "private"}
+        queued = {"concurrency_id": "reader", "concurrency_limit": 1, "show_progress": "minimal", **private}
+        told = {"concurrency_id": "words", "concurrency_limit": 4, "show_progress": "hidden", **private}
         texts = [top, language, context, file, question, button, examples_label, panel]
         gr.on([button.click, question.submit], answer, [question, context, language], [result, panel],
               show_progress_on=panel, **queued)  # fmt: skip

@@ -10,7 +10,7 @@ from question_files import QUESTIONS, record, write_csv, write_json_lines, write
 from extractive_qa.batch import question_stream
 from extractive_qa.batch.question_stream import check_questions, grouped
 from extractive_qa.data.examples import read_examples
-from extractive_qa.data.formats import read_records
+from extractive_qa.data.formats import Record, read_records
 from extractive_qa.data.lines import BEGINNING
 
 
@@ -45,7 +45,7 @@ def test_groups_of_every_format_hold_its_questions_in_order_and_end_at_fixed_pla
         {"a.jsonl": as_lines, "a.csv": as_csv, "a.json": lambda some: json.dumps(some).encode()}[name](RECORDS)
     )
     groups = groups_of(path)
-    assert [question.example for group in groups for question in group] == RECORDS
+    assert [question.content for group in groups for question in group] == RECORDS
     assert [len(group) for group in groups] == [4, 4, 3]
     assert groups[-1][-1].end == path.stat().st_size
 
@@ -60,8 +60,8 @@ def test_a_group_holds_no_more_characters_than_fit(tmp_path, monkeypatch):
 
 def test_a_group_ends_where_more_would_have_to_be_waited_for():
     questions = [*"ab", None, *"c", None, None, *"d"]
-    stand_ins = [text and question_stream.Question(1, "line 1", {"id": text}, "", "", 1) for text in questions]
-    assert ["".join(q.example["id"] for q in group) for group in grouped(stand_ins)] == ["ab", "c", "d"]
+    stand_ins = [text and Record(1, "line 1", {"id": text}, "", "", 1) for text in questions]
+    assert ["".join(q.content["id"] for q in group) for group in grouped(stand_ins)] == ["ab", "c", "d"]
 
 
 def test_missing_ids_are_the_records_numbers(tmp_path):
@@ -70,7 +70,7 @@ def test_missing_ids_are_the_records_numbers(tmp_path):
     (tmp_path / "a.jsonl").write_bytes(b"\n" + as_lines(given))
     (tmp_path / "a.csv").write_bytes(as_csv(given))
     for name in ("a.jsonl", "a.csv"):
-        assert [question.example["id"] for question in questions_of(tmp_path / name)] == ["a", "2", "3", "7"], name
+        assert [question.content["id"] for question in questions_of(tmp_path / name)] == ["a", "2", "3", "7"], name
 
 
 @pytest.mark.fault("damaged input")
@@ -89,9 +89,9 @@ def test_a_bad_record_is_named_and_stops_no_other(tmp_path, line, reason):
     good = {"id": "g", "question": "Who?", "context": "He."}
     (tmp_path / "a.jsonl").write_bytes(as_lines([good]) + b"\n" + line + b"\n" + as_lines([good | {"id": "h"}]))
     first, bad, last = questions_of(tmp_path / "a.jsonl")
-    assert (first.fault, last.fault, first.example, last.example) == ("", "", good, good | {"id": "h"})
+    assert (first.fault, last.fault, first.content, last.content) == ("", "", good, good | {"id": "h"})
     assert reason in bad.fault
-    assert (bad.place, bad.number, bad.example) == ("line 3", 2, {})
+    assert (bad.place, bad.number, bad.content) == ("line 3", 2, {})
     assert bad.text == line.decode("utf-8", "replace")[:BEGINNING]
 
 
@@ -103,7 +103,7 @@ def test_what_is_scored_and_what_is_answered_are_the_same_questions(write, tmp_p
     scored = read_examples(path, skip_bad=True)
     answered = [question for question in questions_of(path) if not question.fault]
     names = ("id", "question", "context")
-    assert [question.example for question in answered] == [{name: item[name] for name in names} for item in scored]
+    assert [question.content for question in answered] == [{name: item[name] for name in names} for item in scored]
     assert [item["id"] for item in scored] == ["q1", "q2", "q3", "4"]
     assert [question.fault for question in questions_of(path) if question.fault] == [
         "duplicate id", "`question` is empty or has no word in it",

@@ -33,7 +33,7 @@ from extractive_qa.data.examples import read_examples
 from extractive_qa.data.formats import Record, read_pipe, read_records, size_of
 from extractive_qa.data.lines import split_lines
 from extractive_qa.errors import QAError
-from extractive_qa.text import brief
+from extractive_qa.text import short_repr
 
 
 @pytest.mark.parametrize("write", FORMATS)
@@ -342,5 +342,5 @@ def test_a_nesting_that_python_can_not_show_is_shown_in_words():
     value = []
     for _ in range(100_000):
         value = [value]
-    assert brief(value) == "a list that is nested too deeply"
-    assert Record(1, "record 1", value, "", "", 1).beginning() == brief(value)
+    assert short_repr(value) == "a list that is nested too deeply"
+    assert Record(1, "record 1", value, "", "", 1).beginning() == short_repr(value)

@@ -204,7 +204,7 @@ def test_no_script_works_on_a_tampered_folder(name, how, downloaded, tmp_path):
     flags = ["--model_dir", str(downloaded), "--eval_file", str(DEV), "--output_dir", str(tmp_path / "output"), *files]
     TAMPERED[how](downloaded)
     with pytest.raises(QAError, match="Get it again"):
-        look = script.read_settings if name == "train" else script.main
+        look = script.parse_and_check if name == "train" else script.main
         look([*flags, *(["--verify_files"] if how == "one bit" else [])])
     assert not (tmp_path / "output" / "final_model").exists()
     assert not list(tmp_path.glob("output/*.json*"))

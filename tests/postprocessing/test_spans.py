@@ -338,8 +338,10 @@ def test_every_context_with_a_token_has_an_answer_that_is_a_piece_of_it(tokenize
         assert 0 < answer["probability"] <= 1
 
 
-@pytest.mark.parametrize(("max_length", "doc_stride"), [(384, 128), (96, 32)])
-@pytest.mark.parametrize("questions", ["sample_examples", "dev_examples"])
+@pytest.mark.parametrize(
+    ("questions", "max_length", "doc_stride"),
+    [("sample_examples", 384, 128), ("sample_examples", 96, 32), ("dev_examples", 384, 128)],
+)
 def test_perfect_logits_give_the_gold_answers(questions, max_length, doc_stride, request, real_tokenizer):
     """What windows, labels and span choice can cost at most. With BERT's own pieces 99.52 EM and 99.56 F1 are left.
 

@@ -35,8 +35,7 @@ from extractive_qa.reader import Reader
 from extractive_qa.training import finite_guard, start
 from extractive_qa.training.checkpoints import read_state
 from extractive_qa.training.finite_guard import MAX_BAD_STEPS, FiniteGuard
-from extractive_qa.training.run import Training
-from extractive_qa.training.signals import stop_between_steps
+from extractive_qa.training.run import Training, stop_between_steps
 
 
 def learn(run: Training, log) -> None:

@@ -17,7 +17,7 @@ def test_damaged_checkpoints_are_passed_over(trained, tmp_path, record_property,
         shutil.copytree(trained / f"checkpoint-{step}", tmp_path / f"checkpoint-{step}")
         if name:
             flip_bit(tmp_path / f"checkpoint-{step}" / name)
-    args = train_script.read_settings(["--output_dir", str(tmp_path), "--resume"])
+    args = train_script.parse_and_check(["--output_dir", str(tmp_path), "--resume"])
     assert args.resume == tmp_path / "checkpoint-3"
     newest, before = [record.getMessage() for record in caplog.records]
     assert "checkpoint-6 is damaged: optimizer.pt has sha256" in newest
