@@ -8,20 +8,14 @@ from extractive_qa.files.atomic import write_json, writing
 from extractive_qa.files.manifest import unlisted
 from extractive_qa.files.reading import read_json_object
 from extractive_qa.model.families import usable_positions
+from extractive_qa.model.folder import SETTINGS_FILE
 from extractive_qa.preprocessing.windows import check_window_settings
 
-SETTINGS_FILE = "reader.json"
 # of a folder without reader.json (trained elsewhere), and what reader.json does not say
 DEFAULT_SETTINGS = {
     "max_length": 384, "doc_stride": 128, "max_answer_length": 30, "handle_impossible_answer": False,
     "temperature": 1.0, "references": 1.0,
 }  # fmt: skip
-
-
-def files_that_decide(model_dir: Path) -> list[Path]:
-    """The files of a model folder that decide what it answers."""
-    named = [model_dir / name for name in ("config.json", "tokenizer.json", SETTINGS_FILE)]
-    return [*filter(Path.is_file, named), *sorted(model_dir.glob("*.safetensors"))]
 
 
 def read_settings(model_dir: Path) -> dict:

@@ -18,9 +18,8 @@ from extractive_qa.data.formats import Record, check_path, files_of, read_pipe, 
 from extractive_qa.errors import QAError
 from extractive_qa.files.manifest import sha256_of
 from extractive_qa.model.backends import OnnxBackend
-from extractive_qa.model.folder import ONNX_FILES
+from extractive_qa.model.folder import ONNX_FILES, files_that_decide
 from extractive_qa.progress import NoProgress
-from extractive_qa.settings import files_that_decide
 from extractive_qa.text import shown
 
 logger = logging.getLogger(__name__)

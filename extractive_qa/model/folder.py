@@ -7,6 +7,7 @@ from extractive_qa.errors import QAError
 from extractive_qa.files.manifest import stays_inside
 from extractive_qa.files.reading import read_json_object, require
 
+SETTINGS_FILE = "reader.json"
 ONNX_MANIFEST = "onnx.json"
 ONNX_FILES = {"int8": "model.int8.onnx", "no": "model.onnx"}  # "auto" takes the first that is there
 FINE_TUNE = "Fine-tune it first."
@@ -60,3 +61,9 @@ def unsafe_references(folder: Path, config: dict, remedy: str) -> Iterator[str]:
         names = shards.values() if isinstance(shards, dict) else [None]
         if not all(isinstance(name, str) and name.endswith(".safetensors") and stays_inside(name) for name in names):
             yield f"{path.name} names other files than safetensors in this folder"
+
+
+def files_that_decide(model_dir: Path) -> list[Path]:
+    """The files of a model folder that decide what it answers."""
+    named = [model_dir / name for name in ("config.json", "tokenizer.json", SETTINGS_FILE)]
+    return [*filter(Path.is_file, named), *sorted(model_dir.glob("*.safetensors"))]

@@ -23,12 +23,11 @@ import torch
 from extractive_qa.errors import QAError
 from extractive_qa.files.atomic import open_checked, save_checked
 from extractive_qa.files.manifest import sha256_of
-from extractive_qa.model.folder import require_model
+from extractive_qa.model.folder import files_that_decide, require_model
 from extractive_qa.preprocessing.batches import length_sorted_batches
 from extractive_qa.preprocessing.windows import Features, prepare_validation_features
 from extractive_qa.progress import NoProgress
 from extractive_qa.reader import Reader
-from extractive_qa.settings import files_that_decide
 
 logger = logging.getLogger(__name__)
 

@@ -31,8 +31,7 @@ class TrainingLog:
             write_file(self.path, "".join(json.dumps(line) + "\n" for line in self.lines))
         try:
             from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            logger.info("TensorBoard is not installed, so runs/ is not written. To have it: pip install tensorboard")
+        except ImportError:  # an extra: who wants its pictures installs it
             return
         with explain_write_failure(output_dir / "runs", RESUME):
             purge_step = resume_step + 1 if resume_step else None

@@ -125,7 +125,9 @@ def test_an_optimizer_file_that_is_something_else_is_a_user_error_and_runs_nothi
     path = tmp_path / "checkpoint-3" / "optimizer.pt"
     path.parent.mkdir()
     OTHERS[kind](path, tmp_path / "trace")
-    with pytest.raises(QAError, match=r"optimizer\.pt can't be read \(\w+: (?!None).*Delete .*checkpoint-3") as refused:
+    with pytest.raises(
+        QAError, match=r"optimizer\.pt can't be read \(\w+(: (?!None).*)?\).*Delete .*checkpoint-3"
+    ) as refused:
         run.load_optimizer(path)
     assert "\n" not in str(refused.value)  # torch's advice of many lines stays out
     assert not (tmp_path / "trace").exists()
