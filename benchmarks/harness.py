@@ -14,6 +14,7 @@ import argparse
 import contextlib
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -45,7 +46,6 @@ from extractive_qa.reader import Reader
 from extractive_qa.settings import DEFAULT_SETTINGS
 from extractive_qa.text import shown
 from extractive_qa.training.augmentation import among_neighbours
-from extractive_qa.training.run import save_reader
 from utils.console import HelpFormatter, note, progress, run
 
 RESULTS_DIR = PROJECT_ROOT / "benchmarks" / "results"
@@ -54,7 +54,7 @@ PEERS_VENV = PROJECT_ROOT / ".venv-peers"
 RANDOM_ENCODER = PROJECT_ROOT / "models" / "mobilebert-random"
 RANDOM_READER = PROJECT_ROOT / "models" / "mobilebert-random-reader"
 REAL_SQUAD = PROJECT_ROOT.parent / "shared" / "squad"  # 11,877 training and 4,961 dev questions
-MAKE_RANDOM = "Run: python tools/make_random_model.py"
+MAKE_RANDOM = "Run: python dev/make_random_model.py"
 LIBRARIES = ("torch", "transformers", "tokenizers", "datasets", "numpy", "onnxruntime")
 MFLOP_PER_TOKEN = 43  # MobileBERT forward, windows of about 176 tokens; training takes three times that
 FLAGS = {"fp32": "no", "bf16": "bf16"}  # --mixed_precision by name
@@ -164,6 +164,8 @@ def random_reader() -> Path:
     QAError where the random encoder is missing."""
     if not (RANDOM_READER / "config.json").exists():
         import torch
+
+        from extractive_qa.training.run import save_reader
 
         torch.manual_seed(0)
         model, _ = load_encoder(RANDOM_ENCODER, MAKE_RANDOM)
@@ -416,11 +418,9 @@ def put_table(path: Path, marker: str, made: str, write: bool = True) -> bool:
     """Puts a table into a document, between <!-- marker --> and <!-- /marker -->. Returns whether it had another.
     Raises QAError where the document has not one pair of these."""
     text, begin, end = path.read_text(encoding="utf-8"), f"<!-- {marker} -->\n", f"<!-- /{marker} -->"
-    if text.count(begin) != 1 or text.count(end) != 1 or text.index(end) < text.index(begin):
-        raise QAError(
-            f"{path.name} has no place for the table. Expected one line {begin.strip()} and one {end} after it."
-        )
-    new = text.partition(begin)[0] + begin + made + end + text.partition(end)[2]
+    new, count = re.subn(f"{begin}.*?{end}", lambda _: begin + made + end, text, flags=re.DOTALL)
+    if count != 1:
+        raise QAError(f"{path} has no place for the table. Expected one line {begin.strip()} and one {end} after it.")
     if new != text and write:
         path.write_text(new, encoding="utf-8", newline="\n")
     return new != text

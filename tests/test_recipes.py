@@ -15,6 +15,7 @@ from recipes import HELD_OUT, QUEUE, RECIPES, Runs, split, table
 
 from extractive_qa.data.examples import read_examples
 from extractive_qa.errors import QAError
+from extractive_qa.progress import NoProgress
 from extractive_qa.training.distillation import from_model, question_keys
 
 
@@ -153,7 +154,7 @@ def test_a_larger_teacher_learns_from_the_split(articles, tiny_model, tiny_encod
     with pytest.raises(QAError, match="large 1 needs --larger_model_dir"):
         lacking.do("taught 3")
     examples = read_examples(articles, "train")
-    answers, _ = from_model(teacher, examples, question_keys(examples), "cpu", "no", tmp_path)
+    answers, _ = from_model(teacher, examples, question_keys(examples), "cpu", "no", tmp_path, False, NoProgress)
     answers.save(lacking.result("large 1").with_suffix(".teacher"))
     assert lacking.do("taught 3")["teachers"] == ["large 1"]
     assert called[-3][-2:] == ("--teacher_dir", tmp_path / "no_results" / "large_1.teacher")

@@ -28,8 +28,6 @@ from extractive_qa.model.memory import process_memory
 from extractive_qa.reader import Reader, count_windows
 from utils.offline import PROJECT_ROOT, SAMPLE_MODEL_DIR
 
-N_BEST = 20
-
 
 def measure(kind: str, model_dir: str, file: str, count: int, output: str) -> dict:
     """Time, or memory in MB, of answering in this process."""
@@ -74,7 +72,7 @@ def answer_one_by_one(reader: Reader, examples: list[dict], count: int, output: 
     """Bytes of the best answers' texts, which are kept by id, as evaluate.py keeps them."""
     predictions = {}
     with output.open("w", encoding="utf-8") as nbest:
-        for number, best in enumerate(reader.answer_all(harness.repeat_questions(examples, count), N_BEST)):
+        for number, best in enumerate(reader.answer_all(harness.repeat_questions(examples, count), 20)):
             predictions[f"{number:024d}"] = best[0]["text"]
             nbest.write(json.dumps(best) + "\n")
     return sys.getsizeof(predictions) + sum(sys.getsizeof(k) + sys.getsizeof(v) for k, v in predictions.items())
@@ -95,8 +93,8 @@ def table(result: dict) -> str:
         speed = f"{line['seconds']:.2f} | {1000 * line['seconds'] / line['windows']:.1f}"
         memory = f"{line['peak_mb']:,.0f} MB | {line['added_mb']:,.0f} MB"
         text += f"| {size} | {line['windows']:,} | {speed} | {memory} |\n"
-    powers = [f"{result['time_exponents'][size]:.2f}" for size in ("context", "questions")]
-    return f"{text}\nExponents of time: {powers[0]} of the context's length, {powers[1]} of the number of questions.\n"
+    of = result["time_exponents"]
+    return f"{text}\nExponents of time: {of['context']:.2f} with length, {of['questions']:.2f} with questions.\n"
 
 
 def scaling(args, folder: Path) -> None:

@@ -21,7 +21,6 @@ from extractive_qa.settings import DEFAULT_SETTINGS
 from utils.offline import SAMPLE_MODEL_DIR
 
 WINDOWS = ((384, 128), (96, 32))  # max_length, doc_stride
-SHOWN = 40
 
 
 def decode_labels(examples: list[dict], features: Features) -> tuple[dict, list[str]]:
@@ -71,7 +70,7 @@ def main(argv: list[str] | None = None) -> None:
         print(f"  labels: {labels['exact']:,} of {labels['labelled']:,} ({labels['share']:.3%}) decode to the letter")
         print(f"  ceiling: EM {ceiling['exact_match']:.3f}, F1 {ceiling['f1']:.3f} on {len(dev):,} questions")
         for title, cases in (("labels that differ", others), ("questions lost", lost)):
-            print("\n    ".join([f"  {title} ({len(cases)}), answer -> span:", *cases[:SHOWN]]))
+            print("\n    ".join([f"  {title} ({len(cases)}), answer -> span:", *cases[:40]]))
         # counts only: the texts belong to the data set
         found[f"{max_length}/{doc_stride}"] = {"labels": labels, "ceiling": ceiling}
     harness.save(args, "ceiling", **found)

@@ -162,8 +162,8 @@ def score(model_dir: Path, eval_file: Path, folder: Path) -> dict:
 
 def commit() -> str:
     """The revision of the sources, with a + where they differ from it."""
-    describe = ["git", "-C", str(PROJECT_ROOT), "describe", "--always", "--abbrev=12", "--exclude=*", "--dirty=+"]
-    return subprocess.run(describe, check=True, capture_output=True, text=True).stdout.strip()
+    command = ["git", "-C", str(PROJECT_ROOT), "describe", "--always", "--abbrev=12", "--exclude=*", "--dirty=+"]
+    return subprocess.check_output(command, text=True).strip()
 
 
 def table(results: list[dict]) -> str:

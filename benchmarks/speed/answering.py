@@ -1,6 +1,6 @@
 """Answering with MobileBERT in full size (random weights): many questions, one question warm, one from a cold start.
 
-    python tools/make_random_model.py                        # once
+    python dev/make_random_model.py                        # once
     python benchmarks/speed/answering.py                     # all three, 25 minutes on 2 CPU cores
     python benchmarks/speed/answering.py --only latency
 

@@ -1,6 +1,6 @@
 """The model alone: which attention trains the fastest, does --compile pay, what is gained by folding the norms away?
 
-    python tools/make_random_model.py     # once
+    python dev/make_random_model.py     # once
     python benchmarks/speed/model.py      # all three, 15 minutes on 2 CPU cores
     python benchmarks/speed/model.py --only attention --model_dir <MiniLM folder> --name attention_minilm
 
@@ -42,7 +42,6 @@ from extractive_qa.training.start import require_compiler
 from utils.offline import SAMPLE_DATA_DIR
 
 TRAINED, ANSWERED, LENGTH = 4, 16, 184  # windows to train on and to answer, tokens of the latter
-TEXTS = 16  # questions on which int8 finds its ranges
 
 
 def load(model_dir: Path, attention: str | None, device: torch.device) -> torch.nn.Module:
@@ -115,7 +114,7 @@ def open_backends(model_dir: Path, folder: Path, way: str, fold) -> dict[str, To
     export.export_fp32(model_dir, fp32)
     config = require_model(model_dir)
     model, backend = without_identities(onnx.load(fp32)), OnnxBackend(fp32, "no", config)
-    examples = read_examples(SAMPLE_DATA_DIR / "train.json")[:TEXTS]
+    examples = read_examples(SAMPLE_DATA_DIR / "train.json")[:16]  # for the ranges of int8
     onnx.save(to_int8(model, measure_activation_ranges(model, Reader(model_dir, backend=backend), examples)), int8)
     return backends | {f"onnx no {way}": backend, f"onnx int8 {way}": OnnxBackend(int8, "int8", config)}
 

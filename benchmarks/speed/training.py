@@ -1,6 +1,6 @@
 """Training MobileBERT in full size (random weights) with effective batches of 16 windows of real lengths.
 
-    python tools/make_random_model.py     # once
+    python dev/make_random_model.py     # once
     python benchmarks/speed/training.py
 
 Ours: train.py in a process of its own, as a user runs it, timed by its own log from step 21 on. Peer: a plain PyTorch
