@@ -20,8 +20,9 @@ quickstart: $(VENV)/.user
 	$(RUN) evaluate.py --sample --show_examples 3 --report
 	$(RUN) predict.py demo --sample
 
+# one thread a process: as many processes as cores run beside each other
 test: $(VENV)/.dev
-	$(RUN) -m pytest -n auto
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto
 
 # the page has an environment of its own: Gradio asks for an older Pillow. Debian: apt-get install chromium
 test-web: .venv-web/.made
