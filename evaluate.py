@@ -75,7 +75,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     add("--mixed_precision", choices=PRECISIONS, default="auto", help="auto: int8 where exported, bf16 where fast")
     add("--handle_impossible_answer", action="store_true", help='SQuAD 2: "" may be right; else as the model says')
-    add("--skip_bad_examples", action="store_true", help="leave invalid records out instead of refusing the file")
+    console.add_file_flags(add)
     add("--verify_files", action="store_true", help="compare the sha256 of what was downloaded first, not only sizes")
     add("--quiet", action="store_true", help="only results, warnings and errors")
     args = parser.parse_args(argv)
@@ -209,7 +209,8 @@ def main(argv: list[str] | None = None) -> None:
     console.note("reading questions ...")
     # SQuAD 2's questions without an answer count as damaged for a model that always gives one
     unanswerable = args.handle_impossible_answer or (not args.predictions and may_find_none(args.model_dir))
-    examples = read_examples(args.eval_file, "validation", args.skip_bad_examples, unanswerable, titles=True)
+    options = console.file_options(args)
+    examples = read_examples(args.eval_file, "validation", impossible=unanswerable, titles=True, **options)
     examples = examples[: args.max_samples]  # the file is checked to its end all the same
     # the other run comes first: nobody waits for a model to hear that the folder holds other questions
     other = read_run(args.compare, examples) if args.compare else None

@@ -71,7 +71,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--sample", action="store_true", help="the bundled model and questions, to output/sample")
     add("--resume", action="store_true", help="go on from the newest checkpoint in --output_dir, with its settings")
     add("--overwrite_output_dir", action="store_true", help="delete an earlier run in --output_dir first")
-    add("--skip_bad_examples", action="store_true", help="leave invalid records out instead of refusing the file")
+    console.add_file_flags(add)
     add("--verify_files", action="store_true", help="compare the sha256 of what was downloaded first, not only sizes")
     add("--max_train_samples", type=int, help="use only so many questions (default: all)")
     add("--max_eval_samples", type=int, help="score only so many questions (default: all)")
@@ -202,10 +202,10 @@ from utils.preprocessing import CACHE_DIR, WORTH_A_FILE, cached_train_features
 def load_questions(args: argparse.Namespace) -> tuple[list[dict], list[dict]]:
     """The examples to train on and the examples to score. Raises QAError with all that is wrong with them."""
     console.note("reading questions ...")
-    impossible = args.handle_impossible_answer
+    options = {"impossible": args.handle_impossible_answer} | console.file_options(args)
     # a folder of datasets has both parts, a file holds one
-    examples = read_examples(args.train_file, "train", args.skip_bad_examples, impossible)
-    eval_examples = read_examples(args.eval_file, "validation", args.skip_bad_examples, impossible)
+    examples = read_examples(args.train_file, "train", **options)
+    eval_examples = read_examples(args.eval_file, "validation", **options)
     return examples[: args.max_train_samples], eval_examples[: args.max_eval_samples]
 
 

@@ -36,3 +36,12 @@ def has_text(text: str) -> bool:
 def replace_surrogates(text: str) -> str:
     """`text` with lone surrogates, which no encoding can hold, as U+FFFD. Offsets stay as they are."""
     return SURROGATES.sub("\ufffd", text)
+
+
+def in_surroundings(text: str, begin: int, end: int, around: int = 15) -> str:
+    """text[begin:end] in quotes, with the characters around it, for people."""
+    before, after = text[max(0, begin - around) : begin], text[end : end + around]
+    dots = "…" * (begin > around), "…" * (end + around < len(text))
+    return f"'{dots[0]}{printable(before)}[{printable(text[begin:end], 40)}]{printable(after)}{dots[1]}'".replace(
+        "\n", " "
+    )

@@ -43,7 +43,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--handle_impossible_answer", action="store_true",
         help='SQuAD 2: questions may have no answer, and "" be given; else as the model was trained',
     )  # fmt: skip
-    add("--skip_bad_examples", action="store_true", help="leave invalid records out instead of refusing the file")
+    console.add_file_flags(add)
     add("--force", action="store_true", help="keep the models whatever the check says")
     args = parser.parse_args(argv)
     if args.sample:
@@ -68,8 +68,9 @@ def main(argv: list[str] | None = None) -> None:
     require_model(args.model_dir, "Run: python train.py (or try: python tools/export_onnx.py --sample)")
     require(args.eval_file, "questions to check on", "Run: python download_data.py, or name others: --eval_file")
     impossible = args.handle_impossible_answer or may_find_none(args.model_dir)
-    examples = read_examples(args.eval_file, "validation", args.skip_bad_examples, impossible)[: args.max_samples]
-    texts = read_examples(args.calibration_file, "train", args.skip_bad_examples, impossible)[:RANGE_QUESTIONS]
+    options = {"impossible": impossible} | console.file_options(args)
+    examples = read_examples(args.eval_file, "validation", **options)[: args.max_samples]
+    texts = read_examples(args.calibration_file, "train", **options)[:RANGE_QUESTIONS]
 
     from extractive_qa.export.export import export_model  # imports torch
 

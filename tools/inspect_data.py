@@ -2,6 +2,7 @@
 
     python tools/inspect_data.py mine.csv
     python tools/inspect_data.py mine.csv --eval_file mine_dev.csv    # do both hold the same texts?
+    python tools/inspect_data.py mine.csv --write_fixed fixed.json    # what is repaired, as SQuAD JSON
     python tools/inspect_data.py mine.csv --show 10 | more
 
 Every problem of every record is reported, then: counts, lengths in tokens, windows, labels that a model can't learn,
@@ -26,7 +27,9 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from extractive_qa.data.examples import read_examples
+from extractive_qa.data.nesting import nest
 from extractive_qa.errors import QAError
+from extractive_qa.files.atomic import explain_write_failure, write_json
 from extractive_qa.files.reading import require
 from extractive_qa.preprocessing.windows import (
     Features,
@@ -53,7 +56,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--eval_file", type=Path, default=None, help="a second file, compared with the first (default: none)")
     add("--model_dir", type=Path, default=None, help="its tokenizer (default: models/mobilebert-uncased, else sample)")
     add("--show", type=int, default=2, metavar="N", help="examples to show as windows of tokens")
-    add("--skip_bad_examples", action="store_true", help="look at the valid records instead of refusing the file")
+    console.add_file_flags(add)
+    add("--write_fixed", type=Path, metavar="OUT", help="write FILE's records, repaired, as SQuAD JSON (default: not)")
     add("--handle_impossible_answer", action="store_true", help="SQuAD 2: look at questions without an answer too")
     add("--max_length", type=int, default=384, help="tokens in a window, as in train.py")
     add("--doc_stride", type=int, default=128, help="overlap of neighbouring windows in tokens, as in train.py")
@@ -65,6 +69,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     args.files = [path for path in (args.file or args.train_file, args.eval_file) if path]
     if not args.files:
         problems.append("no file is named")
+    if args.write_fixed and args.write_fixed.exists():
+        problems.append(f"--write_fixed {args.write_fixed} is there already, and would be overwritten")
     if args.show < 0:
         problems.append(f"--show is {args.show}, expected 0 or more")
     if args.max_answer_length < 1:
@@ -281,8 +287,8 @@ def main(argv: list[str] | None = None) -> None:
     tokenizer = load_tokenizer(args.model_dir)
     parts = []
     for path, split in zip(args.files, ("train", "validation"), strict=False):
-        impossible = args.handle_impossible_answer
-        parts.append(read_examples(path, split, args.skip_bad_examples, impossible, problems_shown=None))
+        options = {"impossible": args.handle_impossible_answer, "titles": True} | console.file_options(args)
+        parts.append(read_examples(path, split, problems_shown=None, **options))
     note(f"windows of {args.max_length} tokens that overlap by {args.doc_stride}, tokenizer of {shown(args.model_dir)}")
     faults = []
     for path, examples in zip(args.files, parts, strict=True):
@@ -292,6 +298,10 @@ def main(argv: list[str] | None = None) -> None:
     print(f"\n{len(faults)} thing(s) to look at" if faults else "\nnothing to fix")
     for fault in faults:
         print(paint(f"- {fault}", "yellow"))
+    if args.write_fixed:
+        with explain_write_failure(args.write_fixed):
+            write_json(args.write_fixed, nest(parts[0]))
+        print(f"wrote {len(parts[0]):,} questions to {shown(args.write_fixed)}")
 
 
 if __name__ == "__main__":

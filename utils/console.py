@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import signal
+import subprocess
 import sys
 import textwrap
 import unicodedata
@@ -67,6 +68,20 @@ def make_parser(doc: str, usage: str) -> argparse.ArgumentParser:
     return argparse.ArgumentParser(usage=usage, description=doc, epilog=codes, formatter_class=HelpFormatter)
 
 
+def add_file_flags(add: Callable) -> None:
+    """Adds the flags of how files of questions are read."""
+    add("--skip_bad_examples", action="store_true", help="leave invalid records out instead of refusing the file")
+    add("--strict", action="store_true", help="repair nothing: refuse a wrong offset of a text that occurs once, too")
+    add("--renumber_ids", action="store_true", help="give questions whose id occurred before another one")
+    add("--encoding", default="utf-8", metavar="NAME", help="of files of text: gb18030, cp1252, ...")
+
+
+def file_options(args: argparse.Namespace) -> dict:
+    """What those flags say, as arguments of read_examples."""
+    options = {name: getattr(args, name) for name in ("strict", "renumber_ids", "encoding")}
+    return options | {"skip_bad": args.skip_bad_examples}
+
+
 class LogHandler(logging.Handler):
     """Shows what the library logs as notes and warnings."""
 
@@ -76,13 +91,13 @@ class LogHandler(logging.Handler):
 
 # the library's arguments that are flags here, and what it advises as commands of this checkout
 ARGUMENT = re.compile(
-    r"\b(device|backend|mixed_precision|max_length|doc_stride|compile|batch_size|threads)=('[^']*'|[\w.:+-]+)"
+    r"\b(device|backend|mixed_precision|max_length|doc_stride|compile|batch_size|threads|encoding|strict|"
+    r"renumber_ids)=('[^']*'|[\w.:+-]+)"
 )
 COMMANDS = {
     "Fine-tune it first.": "Run: python train.py",
     "Export it first.": "Run: python tools/export_onnx.py",
     "Get it again.": "Run: python download_data.py --force",
-    "skip_bad=True": "--skip_bad_examples",
     "impossible=True": "--handle_impossible_answer",
 }
 
@@ -92,6 +107,7 @@ def in_flags(text: str) -> str:
     text = ARGUMENT.sub(lambda found: f"--{found[1]} {found[2].strip(chr(39))}".replace(" True", ""), text)
     text = re.sub(r"`(device|backend|mixed_precision|compile)`", r"--\1", text)
     text = re.sub(r'read_examples\("(.+)", problems_shown=None\)', r"python tools/inspect_data.py \1", text)
+    text = text.replace("skip_bad=True", subprocess.list2cmdline(["python", *sys.argv, "--skip_bad_examples"]))
     for advice, command in COMMANDS.items():
         text = text.replace(advice, command)
     return text

@@ -3,7 +3,7 @@ question does not stop the others: it comes with its fault."""
 
 from collections.abc import Iterable, Iterator
 
-from extractive_qa.data.examples import check_question
+from extractive_qa.data.examples import Ids, check_question
 from extractive_qa.data.formats import Record
 
 # A group ends at whichever comes first, so where groups end is a function of the file alone.
@@ -11,15 +11,14 @@ GROUP_QUESTIONS = 128
 GROUP_CHARACTERS = 1_000_000
 
 
-def check_questions(records: Iterable[Record | None]) -> Iterator[Record | None]:
+def check_questions(records: Iterable[Record | None], ids: Ids) -> Iterator[Record | None]:
     """Each record as it was checked: its content with id, question and context alone, or {}, its faults and how its
-    text begins; None where the records have None."""
-    seen: set[str] = set()  # ids: all that grows with the file
+    text begins; None where the records have None. ids: all that grows with the file."""
     for record in records:
         if record is None:
             yield None
             continue
-        example, faults = check_question(record, seen)
+        example, faults = check_question(record, ids)
         text = record.beginning() if faults else ""
         yield record._replace(content={} if faults else example, fault="; ".join(faults), text=text)
 

@@ -8,12 +8,14 @@ input from its beginning, without answering what is answered: so every id is kno
 import logging
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
 from extractive_qa.batch.answer_file import FORMAT, AnswerFile, AnswerStream, answer_row, bad_path, progress_path
 from extractive_qa.batch.question_stream import check_questions, grouped
+from extractive_qa.data.examples import Ids
 from extractive_qa.data.formats import Record, check_path, files_of, read_pipe, read_records, size_of
 from extractive_qa.errors import QAError
 from extractive_qa.files.manifest import sha256_of
@@ -77,7 +79,7 @@ def answer_file(
         if from_file:
             groups = file_groups(source, output.done, progress)
         else:
-            groups = grouped(check_questions(read_pipe(source)))
+            groups = grouped(check_questions(read_pipe(source), Ids(None)))
         began, answered = time.monotonic(), 0
         try:
             for group in groups:
@@ -95,7 +97,8 @@ def answer_file(
 
 def file_groups(path: Path, done: int, progress: Callable) -> Iterator[list[Record]]:
     """The groups of a file behind its first `done` records."""
-    questions = check_questions(read_records(path, with_answers=False))
+    read = partial(read_records, path, with_answers=False)
+    questions = check_questions(read(), Ids(read))
     begin = 0
     for question in islice(questions, done):
         begin = question.end

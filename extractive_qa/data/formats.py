@@ -1,12 +1,16 @@
 """Every format of files of questions, each read in one place, as a stream of records.
 
-Readable: SQuAD's nested JSON, a flat JSON list, JSON Lines, CSV, Parquet and folders written by
-`datasets.Dataset.save_to_disk`. The columns of a CSV may be separated by commas, semicolons or tabs, as Excel does in
-different countries. JSON Lines and CSV are read as they are used, in flat memory, Parquet in pieces; the other formats
-are read whole. What a record must hold is said in examples.py, not here.
+Readable: JSON in any of the shapes of nesting.py, JSON Lines, CSV and TSV, each also compressed by gzip, Parquet and
+folders written by `datasets.Dataset.save_to_disk`. The columns of a CSV may be separated by commas, semicolons or tabs,
+as Excel does in different countries. JSON Lines and CSV are read as they are used, in flat memory, Parquet in pieces;
+the other formats are read whole. What a record must hold is said in examples.py, not here.
 """
 
+import codecs
 import csv
+import gzip
+import io
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain
@@ -14,13 +18,18 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from extractive_qa.data.lines import BEGINNING, LONGEST_LINE, read_lines
+from extractive_qa.data.nesting import NoSuchSplit, canonical_name, choose_split, flat_records, holds_records, rename
 from extractive_qa.errors import QAError
 from extractive_qa.files.manifest import stays_inside
-from extractive_qa.files.reading import parse_json, read_json_object, read_text, require, require_file
+from extractive_qa.files.reading import decode_text, parse_json, read_json_object, require, require_file
 from extractive_qa.text import printable, short_repr
 
-FORMATS = "SQuAD JSON, a JSON list, .jsonl, .csv, .parquet, or a folder written by datasets' save_to_disk"
-SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv", ".parquet")
+FORMATS = (
+    "SQuAD JSON, a JSON list, .jsonl, .csv, .tsv (these also .gz), .parquet, or a folder written by datasets' "
+    "save_to_disk"
+)
+SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
+WORKBOOKS = (".xlsx", ".xlsm", ".xls", ".ods", ".numbers")
 ROWS = 1024  # of a table, turned into records at once
 
 
@@ -39,25 +48,62 @@ class Record(NamedTuple):
         return self.text or short_repr(self.content, BEGINNING)
 
 
-def read_records(path: str | Path, split: str | None = None, with_answers: bool = True) -> Iterator[Record]:
+def read_records(
+    path: str | Path, split: str | None = None, with_answers: bool = True, encoding: str = "utf-8"
+) -> Iterator[Record]:
     """The records of a file in any of the FORMATS, in order.
 
-    split: which part of a saved DatasetDict, "train" or "validation"; files hold one part and ignore it.
+    split: which part of a saved DatasetDict, or of a JSON file of several, "train" or "validation"; other files hold
+    one part and ignore it.
     with_answers: whether the columns of a table must be those of questions with answers.
+    encoding: of text, as Python names it.
     Raises QAError where the path is missing or the file as a whole can't be read.
     """
     path = check_path(path)
     with reading(path, FORMATS):
-        suffix = path.suffix.lower()
+        suffix = suffix_of(path)
         if path.is_dir():
             yield from read_saved_dataset(path, split, with_answers)
-        elif suffix == ".json":
-            yield from read_whole_json(path)
         elif suffix == ".parquet":
             yield from read_parquet(path, with_answers)
         else:
-            with path.open("rb") as file:
-                yield from read_csv(path, file, with_answers) if suffix == ".csv" else read_json_lines(path, file)
+            size = size_of(path)
+            with path.open("rb") as file, opened_text(path, file, encoding) as (text, text_size):
+                if suffix == ".json":
+                    records = read_whole_json(path, text, split)
+                elif suffix in (".csv", ".tsv"):
+                    records = read_csv(path, text, with_answers, "\t" if suffix == ".tsv" else ",;\t")
+                else:
+                    records = read_json_lines(path, text, split)
+                for record in records:
+                    # what the file was turned into has another length
+                    end = file.tell() if text_size is None else record.end * size // max(1, text_size)
+                    yield record._replace(end=end)
+
+
+def suffix_of(path: Path) -> str:
+    """The ending by which a file's format is known: that of data.csv.gz is .csv."""
+    path = Path(path)
+    return Path(path.stem if path.suffix.lower() == ".gz" else path.name).suffix.lower()
+
+
+@contextmanager
+def opened_text(path: Path, file: BinaryIO, encoding: str) -> Iterator[tuple[BinaryIO, int | None]]:
+    """A stream of the UTF-8 text of a file, unpacked, and its bytes; None where only reading tells them."""
+    packed = path.suffix.lower() == ".gz"
+    stream = gzip.GzipFile(fileobj=file) if packed else file
+    try:
+        if codecs.lookup(encoding).name != "utf-8":
+            content = stream.read().decode(encoding).encode("utf-8", "surrogatepass")
+            yield io.BytesIO(content), len(content)
+        else:
+            yield stream, None if packed else size_of(path)
+    except EOFError:
+        raise ValueError("the compressed file ends too early") from None
+    except LookupError:
+        raise QAError(f"encoding={encoding!r} is not known. Expected a name such as 'gb18030' or 'cp1252'.") from None
+    except zlib.error as error:
+        raise ValueError(f"the compressed file is damaged ({error})") from None
 
 
 def read_pipe(stream: BinaryIO, name: str = "standard input") -> Iterator[Record | None]:
@@ -70,7 +116,13 @@ def check_path(path: str | Path) -> Path:
     """`path` as a Path. Raises QAError where it is missing, or no file or folder that read_records takes."""
     path = require(path, FORMATS, "Check the path.")
     require_file(path, FORMATS)
-    if path.is_file() and path.suffix.lower() not in SUFFIXES:
+    suffix = suffix_of(path)
+    if path.is_file() and suffix in WORKBOOKS:
+        raise QAError(
+            f"{path} is a workbook, which is not read. Save the sheet as text: in Excel, Save As, CSV UTF-8; in "
+            "LibreOffice, Save As, Text CSV; in Google Sheets, Download, .csv."
+        )
+    if path.is_file() and (suffix not in SUFFIXES or (suffix == ".parquet") > (path.suffix.lower() == suffix)):
         raise QAError(f"{path}: a file called *{path.suffix} is not known. Expected {FORMATS}.")
     return path
 
@@ -98,25 +150,30 @@ def reading(name: Path | str, expected: str) -> Iterator[None]:
 # text, a line at a time
 
 
-def read_json_lines(name: Path | str, stream: BinaryIO, wait_for_more: bool = True) -> Iterator[Record | None]:
-    number = 0
+def read_json_lines(
+    name: Path | str, stream: BinaryIO, split: str | None = None, wait_for_more: bool = True
+) -> Iterator[Record | None]:
+    """A line may hold one record or, as MRQA's do, several."""
+    number = lines = 0
     for line in read_lines(name, stream, wait_for_more):
         if line is None:
             yield None
             continue
         if not line.text.strip():
             continue
-        number += 1
-        content, fault = None, line.fault
+        lines += 1
+        contents, fault = [None], line.fault
         if not fault:
             try:
                 content = parse_json(line.text)
-            except ValueError as error:
-                hint = ". If the file is one JSON value over many lines, call it *.json" if number == 1 else ""
+                # a list is one record that is wrong, but for the first line: a whole file on one line
+                contents = [content] if isinstance(content, list) and lines > 1 else list(flat_records(content, split))
+            except (ValueError, RecursionError) as error:
+                hint = ". If the file is one JSON value over many lines, call it *.json" if lines == 1 else ""
                 fault = f"is not JSON: {error}{hint}"
-        if number == 1 and isinstance(content.get("data") if isinstance(content, dict) else content, list):
-            raise QAError(f"{name} is JSON, but not JSON Lines, one record a line. Call it *.json.")
-        yield Record(number, f"line {line.number}", content, fault, line.text[:BEGINNING], line.end)
+        for content in contents:
+            number += 1
+            yield Record(number, f"line {line.number}", content, fault, line.text[:BEGINNING], line.end)
 
 
 class CsvLines:
@@ -136,18 +193,18 @@ class CsvLines:
         return line.text + "\n"
 
 
-def read_csv(path: Path, stream: BinaryIO, with_answers: bool) -> Iterator[Record]:
+def read_csv(path: Path, stream: BinaryIO, with_answers: bool, delimiters: str) -> Iterator[Record]:
     lines = CsvLines(path, stream)
     first = next(lines, "")
     # Excel writes semicolons where numbers have a decimal comma
-    rows = csv.reader(chain([first], lines), delimiter=max(",;\t", key=first.count), strict=True)
+    rows = csv.reader(chain([first], lines), delimiter=max(delimiters, key=first.count), strict=True)
     try:
         names = next_row(rows) or []
     except csv.Error as error:
         raise QAError(f"{path}: the names of the columns can't be read: {error}. Expected CSV, lines of LF.") from None
     if lines.fault:
         raise QAError(f"{path}, line 1, the names of the columns, {lines.fault}")
-    check_columns(path, names, with_answers)
+    names = check_columns(path, names, with_answers)
     number = 0
     while True:
         place, content = f"line {lines.number + 1}", None
@@ -182,18 +239,19 @@ def next_row(rows: Iterator[list[str]]) -> list[str] | None:
         csv.field_size_limit(found)
 
 
-def check_columns(path: Path, names: list[str], with_answers: bool) -> None:
-    """Raises QAError where the columns of a table can't hold questions."""
+def check_columns(path: Path, found: list[str], with_answers: bool) -> list[str]:
+    """Our names of the columns of a table. Raises QAError where they can't hold questions."""
+    names = [canonical_name(name) for name in found]
     wanted = ["question", "context"] + (["answer" if "answer" in names else "answers"] if with_answers else [])
     faults = [f"no column {name}" for name in wanted if name not in names]
     faults += [f"two columns {name}" for name in ("id", *wanted, "answer_start") if names.count(name) > 1]
     if faults:
-        found = printable(", ".join(names), 200)
         answers = ", and answer (or answers, as in SQuAD); id and answer_start" if with_answers else "; id"
         raise QAError(
-            f"{path} has {' and '.join(faults)}. Found the columns {found}. Expected question, context{answers} where "
-            "there are any."
+            f"{path} has {' and '.join(faults)}. Found the columns {printable(', '.join(found), 200)}. Expected "
+            f"question, context{answers} where there are any."
         )
+    return names
 
 
 # formats that are read whole, or in large pieces
@@ -206,35 +264,32 @@ def numbered(path: Path, contents: Iterable[object], count: int) -> Iterator[Rec
         yield Record(number, f"record {number}", content, "", "", size * number // max(1, count))
 
 
-def read_whole_json(path: Path) -> Iterator[Record]:
+def read_whole_json(path: Path, stream: BinaryIO, split: str | None) -> Iterator[Record]:
+    content = stream.read()
+    text = decode_text(path, content)
     try:
-        content = parse_json(read_text(path))
+        content = parse_json(text)
     except ValueError as error:
-        hint = (
-            " If it is JSON Lines, one record a line, call it *.jsonl." if str(error).startswith("Extra data") else ""
+        if not is_json_object(text.lstrip().partition("\n")[0]):
+            raise QAError(f"{path} can't be read: {error}. Expected {FORMATS}.") from None
+        yield from read_json_lines(path, io.BytesIO(content), split)  # by another name
+        return
+    if isinstance(content, dict) and not holds_records(content):
+        raise QAError(
+            f"{path} holds neither a list of records nor SQuAD's `data`, but an object of "
+            f"{printable(', '.join(content), 200) or 'nothing'}. Expected {FORMATS}."
         )
-        raise QAError(f"{path} can't be read: {error}. Expected {FORMATS}.{hint}") from None
-    if isinstance(content, dict) and isinstance(content.get("data"), list):
-        content = content["data"]
-    if not isinstance(content, list):
+    if not isinstance(content, list | dict):
         raise QAError(f"{path} holds neither a list of records nor SQuAD's `data`. Expected {FORMATS}.")
-    if content and isinstance(content[0], dict) and "paragraphs" in content[0]:
-        content = list(flatten_articles(path, content))
-    yield from numbered(path, content, len(content))
+    records = list(flat_records(content, split))
+    yield from numbered(path, records, len(records))
 
 
-def flatten_articles(path: Path, articles: list[dict]) -> Iterator[dict]:
-    """SQuAD's nesting (articles, paragraphs, qas) as flat records."""
-    for position, article in enumerate(articles, 1):
-        try:
-            for paragraph in article["paragraphs"]:
-                for qa in paragraph["qas"]:
-                    yield {**qa, "context": paragraph.get("context"), "title": article.get("title")}
-        except (TypeError, KeyError, AttributeError) as error:
-            raise QAError(
-                f"{path}: article {position} is not nested as SQuAD is ({type(error).__name__}: {error}). "
-                "Expected data > paragraphs > context and qas > id, question, answers."
-            ) from None
+def is_json_object(line: str) -> bool:
+    try:
+        return isinstance(parse_json(line), dict)
+    except ValueError:
+        return False
 
 
 def read_parquet(path: Path, with_answers: bool) -> Iterator[Record]:
@@ -244,7 +299,7 @@ def read_parquet(path: Path, with_answers: bool) -> Iterator[Record]:
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             check_columns(path, file.schema_arrow.names, with_answers)
-            rows = (row for batch in file.iter_batches(ROWS) for row in batch.to_pylist())
+            rows = (rename(row) for batch in file.iter_batches(ROWS) for row in batch.to_pylist())
             yield from numbered(path, rows, file.metadata.num_rows)
     except UnicodeDecodeError as error:
         raise QAError(f"{path} holds text that is not UTF-8: {error}. Save it again with UTF-8 text.") from None
@@ -262,25 +317,18 @@ def read_saved_dataset(path: Path, split: str | None, with_answers: bool) -> Ite
         # in memory: Windows can't replace a file while it is mapped
         saved = datasets.load_from_disk(str(path), keep_in_memory=True)
         if isinstance(saved, datasets.DatasetDict):
-            saved = choose_split(path, saved, split)
+            saved = choose_split(saved, split)
         check_columns(path, saved.column_names, with_answers)
         tables = saved.with_format("arrow").iter(ROWS)
-        yield from numbered(path, (row for table in tables for row in table.to_pylist()), len(saved))
+        yield from numbered(path, (rename(row) for table in tables for row in table.to_pylist()), len(saved))
+    except NoSuchSplit as error:
+        raise QAError(
+            f"{path}: {error}. Name the folder of the part you mean, as {path / next(iter(saved))}."
+        ) from None
     except FileNotFoundError:
         raise QAError(f"{path} is a folder, but no saved dataset. Expected {FORMATS}.") from None
     except (pyarrow.ArrowException, ValueError, KeyError, TypeError, AttributeError) as error:
         raise QAError(f"{path} is a damaged saved dataset ({type(error).__name__}: {error}). Save it again.") from None
-
-
-def choose_split(path: Path, parts: dict, split: str | None) -> object:
-    """The part of a saved DatasetDict that is called `split`, or its only one."""
-    if split is None and len(parts) == 1:
-        return next(iter(parts.values()))
-    if split not in parts:
-        problem = f"no part called {split}, only" if split else "several parts,"
-        folder = path / next(iter(parts), "")
-        raise QAError(f"{path} has {problem} {', '.join(parts)}. Name the folder of the part you mean, as {folder}.")
-    return parts[split]
 
 
 def refuse_names_outside(listing: Path) -> None:

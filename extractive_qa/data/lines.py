@@ -40,7 +40,7 @@ def read_lines(name: Path | str, stream: BinaryIO, wait_for_more: bool = True) -
             text = content.decode("utf-8")
         except UnicodeDecodeError as error:
             text = content.decode("utf-8", "replace")
-            fault = fault or f"is not UTF-8 (byte {begin + error.start}). {SAVE_AS_UTF8}"
+            fault = fault or f"is not UTF-8: byte {begin + error.start}. {SAVE_AS_UTF8}"
         yield Line(number, text, fault, end)
         begin = end
 

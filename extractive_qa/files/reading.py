@@ -35,18 +35,22 @@ def refuse_other_kinds(path: Path | str, content: bytes, remedy: str = "") -> No
 
 
 def read_text(path: Path, remedy: str = "") -> str:
-    """The text of a UTF-8 file, letter by letter (line ends too) but for a byte-order mark in front.
+    """The text of a UTF-8 file, as decode_text. Raises OSError too."""
+    return decode_text(path, path.read_bytes(), remedy)
 
-    Raises QAError where it is not UTF-8, with the place and the `remedy`, or what the user can do about it; OSError.
+
+def decode_text(name: Path | str, content: bytes, remedy: str = "") -> str:
+    """UTF-8 as text, letter by letter (line ends too) but for a byte-order mark in front.
+
+    Raises QAError where it is not UTF-8, with the place and the `remedy`, or what the user can do about it.
     """
-    content = path.read_bytes()
-    refuse_other_kinds(path, content, remedy)
+    refuse_other_kinds(name, content, remedy)
     remedy = remedy or SAVE_AS_UTF8
     try:
         return content.decode("utf-8").removeprefix("\ufeff")  # Windows' editors and spreadsheets put one in front
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise QAError(f"{path} is not UTF-8 (byte {error.start}, line {line}). {remedy}") from None
+        raise QAError(f"{name} is not UTF-8 (byte {error.start}, line {line}). {remedy}") from None
 
 
 def read_json(path: Path, expected: str, remedy: str = "") -> object:

@@ -151,10 +151,10 @@ def test_bad_records_go_to_a_file_of_their_own(reader, tmp_path, caplog):
         answer_file(reader, source, target)
     assert len(read_lines(target)) == 1
     bad, twice, broken = read_lines(bad_path(target))
-    assert bad == {
-        "line": 2, "reason": "`question` is missing; `context` is missing", "text": '{"id": "bad"}',
-    }  # fmt: skip
-    assert (twice["line"], twice["reason"]) == (3, "duplicate id")
+    assert (bad["line"], bad["text"]) == (2, '{"id": "bad"}')
+    assert bad["reason"] == "`question` is missing: the keys are id; `context` is missing: the keys are id"
+    assert twice["line"] == 3
+    assert "duplicate id" in twice["reason"]
     assert (broken["line"], broken["text"]) == (4, "half {")
     assert "3 bad record(s)" in caplog.messages[-1]
     assert "a.bad.jsonl" in caplog.messages[-1]
@@ -225,7 +225,7 @@ def test_a_pipe_in_and_a_pipe_out(reader, questions, tmp_path, caplog):
     with caplog.at_level(logging.WARNING, "extractive_qa"), questions.open("rb") as stdin:
         assert "30 answers in" in answer_file(reader, stdin, output)
     assert output.getvalue() == (tmp_path / "a.jsonl").read_bytes()
-    assert "line 5: `question` is missing; `context` is missing" in caplog.messages
+    assert any(message.startswith("line 5: `question` is missing") for message in caplog.messages)
     assert "6 bad record(s)" in caplog.messages[-1]
     plain = io.BytesIO()
     answer_file(reader, questions, plain, ascii_only=True)

@@ -3,13 +3,14 @@
 import csv
 import io
 import json
+from functools import partial
 
 import pytest
 from question_files import QUESTIONS, record, write_csv, write_json_lines, write_list, write_parquet
 
 from extractive_qa.batch import question_stream
 from extractive_qa.batch.question_stream import check_questions, grouped
-from extractive_qa.data.examples import read_examples
+from extractive_qa.data.examples import Ids, read_examples
 from extractive_qa.data.formats import Record, read_records
 from extractive_qa.data.lines import BEGINNING
 
@@ -27,11 +28,12 @@ def as_csv(records, delimiter=",") -> bytes:
 
 
 def questions_of(path):
-    return list(check_questions(read_records(path, with_answers=False)))
+    read = partial(read_records, path, with_answers=False)
+    return list(check_questions(read(), Ids(read)))
 
 
 def groups_of(path):
-    return list(grouped(check_questions(read_records(path, with_answers=False))))
+    return list(grouped(questions_of(path)))
 
 
 RECORDS = [{"id": f"q{n}", "question": f"Wer, {n}?", "context": f'Müller,\r\n"{n}"\n\nEnde.'} for n in range(11)]
@@ -78,9 +80,9 @@ def test_missing_ids_are_the_records_numbers(tmp_path):
     ("line", "reason"),
     [
         (b"not json", "is not JSON"),
-        (b"null", "expected a JSON object, got null"),
+        (b"null", "expected a JSON object: got null"),
         (b'{"context": "He."}', "`question` is missing"),
-        (b'{"question": ["Who?"], "context": ""}', "`question` is not text; `context` is empty"),
+        (b'{"question": [3], "context": ""}', "`question` is not text: 3; `context` is empty"),
         (b'{"question": "Who?", "context": "' + b"x" * 10**6 + b'", "id": "g"}', "duplicate id"),
         ('{"question": "谁？", "context": "他。"}'.encode("gbk"), "not UTF-8"),
     ],
@@ -105,6 +107,6 @@ def test_what_is_scored_and_what_is_answered_are_the_same_questions(write, tmp_p
     names = ("id", "question", "context")
     assert [question.content for question in answered] == [{name: item[name] for name in names} for item in scored]
     assert [item["id"] for item in scored] == ["q1", "q2", "q3", "4"]
-    assert [question.fault for question in questions_of(path) if question.fault] == [
-        "duplicate id", "`question` is empty or has no word in it",
-    ]  # fmt: skip
+    duplicate, empty = [question.fault for question in questions_of(path) if question.fault]
+    assert "duplicate id" in duplicate
+    assert "`question` is empty" in empty

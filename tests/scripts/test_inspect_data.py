@@ -165,19 +165,37 @@ def test_contexts_that_are_in_both_files_are_a_leak(look, real_tokenizer_dir, tm
 
 @pytest.mark.fault("damaged input")
 def test_every_problem_of_every_record_is_reported(look, tmp_path, real_tokenizer_dir):
-    path = write(tmp_path / "bad.json", *(record(str(n), "12") | {"answer_start": 0} for n in range(30)),
-                 record("good", "12"))  # fmt: skip
-    with pytest.raises(QAError, match=r"(?s)30 problem\(s\).*record 30 \(id 29\).*the right offset is 6") as error:
+    bad = [record(str(n), "12") | {"answer": "99", "answer_start": 0} for n in range(30)]
+    path = write(tmp_path / "bad.json", *bad, record("good", "12"))
+    with pytest.raises(QAError, match=r"(?s)30 problem\(s\).*record 30 \(id 29\).*not in the context") as error:
         look(path, "--model_dir", real_tokenizer_dir)
-    assert str(error.value).count("is not at answer_start 0") == 30
-    # the scripts list the first 20, and say where the others are
+    assert str(error.value).count("'99' at 0") == 30
+    # the scripts list a few of each kind, and say where the others are
     with pytest.raises(QAError) as error:
         read_examples(path)
     message = in_flags(str(error.value))
-    assert f"and 10 more, all of them: python tools/inspect_data.py {path}\n" in message
+    assert f"and 27 more, all of them: python tools/inspect_data.py {path}\n" in message
     assert "--skip_bad_examples" in message
-    assert message.count("is not at answer_start 0") == 20
+    assert message.count("'99' at 0") == 3
     assert "1 questions on 1 contexts" in look(path, "--model_dir", real_tokenizer_dir, "--skip_bad_examples")
+
+
+def test_the_repaired_set_is_written_as_squad_json_and_nothing_is_overwritten(look, tmp_path, real_tokenizer_dir):
+    questions = [
+        record("a", "12") | {"answer_start": 1},
+        record("b", "12", context="No 12."),
+        record("c", "12") | {"answer": "99"},
+    ]
+    path, fixed = write(tmp_path / "mine.json", *questions), tmp_path / "fixed.json"
+    with pytest.raises(QAError, match="'99'"):
+        look(path, "--model_dir", real_tokenizer_dir, "--write_fixed", fixed)
+    assert not fixed.exists()
+    said = look(path, "--model_dir", real_tokenizer_dir, "--write_fixed", fixed, "--skip_bad_examples")
+    assert "wrote 2 questions" in said
+    assert read_examples(fixed, strict=True) == read_examples(path, skip_bad=True)
+    assert json.loads(fixed.read_text(encoding="utf-8"))["data"][0]["paragraphs"][0]["qas"][0]["id"] == "a"
+    with pytest.raises(QAError, match="is there already"):
+        look(path, "--write_fixed", fixed)
 
 
 @pytest.mark.parametrize(
