@@ -76,7 +76,7 @@ def read_examples(
         examples.append(example)
 
     if problems and not skip_bad:
-        raise QAError(describe_problems(path, problems, bad, count, problems_shown))
+        raise QAError(describe_problems(path, problems, bad, count, repaired["records"], problems_shown))
     if problems:
         logger.warning(f"{path}: skipped {bad:,} bad records of {count:,} ({count_kinds(problems)})")
     if not examples:
@@ -98,7 +98,7 @@ def count_kinds(problems: list[tuple[str, str]]) -> str:
 
 
 def describe_problems(
-    path: str | Path, problems: list[tuple[str, str]], bad: int, count: int, of_kind: int | None
+    path: str | Path, problems: list[tuple[str, str]], bad: int, count: int, repaired: int, of_kind: int | None
 ) -> str:
     """A count by kind, examples of each kind, and how to go on."""
     shown, seen = [], Counter()
@@ -111,7 +111,8 @@ def describe_problems(
     text = f"{path} has {len(problems):,} problem(s) in {bad:,} of {count:,} records: {count_kinds(problems)}"
     go_on = "No record is right. Fix the file."
     if count > bad:
-        go_on = f"Fix the file, or go on with the other {count - bad:,} of {count:,} records: skip_bad=True"
+        notice = f" ({repaired:,} of them repaired)" if repaired else ""
+        go_on = f"Fix the file, or go on with the other {count - bad:,} of {count:,} records{notice}: skip_bad=True"
     return f"{text}{''.join(shown)}{more}\n{go_on}"
 
 
