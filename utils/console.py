@@ -76,7 +76,7 @@ class LogHandler(logging.Handler):
 
 # the library's arguments that are flags here, and what it advises as commands of this checkout
 ARGUMENT = re.compile(
-    r"\b(device|backend|mixed_precision|max_length|doc_stride|compile|batch_size|threads)=('[^']*'|[\w.:+-]+)"
+    r"\b(device|backend|mixed_precision|max_length|doc_stride|compile|batch_size|threads|encoding)=('[^']*'|[\w.:+-]+)"
 )
 COMMANDS = {
     "Fine-tune it first.": "Run: python train.py",

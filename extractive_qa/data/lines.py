@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from extractive_qa.files.reading import SAVE_AS_UTF8, refuse_other_kinds
+from extractive_qa.files.reading import refuse_other_kinds, save_as_utf8
 
 BLOCK = 1 << 20  # bytes asked of a file or a pipe at once
 LONGEST_LINE = 1 << 26  # bytes; a book has a few million
@@ -40,7 +40,7 @@ def read_lines(name: Path | str, stream: BinaryIO, wait_for_more: bool = True) -
             text = content.decode("utf-8")
         except UnicodeDecodeError as error:
             text = content.decode("utf-8", "replace")
-            fault = fault or f"is not UTF-8 (byte {begin + error.start}). {SAVE_AS_UTF8}"
+            fault = fault or f"is not UTF-8 (byte {begin + error.start}). {save_as_utf8(name)}"
         yield Line(number, text, fault, end)
         begin = end
 
