@@ -13,9 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from extractive_qa.errors import QAError
-from extractive_qa.files.reading import require
 from extractive_qa.model.backends import OnnxBackend, TorchBackend, open_backend
-from extractive_qa.model.folder import FINE_TUNE, MODEL_FOLDER
+from extractive_qa.model.folder import require_folder
 from extractive_qa.postprocessing.answers import AnswerCollector, apply_minimum_confidence
 from extractive_qa.postprocessing.spans import relative_to_cls
 from extractive_qa.preprocessing.batches import length_sorted_batches, pad_batch
@@ -61,7 +60,7 @@ class Reader:
     ):
         if threads is not None and threads < 1:
             raise ValueError(f"threads is {threads}, expected at least 1")
-        self.model_dir = require(model_dir, MODEL_FOLDER, FINE_TUNE)  # before any library is loaded
+        self.model_dir = require_folder(model_dir)  # before any library is loaded
         if isinstance(backend, str):
             backend = open_backend(self.model_dir, backend, device, mixed_precision, threads)
         self.backend = backend
