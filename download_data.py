@@ -30,7 +30,7 @@ from extractive_qa.errors import QAError
 from extractive_qa.files.atomic import recover, replace_folder
 from extractive_qa.files.manifest import check_manifest, read_manifest, write_manifest
 from extractive_qa.hub.options import HUB, JSON_URL, DownloadOptions, Patience, is_address, without_login
-from extractive_qa.text import shown
+from extractive_qa.text import as_argument
 from utils.console import be_quiet, make_parser, note, progress, run, say
 from utils.offline import MODEL_DIR, SQUAD_DIR, TEACHER_DIR
 
@@ -199,9 +199,17 @@ def main(argv: list[str] | None = None) -> None:
     if problems:
         raise QAError("\n".join(problems))
     # nothing to get: the network is not even prepared
-    if args.verify or not missing:
-        return
+    if missing and not args.verify:
+        fetch(missing, args)
 
+    # the two that training needs
+    if SQUAD_DIR.exists() and MODEL_DIR.exists() and not args.verify:
+        teacher = f" --teacher_dir {as_argument(TEACHER_DIR)}" if "teacher" in folders else ""
+        say(f"Next: python train.py{teacher}")
+
+
+def fetch(missing: dict[str, Path], args: argparse.Namespace) -> None:
+    """Gets the parts that are missing, {part: folder}. Raises QAError that says what can be done by hand."""
     # before the import: the libraries read their switches then
     prepare_network(args.proxy)
     from extractive_qa.hub.retries import FetchError
@@ -220,11 +228,6 @@ def main(argv: list[str] | None = None) -> None:
         del missing[part]
         # the result: read once more, from the disk
         verify(folder, part)
-
-    # the two that training needs
-    if SQUAD_DIR.exists() and MODEL_DIR.exists():
-        teacher = f" --teacher_dir {shown(TEACHER_DIR)}" if "teacher" in folders else ""
-        say(f"Next: python train.py{teacher}")
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ from extractive_qa.files.manifest import NAME, check_manifest
 from extractive_qa.files.reading import require
 from extractive_qa.metrics import compute_metrics, exact_matches
 from extractive_qa.model.backends import BACKENDS, PRECISIONS
-from extractive_qa.model.folder import ONNX_MANIFEST
+from extractive_qa.model.folder import ONNX_MANIFEST, require_folder
 from extractive_qa.postprocessing.calibration import TEMPERATURES, fit_and_report, report_calibration, split_in_halves
 from extractive_qa.reader import Reader, count_windows
 from extractive_qa.report.outcomes import Outcomes, collect_outcomes
@@ -41,7 +41,7 @@ from extractive_qa.report.predictions import NBEST, PREDICTIONS, nbest_file, rea
 from extractive_qa.report.statistics import compare
 from extractive_qa.report.terminal import comparison_table, describe_scores, show_example
 from extractive_qa.settings import DEFAULT_SETTINGS, SETTINGS_FILE, may_find_none, save_settings
-from extractive_qa.text import shown
+from extractive_qa.text import as_argument, shown
 from extractive_qa.training.checkpoints import MARKER
 from extractive_qa.training.log import find_log
 from utils import console
@@ -113,7 +113,7 @@ def check_inputs(args: argparse.Namespace) -> None:
     if args.predictions:
         require(args.predictions, "a JSON file {id: text}", "python evaluate.py writes one to output/predictions.json.")
     else:
-        require(args.model_dir, "a trained model", f"Run: python train.py {try_sample}")
+        require_folder(args.model_dir, f"Run: python train.py {try_sample}")
         check_manifest(args.model_dir, full=args.verify_files)
     if args.compare:
         require(args.compare / PREDICTIONS, "the predictions of another run", "--compare takes its --output_dir.")
@@ -138,18 +138,13 @@ def predict(examples: list[dict], args: argparse.Namespace) -> tuple[dict[str, s
     console.say(f"model: {shown(args.model_dir)}\ndevice: {device}, mixed precision: {precision}")
 
     began = time.monotonic()  # the model is loaded: only answering is measured
-    bar = console.progress(desc="answering", total=len(examples), unit=" questions")
+    bar = console.progress(desc="answering", total=len(examples), unit=" questions", leave=False)
     with writing(args.output_dir, OTHER_PLACE):
         args.output_dir.mkdir(parents=True, exist_ok=True)
         # the n best answers go to disk at once: memory holds one answer a question, not 20
         with nbest_file(args.output_dir / NBEST) as write, bar:
-
-            def each(example: dict, answers: list[dict]) -> None:
-                write(example, answers)
-                bar.update()
-
             # probabilities of the best answers: float (1 + T, Q), the first row as the model is calibrated now
-            predictions, probabilities = reader.predict(examples, args.n_best_size, temperatures, each)
+            predictions, probabilities = reader.predict(examples, args.n_best_size, temperatures, write, bar)
         write_json(args.output_dir / PREDICTIONS, predictions)
 
     seconds, peak = time.monotonic() - began, reader.backend.peak_memory() / 2**20  # s, MB
@@ -234,6 +229,9 @@ def main(argv: list[str] | None = None) -> None:
     if args.fit_temperature:
         save_fitted(args.model_dir, calibration)  # changes the model's folder: only when all else has succeeded
     print(describe_scores(metrics, calibration))  # the result comes last, and --quiet lets it through
+    if not args.predictions:
+        model = f" --model_dir {as_argument(args.model_dir)}" if args.model_dir != OUTPUT_DIR / "final_model" else ""
+        console.note(f"Next: python predict.py{' --sample' if args.model_dir == sample_model() else model}")
 
 
 if __name__ == "__main__":

@@ -23,10 +23,12 @@ import argparse
 import codecs
 import contextlib
 import json
+import os
 import sys
 from pathlib import Path
 
 # light modules only: what loads torch, transformers or ONNX Runtime is imported when the arguments are known to be good
+from extractive_qa.batch.typed import Typed
 from extractive_qa.data.examples import read_examples
 from extractive_qa.data.formats import FORMATS, reading
 from extractive_qa.errors import QAError
@@ -34,10 +36,14 @@ from extractive_qa.files.reading import read_text
 from extractive_qa.model.backends import BACKENDS, PRECISIONS
 from extractive_qa.model.folder import require_model
 from extractive_qa.progress import NoProgress
-from extractive_qa.text import has_text, printable, replace_surrogates
+from extractive_qa.text import as_argument, has_text, printable, replace_surrogates
 
 TRAINED_MODEL = OUTPUT_DIR / "final_model"
 SAMPLE_QUESTIONS = SAMPLE_DATA_DIR / "dev.json"
+LONG = 32  # windows: from here on a text is shown being read
+END_OF_INPUT = "Ctrl-Z and Enter" if os.name == "nt" else "Ctrl-D"
+GIVE_A_TEXT = f"Give a text, then ask about it. It ends with a line of a single . (or {END_OF_INPUT})."
+COMMANDS = ":new another text, :file PATH a text from a file, help these lines, quit the end."
 PAGE_EXAMPLES = ("sample-dev-0077", "sample-dev-0016", "sample-dev-0022", "sample-dev-0018")
 
 
@@ -48,7 +54,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("mode", nargs="?", choices=MODES, default="interactive", help="what to do")
     add("--question", default=None, help="ask: the question (default: none)")
     add("--context", default=None, help="ask: the text that holds the answer (default: none)")
-    add("--context_file", type=Path, default=None, help="ask: a UTF-8 file with that text (default: none)")
+    add("--context_file", type=Path, default=None, help="ask: a file with that text (default: none)")
+    add("--encoding", default="utf-8", help="of text files, such as gb18030, big5, shift_jis, cp1252")
     add("--top_k", type=int, default=1, help="answers to show, best first")
     add("--min_confidence", type=float, default=0.0, help="where the best answer is less sure, 0 to 1: no answer found")
     add("--json", action="store_true",
@@ -71,6 +78,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--input", default=None, help=f"{FORMATS}; - for JSON Lines from standard input (default: none)")
     add("--output", default=None, help="JSON Lines, or .csv; - for JSON Lines to standard output (default: none)")
     add("--overwrite", action="store_true", help="replace answers that are there already")
+    add("--renumber_ids", action="store_true", help="give questions whose id occurred before another one")
 
     add = parser.add_argument_group("web, a page in the browser (pip install -r requirements-web.txt)").add_argument
     add("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0: open to other machines")
@@ -109,20 +117,35 @@ def choose_model(args: argparse.Namespace) -> Path:
     return SAMPLE_MODEL_DIR
 
 
-def read_text_file(path: Path) -> str:
+def read_text_file(path: Path, encoding: str) -> str:
     with reading(path, "a text file"):
-        return read_text(path)
+        return require_words(str(path), read_text(path, encoding))
+
+
+def require_words(name: str, text: str) -> str:
+    """`text` where it holds a word, else a QAError."""
+    if has_text(text):
+        return text
+    raise QAError(f"{name} {f'has no word in it: {text[:40]!r}' if text else 'is empty'}. Expected text.")
 
 
 def find_answers(reader, question: str, context: str, args: argparse.Namespace) -> list[dict]:
     """The best answers: text, start and end (characters of `context`), probability (0 to 1). One without text where
-    none is as sure as --min_confidence. Raises QAError where question or context holds no word."""
-    for name, text in (("question", question), ("context", context)):
-        if not has_text(text):
-            raise QAError(f"the {name} has no word in it: {text[:40]!r}. Expected text.")
+    none is as sure as --min_confidence. A long text has a bar. Raises QAError where the question holds no word."""
     # what is typed or piped in may hold lone surrogates, which can't be printed again
-    example = {"question": replace_surrogates(question), "context": replace_surrogates(context)}
-    return next(reader.answer_all([example], args.top_k, min_confidence=args.min_confidence))
+    example = {"question": replace_surrogates(require_words("the question", question)),
+               "context": replace_surrogates(context)}  # fmt: skip
+    bar = NoProgress()
+
+    def each_batch(done: int, windows: int, _: int) -> None:
+        nonlocal bar
+        if windows >= LONG and done == 0:
+            bar = console.progress(desc=f"reading {windows:,} windows", total=windows, unit=" windows", leave=False)
+        bar.update(done - bar.n)
+        if done == windows:
+            bar.__exit__(None, None, None)
+
+    return next(reader.answer_all([example], args.top_k, min_confidence=args.min_confidence, each_batch=each_batch))
 
 
 def show(answers: list[dict], min_confidence: float) -> str:
@@ -155,6 +178,8 @@ def demo(reader, args: argparse.Namespace) -> None:
         print(f"\nquestion:   {console.paint(question, 'bold')}")
         print(console.fit(f"context:    {context}"))
         print(show(find_answers(reader, question, context, args), args.min_confidence))
+    model = " --sample" if args.sample else f" --model_dir {as_argument(args.model_dir)}" if args.model_dir else ""
+    console.note(f"\nNext, ask about a text of yours: python predict.py{model}")
 
 
 def batch(reader, args: argparse.Namespace) -> None:
@@ -167,7 +192,8 @@ def batch(reader, args: argparse.Namespace) -> None:
     # a bar on standard error would come between answers that a terminal shows
     bars = console.progress if args.output or not sys.stdout.isatty() else NoProgress
     try:
-        say(answer_file(reader, source, target, args.top_k, args.min_confidence, args.overwrite, args.ascii_only, bars))
+        say(answer_file(reader, source, target, args.top_k, args.min_confidence, args.overwrite, args.ascii_only, bars,
+                        args.renumber_ids, args.encoding))  # fmt: skip
     except OSError as error:
         if console.reader_has_gone(error):  # predict.py batch ... | head: nothing is wrong
             raise
@@ -175,27 +201,43 @@ def batch(reader, args: argparse.Namespace) -> None:
 
 
 def interactive(reader, args: argparse.Namespace) -> None:
-    """Asks for a text, then for questions, until :quit or the end of input."""
+    """Takes a text, then questions about it, until `quit` or the end of input."""
     with contextlib.suppress(ImportError):
-        import readline  # noqa: F401 - input() gets a history with it; Windows has none
-    console.say("Give a text, then ask about it. :new another text, :file PATH a text from a file, :quit the end.")
-    context, lines = "", []  # the text, or what was typed of it so far
-    with contextlib.suppress(EOFError):
-        while (line := input("question> " if context else "...   " if lines else "text> ")).strip() != ":quit" or lines:
-            try:
-                if line.startswith(":file") and not lines:
-                    context = read_text_file(Path(line.removeprefix(":file").strip()))
-                elif context and line.strip() == ":new":
-                    context = ""
-                elif context and line.strip():  # an empty question is no question
-                    print(show(find_answers(reader, line.strip(), context, args), args.min_confidence))
-                elif line.strip():  # empty lines before a text are not its end
-                    lines.append(line)
-                elif lines:  # an empty line ends the text
-                    context, lines = "\n".join(lines), []
-            except QAError as error:  # a person can try again
-                console.warn(str(error))
+        import readline  # noqa: F401 - input() gets a history and whole pastes with it; Windows has none
+    console.say(f"{GIVE_A_TEXT}\n{COMMANDS}")
+    context, typed = "", Typed(input, is_pipe=not sys.stdin.isatty())
+    while (line := typed.line("question> " if context else "text> ")) is not None:
+        words = line.strip()
+        try:
+            if words.lower().removeprefix(":") in ("quit", "exit", "q"):
+                break
+            if words.lower().removeprefix(":") in ("help", "?"):
+                print(f"{GIVE_A_TEXT}\n{COMMANDS}")
+            elif words == ":new":
+                context = ""
+                console.say(GIVE_A_TEXT)
+            elif words.split()[:1] == [":file"]:
+                name, _, encoding = words.removeprefix(":file").partition(" --encoding ")
+                path = Path(name.strip().strip("\"'"))
+                if path == Path():
+                    raise QAError("Expected a path, as in :file book.txt")
+                context = read_text_file(path, encoding.strip() or args.encoding)
+                console.say(f"{path.name}: {size(context)}")
+            elif not words or words == ".":  # no question
+                continue
+            elif context and "\n" not in words:
+                print(show(find_answers(reader, words, context, args), args.min_confidence))
+            else:  # a paste of several lines is no question
+                more = require_words("the text", typed.text(line, "...   "))
+                context = f"{context}\n{more}" if context else more
+                console.say(f"text: {size(context)}")
+        except QAError as error:  # a person can try again
+            console.warn(str(error))
     print()
+
+
+def size(text: str) -> str:
+    return f"{len(text.split()):,} words, {len(text):,} characters. Ask about it"
 
 
 def web(reader, args: argparse.Namespace) -> None:
@@ -217,7 +259,10 @@ def main(argv: list[str] | None = None) -> None:
     # whatever can be refused is refused before the seconds that the libraries take
     if (args.mode == "interactive" or args.input == "-") and sys.stdin is None:
         raise QAError("standard input is closed. Expected a text and questions there, or: python predict.py ask")
-    args.context = read_text_file(args.context_file) if args.context_file else args.context
+    if args.mode == "ask":
+        require_words("the question", args.question)
+        from_file = args.context_file and read_text_file(args.context_file, args.encoding)
+        args.context = from_file or require_words("the context", args.context)
     if args.mode == "batch":
         from extractive_qa.batch.run import check_paths
 

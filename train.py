@@ -33,7 +33,7 @@ from extractive_qa.files.atomic import explain_write_failure
 from extractive_qa.files.manifest import check_manifest
 from extractive_qa.files.reading import require
 from extractive_qa.model.folder import require_model
-from extractive_qa.text import shown
+from extractive_qa.text import as_argument, shown
 from extractive_qa.training import checkpoints
 from extractive_qa.training.settings import check_flags, number_or_auto
 from utils import console
@@ -410,6 +410,21 @@ def train(run: Training, log: TrainingLog, bar) -> None:
             raise KeyboardInterrupt(run.how_to_resume(f"stopped after step {run.step}, saved"))
 
 
+def how_to_evaluate(args: argparse.Namespace) -> str:
+    """The command that scores the model of this run on the questions that it was scored on."""
+    output_dir, eval_file = args.output_dir.resolve(), args.eval_file.resolve()
+    flags = []
+    if (output_dir, eval_file) == (SAMPLE["output_dir"], SAMPLE["eval_file"]):
+        flags.append("--sample")
+    else:
+        if output_dir != OUTPUT_DIR:
+            model = args.output_dir / "final_model"
+            flags.append(f"--model_dir {as_argument(model)} --output_dir {as_argument(args.output_dir)}")
+        flags += [f"--eval_file {as_argument(args.eval_file)}"] if eval_file != SQUAD_DIR else []
+    flags += ["--skip_bad_examples"] if args.skip_bad_examples else []
+    return " ".join(["python evaluate.py", *flags])
+
+
 def main(args: argparse.Namespace) -> None:
     # locked: no other training writes to this folder meanwhile
     with checkpoints.lock_output_dir(args.output_dir), memory.explain_out_of_memory():
@@ -449,6 +464,7 @@ def main(args: argparse.Namespace) -> None:
             final_model = require(output_dir / "final_model", "the model of the best epoch", "Was it deleted?")
             megabytes = sum(path.stat().st_size for path in final_model.iterdir()) / 2**20
             print(f"saved {shown(final_model)} ({megabytes:.0f} MB)")
+            console.note(f"Next: {how_to_evaluate(args)}")
         run.accelerator.end_training()
 
 

@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 
 from extractive_qa.errors import QAError
-from extractive_qa.files.reading import require
 from extractive_qa.model.backends import OnnxBackend, TorchBackend, open_backend
-from extractive_qa.model.folder import FINE_TUNE, MODEL_FOLDER
+from extractive_qa.model.folder import require_folder
 from extractive_qa.postprocessing.answers import AnswerCollector, apply_minimum_confidence
 from extractive_qa.postprocessing.spans import relative_to_cls
 from extractive_qa.preprocessing.batches import length_sorted_batches, pad_batch
 from extractive_qa.preprocessing.windows import Features, load_tokenizer, prepare_validation_features
+from extractive_qa.progress import NoProgress
 from extractive_qa.settings import DEFAULT_SETTINGS, SETTINGS_FILE, check_config, check_settings, read_settings
 
 QUESTIONS_AT_ONCE = 512  # read and prepared together, so that windows of like length can share a batch
@@ -60,7 +60,7 @@ class Reader:
     ):
         if threads is not None and threads < 1:
             raise ValueError(f"threads is {threads}, expected at least 1")
-        self.model_dir = require(model_dir, MODEL_FOLDER, FINE_TUNE)  # before any library is loaded
+        self.model_dir = require_folder(model_dir)  # before any library is loaded
         if isinstance(backend, str):
             backend = open_backend(self.model_dir, backend, device, mixed_precision, threads)
         self.backend = backend
@@ -107,18 +107,21 @@ class Reader:
         top_k: int = 1,
         temperatures: Sequence[float] = (),
         min_confidence: float = 0.0,
+        each_batch: Callable[[int, int, int], object] = lambda done, windows, questions: None,
     ) -> Iterator[list[dict]]:
         """The up to top_k best answers of each example (question, context), in order, as `answer` gives them.
 
         Examples may be a stream: 512 are read at a time, and logits are kept for the last few batches alone.
         temperatures: where some are given, the best answer has `probabilities` too, what its probability would be at
         each of them with `references` 1. Which answers are the best is the same at every temperature.
+        each_batch(done, windows, questions) is called before and after each batch of windows: how many are done, of how
+        many, and of how many questions these are.
         """
         if top_k < 1:
             raise ValueError(f"top_k is {top_k}, expected at least 1")
         examples = iter(examples)
         while chunk := list(islice(examples, QUESTIONS_AT_ONCE)):
-            for answers in self._answer_chunk(chunk, top_k, temperatures):
+            for answers in self._answer_chunk(chunk, top_k, temperatures, each_batch):
                 yield apply_minimum_confidence(answers, min_confidence)
 
     def predict(
@@ -127,22 +130,31 @@ class Reader:
         top_k: int = 1,
         temperatures: Sequence[float] = (),
         each: Callable[[dict, list[dict]], object] = lambda example, answers: None,
+        bar=None,
     ) -> tuple[dict[str, str], np.ndarray]:
         """{id: text} of the best answers to all examples (id, question, context), and their probabilities, float
         (1 + T, Q): as the model has them, and at each of T `temperatures`.
 
-        each(example, answers) is called for every question as soon as it is answered.
+        each(example, answers) is called for every question when it is answered. bar: one of tqdm's kind, of questions;
+        it advances with the windows, which are of 512 questions at a time.
         """
-        predictions, probabilities = {}, np.zeros((1 + len(temperatures), len(examples)))
-        answered = self.answer_all(examples, top_k, temperatures)
+        predictions, probabilities, bar = {}, np.zeros((1 + len(temperatures), len(examples))), bar or NoProgress()
+
+        def each_batch(done: int, windows: int, questions: int) -> None:
+            bar.update(len(predictions) + questions * done // windows - bar.n)
+
+        answered = self.answer_all(examples, top_k, temperatures, each_batch=each_batch)
         for number, (example, answers) in enumerate(zip(examples, answered, strict=True)):
             best = answers[0]
             predictions[example["id"]] = best["text"]
             probabilities[:, number] = best["probability"], *best.pop("probabilities", ())
+            bar.update(max(0, number + 1 - bar.n))
             each(example, answers)
         return predictions, probabilities
 
-    def _answer_chunk(self, examples: Sequence[dict], top_k: int, temperatures: Sequence[float]) -> list[list[dict]]:
+    def _answer_chunk(
+        self, examples: Sequence[dict], top_k: int, temperatures: Sequence[float], each_batch: Callable
+    ) -> list[list[dict]]:
         for example in examples:
             for name in ("question", "context"):
                 if not isinstance(example[name], str):
@@ -150,9 +162,13 @@ class Reader:
         settings = self.settings
         features = prepare_validation_features(examples, self.tokenizer, settings["max_length"], settings["doc_stride"])
         collector = AnswerCollector(features, settings, top_k, temperatures)
+        done, count, questions = 0, len(features), len(examples)
         for windows in length_sorted_batches(features.lengths, self.batch_size):
+            each_batch(done, count, questions)
             _, start_logits, end_logits = self.logits(features, windows)
             collector.add(windows, relative_to_cls(start_logits), relative_to_cls(end_logits))
+            done += len(windows)
+            each_batch(done, count, questions)
 
         nothing = {"text": "", "start": 0, "end": 0, "probability": 0.0}
         if len(temperatures):

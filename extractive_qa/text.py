@@ -14,6 +14,12 @@ def shown(path: Path) -> str:
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
+def as_argument(path: Path) -> str:
+    """A path for people as it is typed behind a flag: in quotes where it holds more than letters and digits."""
+    text = shown(path)
+    return text if re.fullmatch(r"[\w./\\:+-]+", text) else f'"{text}"'
+
+
 def printable(text: str, longest: int | None = None) -> str:
     """The first `longest` characters of a text of unknown origin. Control characters, which could clear a terminal or
     move its cursor, are shown as \\x1b; line ends and tabs stay."""

@@ -98,6 +98,7 @@ COMMANDS = {
     "Fine-tune it first.": "Run: python train.py",
     "Export it first.": "Run: python tools/export_onnx.py",
     "Get it again.": "Run: python download_data.py --force",
+    "hf download google/mobilebert-uncased --local-dir models/mobilebert-uncased": "python download_data.py",
     "impossible=True": "--handle_impossible_answer",
 }
 
@@ -233,7 +234,8 @@ def progress(iterable=None, **settings):
         is_narrow = os.name != "nt" and (sys.stderr.encoding or "").lower().startswith("utf")
         settings |= {"dynamic_ncols": True, "ascii": not is_narrow}
     else:
-        state = "{desc}: {percentage:.0f}%, {n_fmt} of {total_fmt}{unit}, {elapsed}<{remaining}, {rate_fmt}{postfix}"
+        rate = "" if "bar_format" in settings else ", {rate_fmt}"  # else the postfix has one
+        state = "{desc}: {percentage:.0f}%, {n_fmt} of {total_fmt}{unit}, {elapsed}<{remaining}" + rate + "{postfix}"
         settings |= {"file": LineByLine(sys.stderr), "bar_format": state}
         settings |= dict.fromkeys(("mininterval", "maxinterval", "delay"), LINE_EVERY)
     return tqdm(iterable, disable=OUTPUT["quiet"], **settings)

@@ -2,8 +2,9 @@
 
 Beside a file of answers NAME.progress says after each group of questions how far input, answers and bad records go;
 what a crash left beyond that is cut, and the group done again. It also says what the answers depend on, so no answers
-of two models or settings meet in one file. It is removed when all is answered: a file of answers without it is
-complete.
+of two models or settings meet in one file. When all is answered it becomes NAME.done: a file of answers without a
+NAME.progress is complete, and the same run again has nothing to do. Nothing is written before a group was answered, so
+an input that is refused leaves nothing.
 """
 
 import csv
@@ -24,9 +25,10 @@ from extractive_qa.text import printable, shown
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 2  # of the answers and of the groups: raise it when a file that was begun before can't be resumed
+FORMAT = 3  # of the answers and of the groups: raise it when a file that was begun before can't be resumed
 RESUME = "run the same command again: it resumes where this one stopped"
 START_OVER = "Resume with what it was begun with, start over with --overwrite, or choose another --output."
+REPLACE = "Replace it: --overwrite. Or choose another --output."
 COLUMNS = ("answer", "start", "end", "probability")
 
 
@@ -39,16 +41,23 @@ def progress_path(path: Path) -> Path:
     return path.with_name(path.name + ".progress")
 
 
-def answer_row(identifier: str, answers: list[dict]) -> list[dict]:
-    """The answers of a question as they are written, best first, each with the question's id."""
-    return [
-        {"id": identifier, "answer": a["text"], "start": a["start"], "end": a["end"], "probability": a["probability"]}
-        for a in answers
-    ]
+def done_path(path: Path) -> Path:
+    return path.with_name(path.name + ".done")
+
+
+def paths_beside(path: Path) -> tuple[Path, Path, Path]:
+    """Of bad records, of how far an unfinished run came, and of what a finished one was."""
+    return bad_path(path), progress_path(path), done_path(path)
+
+
+def answer_row(question: dict, answers: list[dict]) -> list[dict]:
+    """The answers of a question as they are written, best first, each with the question and its id."""
+    asked = {name: question[name] for name in ("id", "question")}
+    return [asked | {"answer": a["text"]} | {name: a[name] for name in COLUMNS[1:]} for a in answers]
 
 
 def json_lines(rows: list[list[dict]], top_k: int, ascii_only: bool = False) -> str:
-    """A line for each question. With top_k > 1 further answers are its `alternatives`, without the id."""
+    """A line for each question. With top_k > 1 further answers are its `alternatives`, without the question."""
     lines = []
     for best, *others in rows:
         more = {"alternatives": [{name: other[name] for name in COLUMNS} for other in others]} if top_k > 1 else {}
@@ -59,13 +68,16 @@ def json_lines(rows: list[list[dict]], top_k: int, ascii_only: bool = False) -> 
 def csv_lines(rows: list[list[dict]]) -> str:
     """A line for each question. With top_k > 1 further answers are in columns answer_2, start_2 and so on."""
     text = io.StringIO()
-    csv.writer(text).writerows([row[0]["id"], *(a[name] for a in row for name in COLUMNS)] for row in rows)
+    csv.writer(text).writerows(
+        [row[0]["id"], row[0]["question"], *(a[name] for a in row for name in COLUMNS)] for row in rows
+    )
     return text.getvalue()
 
 
 def csv_header(top_k: int) -> str:
     columns = [f"{name}_{n}" if n > 1 else name for n in range(1, top_k + 1) for name in COLUMNS]
-    return "\ufeff" + ",".join(["id", *columns]) + "\r\n"  # Excel takes CSV without a mark for the system's encoding
+    # Excel takes CSV without a mark for the system's encoding
+    return "\ufeff" + ",".join(["id", "question", *columns]) + "\r\n"
 
 
 def bad_line(question: Record) -> str:
@@ -77,11 +89,11 @@ def bad_line(question: Record) -> str:
 class AnswerStream(AbstractContextManager):
     """A stream as the place of the answers; bad records go to the log."""
 
-    done = 0  # a stream resumes nothing
+    done, is_complete = 0, False  # a stream resumes nothing
 
     def __init__(self, stream: BinaryIO, top_k: int, ascii_only: bool):
         self.stream, self.top_k, self.ascii_only = stream, top_k, ascii_only
-        self.bad = 0
+        self.counts = [0, 0]  # of answers, of bad records
 
     def __exit__(self, *_: object) -> None:
         pass
@@ -90,75 +102,86 @@ class AnswerStream(AbstractContextManager):
         """Writes a group. Raises OSError."""
         for question in bad:
             logger.warning(f"{question.place}: {printable(question.fault)}")
-        self.bad += len(bad)
+        self.counts = [self.counts[0] + len(rows), self.counts[1] + len(bad)]
         self.stream.write(json_lines(rows, self.top_k, self.ascii_only).encode())
         self.stream.flush()
 
+    def discard(self) -> None:
+        pass
+
     def finish(self, seconds: float, answered: int) -> str:
-        if self.bad:
-            logger.warning(f"{self.bad:,} bad record(s) were left out, named above")
+        if bad := self.counts[1]:
+            logger.warning(f"{bad:,} bad record(s) were left out, named above")
         return f"{answered:,} answers in {seconds:.1f} s ({answered / max(seconds, 1e-9):.1f}/s)"
 
 
 class AnswerFile(AbstractContextManager):
-    """The file `path` of answers, and beside it the bad records and, while it is not complete, how far it goes.
+    """The file `path` of answers, and beside it the bad records and how far it goes, or that it is complete.
 
-    done: records of the input that an earlier run has finished. run: what the answers depend on; {} where no run can be
-    resumed. Raises QAError where a file can't be written, or belongs to another run.
+    done: records of the input that an earlier run has finished. is_complete: whether it has finished all, with the same
+    result as this run would have. run: what the answers depend on; {} where no run can be resumed. Raises QAError where
+    a file can't be written, or belongs to another run.
     """
 
     def __init__(self, path: Path, top_k: int, run: dict, overwrite: bool):
         self.path, self.top_k, self.run = path, top_k, run
         self.resume = RESUME if run else "start over with --overwrite"
-        self.bad_path, self.progress_path = bad_path(path), progress_path(path)
-        self.done, self.counts = 0, [0, 0]  # counts of answers, of bad records
+        self.bad_path, self.progress_path, self.done_path = paths_beside(path)
+        self.done, self.counts, self.sizes = 0, [0, 0], [0, 0]  # counts and bytes: of answers, of bad records
+        self.files: list[BinaryIO] = []  # none before there is something to write
         with ExitStack() as held, explain_write_failure(path):
             lock = path.with_name(path.name + ".lock")
             held.enter_context(locked(lock, "another run, process", path, "--output"))
-            self.open(overwrite)
+            if progress := self.earlier_progress(overwrite):
+                self.done, self.counts, self.sizes = progress["done"], progress["counts"], progress["sizes"]
+            self.is_complete = progress is not None and not self.progress_path.exists()
             self.held = held.pop_all()
 
-    def open(self, overwrite: bool) -> None:
+    def open(self) -> None:
         """Opens the files, cut to what an earlier run wrote and counted. Raises as the class, and OSError."""
-        sizes = [0, 0]  # of answers, of bad records
-        if progress := self.earlier_progress(overwrite):
-            self.done, self.counts, sizes = progress["done"], progress["counts"], progress["sizes"]
         if self.run:  # before anything else is written, so that whatever a crash leaves belongs to a run
-            self.save_progress(sizes)
-        self.file, self.bad_file = self.path.open("ab"), self.bad_path.open("ab")
-        self.file.truncate(sizes[0])
-        self.bad_file.truncate(sizes[1])
+            self.save_progress()
+        self.done_path.unlink(missing_ok=True)
+        for path, size in zip((self.path, self.bad_path), self.sizes, strict=True):
+            self.files.append(path.open("ab"))
+            self.files[-1].truncate(size)
         if not self.run:
             self.progress_path.unlink(missing_ok=True)
 
     def earlier_progress(self, overwrite: bool) -> dict | None:
-        """How far an earlier run came that can be resumed; None where this one starts over."""
+        """How far an earlier run came that can be resumed, or is complete; None where this one starts over."""
         sizes = [path.stat().st_size if path.exists() else 0 for path in (self.path, self.bad_path)]
-        if not self.progress_path.exists():
-            if any(sizes) and not overwrite:
-                there = self.path if sizes[0] else self.bad_path
-                raise QAError(f"{there} is there already. Replace it: --overwrite. Or choose another --output.")
+        is_complete = not self.progress_path.exists()
+        if is_complete and (overwrite or not any(sizes)):
             return None
+        if is_complete and not (self.done_path.exists() and self.run):
+            there = self.path if sizes[0] else self.bad_path
+            raise QAError(f"{there} is there already. {REPLACE}")
+        path, advice = (self.done_path, REPLACE) if is_complete else (self.progress_path, START_OVER)
         try:
-            progress = read_json_object(self.progress_path, "what a run of answering leaves", START_OVER)
+            progress = read_json_object(path, "what a run of answering leaves", advice)
             was = progress.get("run")
             changed = [name for name in self.run if not isinstance(was, dict) or was.get(name) != self.run[name]]
             if not self.run:
                 problem = "was begun with a file as --input"
             elif changed:
-                problem = f"was begun with another {', '.join(changed)}"
+                problem = f"was {'answered' if is_complete else 'begun'} with another {', '.join(changed)}"
             elif any(size < written for size, written in zip(sizes, progress["sizes"], strict=True)):
                 problem = "it or its file of bad records lost lines that were written"
+            elif is_complete and sizes != progress["sizes"]:
+                problem = "it or its file of bad records was changed since"
             else:
                 return progress
-            raise QAError(f"{self.path} is not complete, and {problem}. {START_OVER}")
+            raise QAError(
+                f"{self.path} is {'there already' if is_complete else 'not complete'}, and {problem}. {advice}"
+            )
         except QAError:
             if not overwrite:
                 raise
         return None
 
-    def save_progress(self, sizes: list[int]) -> None:
-        progress = {"run": self.run, "done": self.done, "counts": self.counts, "sizes": sizes}
+    def save_progress(self) -> None:
+        progress = {"run": self.run, "done": self.done, "counts": self.counts, "sizes": self.sizes}
         with explain_write_failure(self.progress_path, self.resume):
             write_json(self.progress_path, progress)
 
@@ -167,7 +190,7 @@ class AnswerFile(AbstractContextManager):
         self.held.close()
 
     def close(self) -> None:
-        for file in (self.file, self.bad_file):
+        for file in self.files:
             with suppress(OSError):  # what could not be written was said, and will be cut
                 file.close()
 
@@ -178,25 +201,40 @@ class AnswerFile(AbstractContextManager):
         else:
             text = json_lines(rows, self.top_k)
         with explain_write_failure(self.path, self.resume):
-            for file, content in ((self.file, text), (self.bad_file, "".join(map(bad_line, bad)))):
+            if not self.files:
+                self.open()
+            for file, content in zip(self.files, (text, "".join(map(bad_line, bad))), strict=True):
                 file.write(content.encode())
                 file.flush()
                 os.fsync(file.fileno())
         self.done = done
         self.counts = [self.counts[0] + len(rows), self.counts[1] + len(bad)]
+        # not tell(): of a file that was cut it may say another place until something is written
+        self.sizes = [os.fstat(file.fileno()).st_size for file in self.files]
         if self.run:
-            # not tell(): of a file that was cut it may say another place until something is written
-            self.save_progress([os.fstat(file.fileno()).st_size for file in (self.file, self.bad_file)])
+            self.save_progress()
 
-    def finish(self, seconds: float, answered: int) -> str:
-        """All is answered: what tells of a run that is not complete is removed."""
-        answers, bad = self.counts
+    def discard(self) -> None:
+        """Leaves nothing of this run."""
         self.close()
         with explain_write_failure(self.path, self.resume):
-            if not bad:
-                self.bad_path.unlink(missing_ok=True)
-            self.progress_path.unlink(missing_ok=True)
+            if self.files or self.done:  # else what is there is an earlier run's
+                for path in (self.path, self.bad_path, self.progress_path):
+                    path.unlink(missing_ok=True)
+
+    def finish(self, seconds: float, answered: int) -> str:
+        """All is answered: what tells how far this run came says so from now on."""
+        answers, bad = self.counts
+        self.close()
+        if not self.is_complete:
+            with explain_write_failure(self.path, self.resume):
+                if not bad:
+                    self.bad_path.unlink(missing_ok=True)
+                if self.run:
+                    self.progress_path.replace(self.done_path)
         if bad:
             logger.warning(f"{bad:,} bad record(s) were left out: see {shown(self.bad_path)}")
+        if self.is_complete:
+            return f"{shown(self.path)} is complete: {answers:,} answers to the same input. Answer again: --overwrite"
         rate = answered / max(seconds, 1e-9)
         return f"wrote {answers:,} answers to {shown(self.path)}, {answered:,} of them now ({rate:.1f}/s)"

@@ -7,24 +7,36 @@ input from its beginning, without answering what is answered: so every id is kno
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
-from extractive_qa.batch.answer_file import FORMAT, AnswerFile, AnswerStream, answer_row, bad_path, progress_path
+from extractive_qa.batch.answer_file import FORMAT, AnswerFile, AnswerStream, answer_row, paths_beside
 from extractive_qa.batch.question_stream import check_questions, grouped
 from extractive_qa.data.examples import Ids
-from extractive_qa.data.formats import Record, check_path, files_of, read_pipe, read_records, size_of
+from extractive_qa.data.formats import (
+    FORMATS,
+    Record,
+    check_path,
+    files_of,
+    read_pipe,
+    read_records,
+    size_of,
+    suffix_of,
+)
 from extractive_qa.errors import QAError
 from extractive_qa.files.manifest import sha256_of
 from extractive_qa.model.backends import OnnxBackend
 from extractive_qa.model.folder import ONNX_FILES, files_that_decide
 from extractive_qa.progress import NoProgress
-from extractive_qa.text import shown
+from extractive_qa.text import printable, shown
 
 logger = logging.getLogger(__name__)
+
+FAULTS_SHOWN = 5  # where no record is good
 
 
 def check_paths(source: Path | None, target: Path | None) -> None:
@@ -42,7 +54,7 @@ def check_paths(source: Path | None, target: Path | None) -> None:
         return
     if source.is_dir() and target.resolve().is_relative_to(source.resolve()):
         raise QAError(f"{target} is in the folder that is --input. Choose another --output.")
-    for own in (target, bad_path(target), progress_path(target)):
+    for own in (target, *paths_beside(target)):
         if own.exists() and own.samefile(source):
             raise QAError(f"{own} would be written to, but it is --input. Choose another --output.")
 
@@ -56,6 +68,8 @@ def answer_file(
     overwrite: bool = False,
     ascii_only: bool = False,
     progress: Callable = NoProgress,
+    renumber_ids: bool = False,
+    encoding: str = "utf-8",
 ) -> str:
     """Answers the questions of the file `source`, or of a stream of JSON Lines, with a Reader, into the file `target`,
     or a stream, as JSON Lines. Returns what was done, in words.
@@ -63,70 +77,90 @@ def answer_file(
     min_confidence: below it an answer has no text. overwrite: replaces answers that are there, of a finished run, or of
     an unfinished one that can't be resumed. ascii_only: of a stream, whether other characters are written as \\u00e9.
     progress: called like tqdm for a file, in bytes; shows questions a second, and the time left by what is read of it.
-    Raises QAError where something can't be read or written, or the answers there came from something else; OSError
-    where the stream `target` can't be written.
+    renumber_ids, encoding: as read_examples has them; a pipe is UTF-8.
+    A finished run with the same input, model and settings is left as it is. Raises QAError where something can't be
+    read or written, no record is a question, or the answers there came from something else; OSError where the stream
+    `target` can't be written.
     """
     from_file = isinstance(source, Path)
     if not isinstance(target, Path):
         output = AnswerStream(target, top_k, ascii_only)
     elif from_file:
-        output = AnswerFile(target, top_k, what_answers_depend_on(reader, source, top_k, min_confidence), overwrite)
+        run = what_answers_depend_on(reader, source) | {
+            "top_k": top_k, "min_confidence": min_confidence, "renumber_ids": renumber_ids, "encoding": encoding,
+        }  # fmt: skip
+        output = AnswerFile(target, top_k, run, overwrite)
     else:  # what was read from a pipe can't be read again: no resuming
         output = AnswerFile(target, top_k, {}, overwrite)
     with output:
+        if output.is_complete:
+            return output.finish(0, 0)
         if output.done:
             logger.info(f"{shown(target)} was begun before: resuming after {output.done:,} questions")
-        if from_file:
-            groups = file_groups(source, output.done, progress)
-        else:
-            groups = grouped(check_questions(read_pipe(source), Ids(None)))
-        began, answered = time.monotonic(), 0
+        read = partial(read_records, source, with_answers=False, encoding=encoding)
+        ids = Ids(read if from_file else None, renumber_ids)
+        questions = check_questions(read() if from_file else read_pipe(source), ids)
+        end = 0  # bytes of the file, up to which all is done
+        for question in islice(questions, output.done):
+            end = question.end
+        began, answered, faults = time.monotonic(), 0, []
         try:
-            for group in groups:
-                good = [question for question in group if not question.fault]
-                best = reader.answer_all([q.content for q in good], top_k, min_confidence=min_confidence)
-                rows = [answer_row(q.content["id"], answers) for q, answers in zip(good, best, strict=True)]
-                output.write(rows, [question for question in group if question.fault], group[-1].number)
-                answered += len(rows)
+            with bar_of(source, end, progress) if from_file else NoProgress() as bar:
+                for group in grouped(questions):
+                    examples = [question.content for question in group if not question.fault]
+                    best = reader.answer_all(
+                        examples, top_k, min_confidence=min_confidence, each_batch=moves(bar, end, group[-1].end)
+                    )
+                    rows = [answer_row(*pair) for pair in zip(examples, best, strict=True)]
+                    bad = [question for question in group if question.fault]
+                    output.write(rows, bad, group[-1].number)
+                    answered, faults, end = answered + len(rows), (faults + bad)[:FAULTS_SHOWN], group[-1].end
+                    rate = answered / max(time.monotonic() - began, 1e-9)
+                    bar.set_postfix_str(f"{sum(output.counts):,} questions, {rate:.1f}/s", refresh=False)
+                    bar.update(end - bar.n)
         except KeyboardInterrupt:
             if not (from_file and isinstance(output, AnswerFile)):
                 raise
             raise KeyboardInterrupt(f"stopped after {output.counts[0]:,} answers. To resume, {output.resume}") from None
+        if not output.counts[0]:
+            output.discard()
+            raise QAError(nothing_answered(source if from_file else "standard input", output.counts[1], faults))
         return output.finish(time.monotonic() - began, answered)
 
 
-def file_groups(path: Path, done: int, progress: Callable) -> Iterator[list[Record]]:
-    """The groups of a file behind its first `done` records."""
-    read = partial(read_records, path, with_answers=False)
-    questions = check_questions(read(), Ids(read))
-    begin = 0
-    for question in islice(questions, done):
-        begin = question.end
+def bar_of(path: Path, done: int, progress: Callable) -> AbstractContextManager:
+    """A bar that advances through the bytes of a file, and goes when it is through."""
     layout = "{l_bar}{bar}| [{elapsed}<{remaining}{postfix}]"
-    began = time.monotonic()
-    with progress(desc="answering", total=size_of(path), initial=begin, unit=" bytes", bar_format=layout) as bar:
-        for group in grouped(questions):
-            yield group
-            end = group[-1]
-            rate = (end.number - done) / max(time.monotonic() - began, 1e-9)
-            bar.set_postfix_str(f"{end.number:,} questions, {rate:.1f}/s", refresh=False)
-            bar.update(end.end - bar.n)
+    return progress(desc="answering", total=size_of(path), initial=done, unit=" bytes", bar_format=layout, leave=False)
 
 
-def what_answers_depend_on(reader, source: Path, top_k: int, min_confidence: float) -> dict:
-    """What must be as it was for a run to be resumed: {what: how to know it}."""
+def moves(bar, begin: int, end: int) -> Callable[[int, int, int], None]:
+    """The each_batch of Reader.answer_all that moves a bar from `begin` to `end`, window by window."""
+    return lambda done, windows, _: bar.update(begin + (end - begin) * done // windows - bar.n)
+
+
+def nothing_answered(name: Path | str, bad: int, faults: list[Record]) -> str:
+    """What there is to say of an input without a good question. faults: of some of its `bad` records."""
+    expected = f"Expected {FORMATS if isinstance(name, Path) else 'JSON Lines'}, each record with question and context."
+    if not bad:
+        return f"{name} holds no question. {expected}"
+    listed = "".join(f"\n  {record.place}: {printable(record.fault)}" for record in faults)
+    more = f"\n  ... and {bad - len(faults):,} more" if bad > len(faults) else ""
+    return f"{name}: none of its {bad:,} record(s) can be answered:{listed}{more}\n{expected} No file was written."
+
+
+def what_answers_depend_on(reader, source: Path) -> dict:
+    """What must be as it was for a run to be resumed, but for arguments: {what: how to know it}."""
     backend, paths = reader.backend, files_that_decide(reader.model_dir)
     if isinstance(backend, OnnxBackend):
         paths.append(reader.model_dir / ONNX_FILES[backend.precision])
     return {
         "input": [sha256_of(path) for path in files_of(source)],
-        "kind of input": source.suffix.lower(),
+        "kind of input": suffix_of(source),
         "model": {path.name: sha256_of(path) for path in paths},
         "device": backend.describe(),
         "precision": backend.precision,
         "batch_size": reader.batch_size,
-        "top_k": top_k,
-        "min_confidence": min_confidence,
         "settings": reader.settings,
         "format": FORMAT,
     }

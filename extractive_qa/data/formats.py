@@ -6,7 +6,6 @@ as Excel does in different countries. JSON Lines and CSV are read as they are us
 the other formats are read whole. What a record must hold is said in examples.py, not here.
 """
 
-import codecs
 import csv
 import gzip
 import io
@@ -21,7 +20,7 @@ from extractive_qa.data.lines import BEGINNING, LONGEST_LINE, read_lines
 from extractive_qa.data.nesting import NoSuchSplit, canonical_name, choose_split, flat_records, holds_records, rename
 from extractive_qa.errors import QAError
 from extractive_qa.files.manifest import stays_inside
-from extractive_qa.files.reading import decode_text, parse_json, read_json_object, require, require_file
+from extractive_qa.files.reading import decode_text, is_utf8, parse_json, read_json_object, require, require_file
 from extractive_qa.text import printable, short_repr
 
 FORMATS = (
@@ -93,15 +92,13 @@ def opened_text(path: Path, file: BinaryIO, encoding: str) -> Iterator[tuple[Bin
     packed = path.suffix.lower() == ".gz"
     stream = gzip.GzipFile(fileobj=file) if packed else file
     try:
-        if codecs.lookup(encoding).name != "utf-8":
-            content = stream.read().decode(encoding).encode("utf-8", "surrogatepass")
-            yield io.BytesIO(content), len(content)
-        else:
+        if is_utf8(encoding):
             yield stream, None if packed else size_of(path)
+        else:
+            content = decode_text(path, stream.read(), encoding).encode("utf-8", "surrogatepass")
+            yield io.BytesIO(content), len(content)
     except EOFError:
         raise ValueError("the compressed file ends too early") from None
-    except LookupError:
-        raise QAError(f"encoding={encoding!r} is not known. Expected a name such as 'gb18030' or 'cp1252'.") from None
     except zlib.error as error:
         raise ValueError(f"the compressed file is damaged ({error})") from None
 
@@ -266,7 +263,7 @@ def numbered(path: Path, contents: Iterable[object], count: int) -> Iterator[Rec
 
 def read_whole_json(path: Path, stream: BinaryIO, split: str | None) -> Iterator[Record]:
     content = stream.read()
-    text = decode_text(path, content)
+    text = decode_text(path, content, "utf-8")
     try:
         content = parse_json(text)
     except ValueError as error:

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from extractive_qa.files.reading import SAVE_AS_UTF8, refuse_other_kinds
+from extractive_qa.files.encodings import guess_encoding
+from extractive_qa.files.reading import refuse_other_kinds, save_as_utf8
 
 BLOCK = 1 << 20  # bytes asked of a file or a pipe at once
 LONGEST_LINE = 1 << 26  # bytes; a book has a few million
@@ -22,6 +23,7 @@ class Line(NamedTuple):
 def read_lines(name: Path | str, stream: BinaryIO, wait_for_more: bool = True) -> Iterator[Line | None]:
     """The lines of a UTF-8 stream, each with its fault. wait_for_more: where it is False, None follows those lines that
     were there. Raises QAError where the first line shows that the file is no text."""
+    encoding = "utf-8" if isinstance(name, Path) else None  # of a pipe no other can be named
     number = begin = 0
     for piece in split_lines(stream, wait_for_more):
         if piece is None:
@@ -30,7 +32,7 @@ def read_lines(name: Path | str, stream: BinaryIO, wait_for_more: bool = True) -
         content, end = piece
         number += 1
         if number == 1:
-            refuse_other_kinds(name, content)
+            refuse_other_kinds(name, content, encoding)
             if content.startswith(BYTE_ORDER_MARK):
                 begin, content = len(BYTE_ORDER_MARK), content.removeprefix(BYTE_ORDER_MARK)
         fault = ""
@@ -40,7 +42,8 @@ def read_lines(name: Path | str, stream: BinaryIO, wait_for_more: bool = True) -
             text = content.decode("utf-8")
         except UnicodeDecodeError as error:
             text = content.decode("utf-8", "replace")
-            fault = fault or f"is not UTF-8: byte {begin + error.start}. {SAVE_AS_UTF8}"
+            guess = guess_encoding(content)
+            fault = fault or f"is not UTF-8: byte {begin + error.start}. {save_as_utf8(name, encoding, guess)}"
         yield Line(number, text, fault, end)
         begin = end
 

@@ -127,7 +127,7 @@ def check_answers(reader: Reader, examples: Sequence[dict], name: str, progress:
     """The reader's answers to the examples and their scores."""
     began = time.monotonic()
     with progress(desc=f"checking {name}", total=len(examples), unit=" questions", leave=False) as bar:
-        predictions, _ = reader.predict(examples, each=lambda example, answers: bar.update())
+        predictions, _ = reader.predict(examples, bar=bar)
     seconds = time.monotonic() - began
     scores = compute_metrics(predictions, examples)
     return Check(name, predictions, scores["exact_match"], scores["f1"], len(examples) / seconds)

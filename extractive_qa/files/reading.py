@@ -1,19 +1,19 @@
-"""Text and JSON out of files that people made: what is not UTF-8, not text or not JSON is refused in words."""
+"""Text and JSON out of files that people made: what is of another encoding, no text or no JSON is refused in words."""
 
+import codecs
 import json
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from pathlib import Path
 
 from extractive_qa.errors import QAError
+from extractive_qa.files.encodings import guess_encoding, kind_of
 
-SAVE_AS_UTF8 = "Save it as UTF-8 (in Excel: Save As, CSV UTF-8) and try again."
-# what files begin with that go by the wrong name, and what to do
-OTHER_KINDS = {
-    b"\xff\xfe": ("is UTF-16, not UTF-8", SAVE_AS_UTF8),
-    b"\xfe\xff": ("is UTF-16, not UTF-8", SAVE_AS_UTF8),
-    b"\x1f\x8b": ("is compressed (gzip)", "Unpack it and try again."),
-    b"PK\x03\x04": ("is a ZIP archive or an Excel workbook", "Unpack it, or save the sheet as CSV UTF-8."),
-    b"PAR1": ("is a Parquet file", "Call it *.parquet."),
-}
+
+def save_as_utf8(path: Path | str, encoding: str | None = None, guess: str | None = None) -> str:
+    """What to do with a text file that is not UTF-8. encoding: as read_text has it. guess: what seems to fit."""
+    begin = f"Name it: encoding={guess!r}. Or save" if encoding and guess else "Save"
+    in_excel = " (in Excel: Save As, CSV UTF-8)" if Path(path).suffix.lower() in (".csv", ".tsv") else ""
+    return f"{begin} it as UTF-8{in_excel} and try again."
 
 
 def require_file(path: Path, expected: str) -> None:
@@ -22,35 +22,51 @@ def require_file(path: Path, expected: str) -> None:
         raise QAError(f"{path} is no file but a device, a pipe or a socket. Expected {expected}.")
 
 
-def refuse_other_kinds(path: Path | str, content: bytes, remedy: str = "") -> None:
+def refuse_other_kinds(path: Path | str, content: bytes, encoding: str | None = None, remedy: str = "") -> None:
     """Raises QAError, which ends in the `remedy` or what the user can do about it, where `content`, with which `path`
-    begins, shows that it is no text in UTF-8."""
-    for beginning, (kind, advice) in OTHER_KINDS.items():
-        if content.startswith(beginning):
-            raise QAError(f"{path} {kind}. {remedy or advice}")
-    if b"\0" in content[:2]:
-        raise QAError(
-            f"{path} begins with zero bytes: it is UTF-16, or was never written whole. {remedy or SAVE_AS_UTF8}"
-        )
+    begins, shows that it is no text, or, where it should be UTF-8, that it is UTF-16."""
+    if kind := kind_of(content):
+        raise QAError(f"{path} {kind[0]}, no text. {remedy or kind[1]}")
+    has_mark, has_zeros = content[:2] in (BOM_UTF16_LE, BOM_UTF16_BE), b"\0" in content[:2]
+    if not is_utf8(encoding) or not (has_mark or has_zeros):
+        return
+    if (guess := guess_encoding(content) or "").startswith("utf-16"):
+        raise QAError(f"{path} is UTF-16, not UTF-8. {remedy or save_as_utf8(path, encoding, guess)}")
+    raise QAError(f"{path} begins with zero bytes: it was never written whole. {remedy or 'Copy it again.'}")
 
 
-def read_text(path: Path, remedy: str = "") -> str:
-    """The text of a UTF-8 file, as decode_text. Raises OSError too."""
-    return decode_text(path, path.read_bytes(), remedy)
-
-
-def decode_text(name: Path | str, content: bytes, remedy: str = "") -> str:
-    """UTF-8 as text, letter by letter (line ends too) but for a byte-order mark in front.
-
-    Raises QAError where it is not UTF-8, with the place and the `remedy`, or what the user can do about it.
-    """
-    refuse_other_kinds(name, content, remedy)
-    remedy = remedy or SAVE_AS_UTF8
+def is_utf8(encoding: str | None) -> bool:
+    """Whether that is UTF-8, as None is. Raises QAError where Python knows no text encoding of this name."""
     try:
-        return content.decode("utf-8").removeprefix("\ufeff")  # Windows' editors and spreadsheets put one in front
+        "".encode(encoding or "utf-8")  # codecs.lookup would find those of bytes too, as base64
+        return codecs.lookup(encoding or "utf-8").name == "utf-8"
+    except LookupError:
+        raise QAError(f"encoding={encoding!r:.40} is not known. Expected one like 'gb18030' or 'cp1252'.") from None
+
+
+def read_text(path: Path, encoding: str | None = None, remedy: str = "") -> str:
+    """The text of a file, as decode_text. Raises OSError too."""
+    return decode_text(path, path.read_bytes(), encoding, remedy)
+
+
+def decode_text(path: Path, content: bytes, encoding: str | None = None, remedy: str = "") -> str:
+    """The text of a file's `content`, letter by letter (line ends too) but for a byte-order mark in front.
+
+    encoding: as Python calls it; None: UTF-8, where the user can't name another. Raises QAError where it is no text or
+    in another encoding, with the place, the one that seems to fit, and the `remedy` or what the user can do about it.
+    """
+    refuse_other_kinds(path, content, encoding, remedy)
+    try:
+        # Windows' editors and spreadsheets put a mark in front
+        return content.decode(encoding or "utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise QAError(f"{name} is not UTF-8 (byte {error.start}, line {line}). {remedy}") from None
+        line, name = content.count(b"\n", 0, error.start) + 1, "UTF-8" if is_utf8(encoding) else encoding
+        guess = guess_encoding(content)
+        if guess == "utf-8" == name.lower():  # the sample was, to its end
+            guess = guess_encoding(content[content.rfind(b"\n", 0, error.start) + 1 :])
+        looks = f"; it looks like {guess}" if guess else "; it holds zero bytes, as no text does" * (b"\0" in content)
+        advice = remedy or save_as_utf8(path, encoding, guess)
+        raise QAError(f"{path} is not {name} (byte {error.start}, line {line}){looks}. {advice}") from None
 
 
 def read_json(path: Path, expected: str, remedy: str = "") -> object:
@@ -59,7 +75,7 @@ def read_json(path: Path, expected: str, remedy: str = "") -> object:
     require_file(path, expected)
     advice = f"Expected {expected}. {remedy}".rstrip()
     try:
-        return parse_json(read_text(path, remedy))
+        return parse_json(read_text(path, remedy=remedy))
     except ValueError as error:
         raise QAError(f"{path} can't be read as JSON: {error}. {advice}") from None
     except OSError as error:

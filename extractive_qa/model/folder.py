@@ -1,5 +1,6 @@
 """A model's folder: which files it needs, and that it leads nowhere else."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,11 +13,22 @@ ONNX_MANIFEST = "onnx.json"
 ONNX_FILES = {"int8": "model.int8.onnx", "no": "model.onnx"}  # "auto" takes the first that is there
 FINE_TUNE = "Fine-tune it first."
 MODEL_FOLDER = "a model folder (config.json, model.safetensors, tokenizer.json)"
+HUB_NAME = re.compile(r"[A-Za-z][\w-]+/[\w.-]+")
 # a tokenizer as Python libraries of its own read it, which transformers turns into tokenizer.json
 OLDER_TOKENIZERS = ("vocab.txt", "vocab.json", "spiece.model", "spm.model", "sentencepiece.bpe.model")
 MAKE_TOKENIZER = (
     "from transformers import AutoTokenizer as T; T.from_pretrained('{folder}').save_pretrained('{folder}')"
 )
+
+
+def require_folder(model_dir: str | Path, remedy: str = FINE_TUNE) -> Path:
+    """The folder, where it is there. Raises QAError, with the `remedy`, or with how to get what seems to be a name on
+    the Hub."""
+    name = Path(model_dir).as_posix()
+    owner, _, rest = name.partition("/")
+    if HUB_NAME.fullmatch(name) and not Path(owner).exists() and owner not in ("output", "models"):
+        remedy = f"Names on the Hub are not looked up. Get it first: hf download {name} --local-dir models/{rest}"
+    return require(model_dir, MODEL_FOLDER, remedy)
 
 
 def require_model(model_dir: str | Path, remedy: str = FINE_TUNE) -> dict:
@@ -25,7 +37,7 @@ def require_model(model_dir: str | Path, remedy: str = FINE_TUNE) -> dict:
     Raises QAError naming the files that are missing, or what leads out of the folder. Weights in other formats are
     pickles and are not read.
     """
-    folder = require(model_dir, MODEL_FOLDER, remedy)
+    folder = require_folder(model_dir, remedy)
     missing = [name for name in ("config.json", "tokenizer.json") if not (folder / name).is_file()]
     if not any(folder.glob("*.safetensors")):
         missing.append("model.safetensors")

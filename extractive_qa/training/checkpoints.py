@@ -19,6 +19,7 @@ from extractive_qa.files.atomic import recover, replace_folder
 from extractive_qa.files.locks import locked
 from extractive_qa.files.manifest import check_manifest, write_manifest
 from extractive_qa.files.reading import read_json_object
+from extractive_qa.text import as_argument
 
 logger = logging.getLogger(__name__)
 
@@ -165,6 +166,13 @@ def latest_checkpoint(output_dir: Path) -> Path:
         if (fault := find_damage(checkpoint, full=True)) is None:
             return checkpoint
         logger.warning(fault)
+    # of another --output_dir: train.py --sample has one of its own
+    others = [*output_dir.glob("*/checkpoint-*"), *output_dir.parent.glob("*/checkpoint-*")]
+    others = [marker for path in others if (marker := path / MARKER).is_file() and path.parent != output_dir]
+    if others and not checkpoints:
+        newest = max(others, key=lambda marker: marker.stat().st_mtime).parent.parent
+        command = f"python train.py --resume --output_dir {as_argument(newest)}"
+        raise QAError(f"{output_dir} holds no checkpoint to resume from; the newest run is in {newest}. Run: {command}")
     start = "with --overwrite_output_dir instead of" if checkpoints else "without"  # without would refuse their folder
     raise QAError(f"{output_dir} holds no complete checkpoint to resume from. Run train.py {start} --resume.")
 

@@ -199,11 +199,10 @@ class Training:
         with self.progress(desc="scoring", total=len(examples), unit=" questions", leave=False) as bar:
 
             def each(example: dict, answers: list[dict]) -> None:
-                bar.update()
                 if self.stop_signals:
                     raise KeyboardInterrupt(self.how_to_resume(f"stopped after step {self.step}, saved"))
 
-            predictions, probabilities = reader.predict(examples, temperatures=calibration.TEMPERATURES, each=each)
+            predictions, probabilities = reader.predict(examples, 1, calibration.TEMPERATURES, each, bar)
         scores = compute_metrics(predictions, examples)
         best = max((line["f1"] for line in log.scores), default=0.0)
         line = {"step": self.step, "epoch": self.step / self.steps_per_epoch, **scores}

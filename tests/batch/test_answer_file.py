@@ -17,8 +17,8 @@ from question_files import write_dataset, write_parquet
 from scripts import PROJECT_ROOT, assert_refused, run_script, run_struck
 
 from extractive_qa.batch import question_stream
-from extractive_qa.batch.answer_file import AnswerFile, bad_path, progress_path
-from extractive_qa.batch.run import answer_file, check_paths, file_groups
+from extractive_qa.batch.answer_file import AnswerFile, bad_path, done_path, progress_path
+from extractive_qa.batch.run import answer_file, check_paths
 from extractive_qa.errors import QAError
 from extractive_qa.progress import NoProgress
 from extractive_qa.reader import Reader
@@ -118,7 +118,9 @@ def test_answers_are_in_the_questions_order_with_places_in_the_context(reader, t
     said = answer_file(reader, source, target, top_k=3)
     assert "wrote 30 answers to" in said
     answers = read_lines(target)
-    assert [answer["id"] for answer in answers] == [question["id"] for question in QUESTIONS]
+    asked = [(question["id"], question["question"]) for question in QUESTIONS]
+    assert [(answer["id"], answer["question"]) for answer in answers] == asked
+    assert not {"id", "question"} & answers[0]["alternatives"][0].keys()
     for question, answer in zip(QUESTIONS[::5], answers[::5], strict=True):
         best = reader.answer(question["question"], question["context"], top_k=3)
         found = [answer, *answer["alternatives"]]
@@ -126,7 +128,7 @@ def test_answers_are_in_the_questions_order_with_places_in_the_context(reader, t
         assert [a["probability"] for a in found] == pytest.approx([b["probability"] for b in best], abs=1e-4)
         for a in found:
             assert question["context"][a["start"] : a["end"]] == a["answer"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jsonl", source.name]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jsonl", "a.jsonl.done", source.name]
 
 
 def test_csv_says_what_json_lines_say(reader, questions, tmp_path, small_groups):
@@ -137,7 +139,7 @@ def test_csv_says_what_json_lines_say(reader, questions, tmp_path, small_groups)
     answers = read_lines(tmp_path / "a.jsonl")
     assert len(rows) == len(answers) == len(QUESTIONS)
     for row, answer in zip(rows, answers, strict=True):
-        assert row["id"] == answer["id"]
+        assert (row["id"], row["question"]) == (answer["id"], answer["question"])
         for number, found in enumerate([answer, *answer["alternatives"]], 1):
             after = f"_{number}" if number > 1 else ""
             for name in ("answer", "start", "end", "probability"):
@@ -182,8 +184,9 @@ def test_a_bar_shows_bytes_of_the_file_and_questions_a_second(reader, questions,
     answer_file(reader, questions, target, progress=Bar)
     size = questions.stat().st_size
     assert Bar.last.settings["total"] == Bar.last.places[-1] == size
-    assert 0 < Bar.last.settings["initial"] < Bar.last.places[0]
+    assert 0 < Bar.last.settings["initial"] == Bar.last.places[0]
     assert Bar.last.places == sorted(Bar.last.places)
+    assert Bar.last.settings["leave"] is False, "the line at the end has the rate once more"
     assert Bar.last.texts[-1].startswith("36 questions, ")
 
 
@@ -332,7 +335,7 @@ def test_whatever_a_crash_leaves_is_cut_and_done_again(reader, questions, tmp_pa
     questions.write_text(with_bad_lines(QUESTIONS) + as_lines(QUESTIONS[:1]), encoding="utf-8")
     answer_file(reader, questions, whole, top_k=2)
     assert "duplicate id" in bad_path(whole).read_text(encoding="utf-8"), "however much of it was answered before"
-    groups = data.draw(st.integers(0, len(list(file_groups(questions, 0, NoProgress))) - 1))
+    groups = data.draw(st.integers(1, (len(QUESTIONS) + 7) // 4))
     with pytest.raises(Killed):
         answer_file(MortalReader(reader, groups), questions, target, top_k=2)
     for path, other in ((target, whole), (bad_path(target), bad_path(whole))):
@@ -435,7 +438,89 @@ def test_two_runs_into_one_file_are_refused(reader, questions, tmp_path):
         answer_file(reader, questions, target, overwrite=True)
     answer_file(reader, questions, target, overwrite=True)
     left = {path.name for path in tmp_path.iterdir()}
-    assert left - {"a.bad.jsonl"} == {"a.jsonl", questions.name}  # no lock is left
+    assert left == {"a.jsonl", "a.bad.jsonl", "a.jsonl.done", questions.name}  # no lock is left
+
+
+# what is refused leaves nothing, what is complete is left
+
+
+REFUSED = {
+    "not JSON Lines": ("q.jsonl", '[\n{"question": "Who?", "context": "Bob."}]', "call it *.json"),
+    "no JSON": ("q.json", "<html>", "can't be read"),
+    "other columns": ("q.csv", "a,b\n1,2\n", "no column question"),
+    "a picture": ("q.jsonl", "\x89PNG".encode("latin-1"), "is a picture"),
+    "empty": ("q.jsonl", "", "holds no question"),
+    "a list without records": ("q.json", "[]", "holds no question"),
+    "all bad": ("q.jsonl", as_lines([{"id": "bad"}] * 9), "none of its 9 record(s) can be answered"),
+}
+
+
+@pytest.mark.fault("damaged input")
+@pytest.mark.parametrize(("name", "content", "words"), REFUSED.values(), ids=REFUSED)
+def test_an_input_that_is_refused_leaves_nothing_that_would_refuse_the_corrected_one(
+    reader, tmp_path, name, content, words
+):
+    source, target = tmp_path / name, tmp_path / "a.jsonl"
+    source.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(QAError) as refused:
+        answer_file(reader, source, target)
+    assert words in str(refused.value)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    answers = b"precious"
+    target.write_bytes(answers)
+    with pytest.raises(QAError):
+        answer_file(reader, source, target, overwrite=True)
+    # where records were read they were replaced, as asked for
+    assert (target.read_bytes() == answers) if words != REFUSED["all bad"][-1] else not target.exists()
+    target.unlink(missing_ok=True)
+    source.unlink()
+    source = source.with_name("q.jsonl")
+    source.write_text(as_lines(QUESTIONS[:2]), encoding="utf-8")
+    assert "wrote 2 answers" in answer_file(reader, source, target)
+
+
+def test_where_all_records_are_bad_their_faults_are_said_and_no_file_is_written(reader, tmp_path, small_groups):
+    source, target = tmp_path / "q.jsonl", tmp_path / "a.jsonl"
+    source.write_text(as_lines([{"id": f"bad{n}"} for n in range(9)]), encoding="utf-8")
+    for where in (target, io.BytesIO()):
+        for questions in (source, io.BytesIO(source.read_bytes())):
+            with pytest.raises(QAError) as refused:
+                answer_file(reader, questions, where)
+            for words in ("none of its 9 record(s)", "line 5: `question` is missing", "4 more", "No file was written"):
+                assert words in str(refused.value)
+            assert ("q.jsonl" if questions is source else "standard input") in str(refused.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["q.jsonl"]
+
+
+def test_a_finished_run_again_is_complete_and_another_one_is_refused(reader, questions, tmp_path, small_groups, caplog):
+    target = tmp_path / "a.jsonl"
+    answer_file(reader, questions, target)
+    before = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in tmp_path.iterdir()}
+    with caplog.at_level(logging.WARNING, "extractive_qa"):
+        said = answer_file(MortalReader(reader, 0), questions, target)  # asks nothing
+    assert "is complete: 30 answers" in said
+    assert "--overwrite" in said
+    assert "6 bad record(s)" in caplog.messages[-1]
+    for refused, words in (
+        ({"top_k": 2}, "another top_k"),
+        ({"min_confidence": 0.5}, "another min_confidence"),
+        ({"source": io.BytesIO(questions.read_bytes())}, "is there already"),
+    ):
+        with pytest.raises(QAError, match=rf"there already.*{words}|{words}.*--overwrite"):
+            answer_file(**{"reader": reader, "source": questions, "target": target} | refused)
+    assert before == {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in tmp_path.iterdir()}
+    target.write_bytes(target.read_bytes() + b"mine\n")
+    with pytest.raises(QAError, match=r"changed since.*--overwrite"):
+        answer_file(reader, questions, target)
+    questions.write_text(as_lines(QUESTIONS[:3]), encoding="utf-8")
+    with pytest.raises(QAError, match=r"answered with another input.*--overwrite"):
+        answer_file(reader, questions, target)
+    assert "wrote 3 answers" in answer_file(reader, questions, target, overwrite=True)
+    assert "is complete: 3 answers" in answer_file(reader, questions, target)
+    target.unlink()
+    assert "wrote 3 answers" in answer_file(reader, questions, target)
+    answer_file(reader, io.BytesIO(questions.read_bytes()), target, overwrite=True)
+    assert not done_path(target).exists(), "a pipe can't be read again"
 
 
 # places that can't be used

@@ -17,6 +17,7 @@ from scripts import PROJECT_ROOT, assert_refused, load_script, run_script
 from extractive_qa.batch import run as batch_run
 from extractive_qa.errors import QAError
 from extractive_qa.progress import NoProgress
+from extractive_qa.reader import Reader
 from utils import console, offline
 
 CONTEXT = "The reader was written in Zürich by Ada Müller, and it cost 12 € in 1999. It is 3.5 km long."
@@ -97,8 +98,36 @@ def test_a_long_file_is_read_through_windows(run, tmp_path):
     assert (f"{CONTEXT}\n" * 300)[answer["start"] : answer["end"]] == answer["text"]
 
 
+def test_a_long_text_is_shown_being_read_window_by_window(predict, tiny_model, monkeypatch):
+    bars = []
+
+    class Bar(NoProgress):
+        def __init__(self, **settings):
+            super().__init__(**settings)
+            bars.append(self)
+            self.settings, self.places = settings, []
+
+        def update(self, n):
+            super().update(n)
+            self.places.append(self.n)
+
+    monkeypatch.setattr(console, "progress", Bar)
+    reader, args = Reader(tiny_model, "cpu", "no"), argparse.Namespace(top_k=1, min_confidence=0.0)
+    predict.find_answers(reader, "Who?", CONTEXT, args)
+    assert bars == [], "a short one is not"
+    predict.find_answers(reader, "Who?", f"{CONTEXT}\n" * 500, args)
+    (bar,) = bars
+    windows = bar.settings["total"]
+    assert windows >= predict.LONG
+    assert bar.settings["desc"] == f"reading {windows} windows"
+    assert bar.places[-1] == windows
+    assert len(set(bar.places)) > windows // 20
+
+
 def test_demo_answers_several_questions_the_brief_s_first(run):
-    out, _ = run("demo")
+    out, err = run("demo")
+    assert "Next" in err
+    assert "python predict.py --model_dir" in err
     questions = [line for line in out.splitlines() if line.startswith("question:")]
     assert "How much area does the Amazon rainforest cover?" in questions[0]
     assert len(questions) == out.count("confidence: ") == out.count("prediction: ") == 6
@@ -132,7 +161,7 @@ def test_interactive_takes_texts_files_and_questions(run, tmp_path):
     for part in out.split("prediction: ")[2:]:
         assert part.splitlines()[0] in "Only this."
     assert err.count("can't be read") == 1
-    out, err = run("--quiet", typed="\u200b\n\nWho?\n:file none\n")
+    out, err = run("--quiet", typed="\u200b\n\n:file none\n")
     assert "Give a text" not in out
     assert "no word in it" in err
     assert "none can't be read" in err
@@ -234,7 +263,7 @@ def test_a_refusal_is_a_message_with_a_command_and_exit_code_2(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["ask", "--question", "Who?", "--context", ""], "context has no word"),
+        (["ask", "--question", "Who?", "--context", ""], "context is empty"),
         (["ask", "--question", "\u200b", "--context", CONTEXT], "question has no word"),
         ([*ASKED, "--device", "toaster"], "toaster"),
         ([*ASKED, "--mixed_precision", "fp16", "--device", "cpu"], "fp16"),
@@ -245,10 +274,33 @@ def test_what_the_model_is_needed_for_is_refused_too(run, arguments, words):
         run(*arguments)
 
 
-def test_a_file_that_is_not_utf_8_is_refused(run, tmp_path):
+def test_a_file_of_another_encoding_is_refused_with_its_name_and_read_by_it(run, tmp_path):
     (tmp_path / "gbk.txt").write_bytes("模型在哪里".encode("gbk"))
-    with pytest.raises(QAError, match="not UTF-8"):
-        run("ask", "--question", "Who?", "--context_file", tmp_path / "gbk.txt")
+    asked = ("ask", "--question", "Who?", "--context_file", tmp_path / "gbk.txt")
+    with pytest.raises(QAError) as refused:
+        run(*asked)
+    assert "it looks like gb18030. Name it: --encoding gb18030" in console.in_flags(str(refused.value))
+    out, _ = run(*asked, "--encoding", "gb18030", "--json")
+    assert json.loads(out)["answers"][0]["text"] in "模型在哪里"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"\x89PNG\r\n", ["a picture (PNG)", "*.txt"]),
+        (b"", ["a.txt is empty"]),
+        (b" \n", ["a.txt has no word"]),
+        (None, ["can't be read", "directory"]),
+    ],
+)
+def test_a_file_that_is_no_text_is_refused_before_a_model_is_loaded(run, tmp_path, content, words):
+    path = tmp_path if content is None else tmp_path / "a.txt"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(QAError) as refused:
+        run("ask", "--question", "Who?", "--context_file", path, "--model_dir", "none")
+    assert all(word in str(refused.value) for word in words)
+    assert "Excel" not in str(refused.value)
 
 
 # batch, as far as it is predict.py's: see tests/batch

@@ -1,0 +1,33 @@
+"""Texts and questions that are typed, pasted or piped in, line by line."""
+
+from collections.abc import Callable
+
+
+class Typed:
+    """What comes in by `ask`, which is called like input().
+
+    is_pipe: whether nobody is typing. The end of input comes once there, and again and again from a terminal.
+    """
+
+    def __init__(self, ask: Callable[[str], str], is_pipe: bool):
+        self.ask, self.is_pipe = ask, is_pipe
+        self.ahead: list[str] = []  # lines of a pipe that were read as text, and are not
+
+    def line(self, prompt: str) -> str | None:
+        """The next line; None at the end of input. To a terminal that says where a paste ends, a paste of several lines
+        is one."""
+        try:
+            return self.ahead.pop(0) if self.ahead else self.ask(prompt)
+        except EOFError:
+            return None
+
+    def text(self, first: str, prompt: str) -> str:
+        """The text that begins with the line `first`, up to a line of a single dot, the end of input, or of a paste.
+        Where a pipe has no such line an empty one ends the text, and questions follow."""
+        lines, line = [first], first
+        while "\n" not in line and (line := self.line(prompt)) is not None and line.strip() != ".":
+            lines.append(line)
+        if line is None and self.is_pipe:
+            end = next((number for number, line in enumerate(lines) if not line.strip()), len(lines))
+            lines, self.ahead = lines[:end], lines[end:]
+        return "\n".join(lines)
