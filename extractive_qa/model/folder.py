@@ -1,5 +1,6 @@
 """A model's folder: which files it needs, and that it leads nowhere else."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -61,6 +62,25 @@ def unsafe_references(folder: Path, config: dict, remedy: str) -> Iterator[str]:
         names = shards.values() if isinstance(shards, dict) else [None]
         if not all(isinstance(name, str) and name.endswith(".safetensors") and stays_inside(name) for name in names):
             yield f"{path.name} names other files than safetensors in this folder"
+
+
+def front_matter(model_dir: str | Path) -> str:
+    """The head of a model's card, README.md: YAML between two lines of ---. "" where there is none.
+
+    Source of the format: https://huggingface.co/docs/hub/model-cards
+    """
+    try:
+        card = (Path(model_dir) / "README.md").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    found = re.match(r"---\n(.*?)\n---\n", card, re.DOTALL)
+    return found[1] if found else ""
+
+
+def card_languages(model_dir: str | Path) -> list[str]:
+    """The languages that a model's card names, as it writes them: `language: en`, `[en, de]`, or a line each."""
+    found = re.search(r"^languages?:((?: *[^\n]*)(?:\n *- *[^\n]+)*)", front_matter(model_dir), re.MULTILINE)
+    return re.findall(r"[A-Za-z][\w-]*", found[1]) if found else []
 
 
 def files_that_decide(model_dir: Path) -> list[Path]:

@@ -1,0 +1,47 @@
+"""A letter and its marks are one: no token's offsets part an accent or a vowel sign from the letter it belongs to.
+
+BERT's uncased tokenizers drop marks, and "e" + U+0301 is then one character longer than its token; others give a mark a
+token of its own. Either way an answer would end inside of what a reader sees as one letter. The rule is that of
+Unicode's grapheme clusters (Standard Annex 29) for category M, which holds variation selectors too, and for sequences
+that a zero-width joiner ties together.
+"""
+
+import re
+import unicodedata
+from collections.abc import Sequence
+
+import numpy as np
+
+JOINER = "\u200d"
+# blocks that hold all of category M, and the joiner: a text without any of them costs one search
+BLOCKS = re.compile(
+    "[\u0300-\u036f\u0483-\u0489\u0591-\u1dff\u200d\u20d0-\u20f0\u2cef-\u2dff\u302a-\u302f\u3099\u309a\ua66f-\uabed\ufb1e"
+    "\ufe00-\ufe2f\U000101fd-\U0001ffff\U000e0100-\U000e01ef]"
+)
+
+
+def keep_marks(texts: Sequence[str], offsets: np.ndarray, sizes: Sequence[int]) -> None:
+    """Widens tokens' offsets, int (T, 2), in place, to the graphemes that they begin and end in. sizes: how many of the
+    tokens are of each text."""
+    done = 0
+    for text, size in zip(texts, sizes, strict=True):
+        if not text.isascii() and BLOCKS.search(text):
+            starts, ends = grapheme_edges(text)
+            of_text = offsets[done : done + size]
+            of_text[:, 0], of_text[:, 1] = starts[of_text[:, 0]], ends[of_text[:, 1]]
+        done += size
+
+
+def grapheme_edges(text: str) -> tuple[np.ndarray, np.ndarray]:
+    """For every place between two characters, and both ends, int (len + 1,): the next place to the left, and to the
+    right, that is not inside of a grapheme; the place itself where it is none."""
+    points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
+    kinds = {char: unicodedata.category(char) for char in set(text)}
+    marks = [ord(char) for char, kind in kinds.items() if kind[0] == "M" or char == JOINER]
+    joinable = [ord(char) for char, kind in kinds.items() if kind[0] in "LS"]
+    inside = np.zeros(len(text) + 1, dtype=bool)
+    inside[1:-1] = np.isin(points[1:], marks) | ((points[:-1] == ord(JOINER)) & np.isin(points[1:], joinable))
+    place = np.arange(len(text) + 1)
+    starts = np.maximum.accumulate(np.where(inside, 0, place))
+    ends = np.minimum.accumulate(np.where(inside, len(text), place)[::-1])[::-1]
+    return starts, ends
