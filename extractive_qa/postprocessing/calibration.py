@@ -148,7 +148,7 @@ def describe_calibration(report: dict) -> str:
     """A line for people out of what report_calibration gives."""
     line = f"calibration error of the confidences: {report['error']:.3f}"
     fitted = (report["temperature"], report["references"]) != (1, 1)
-    return f"{line} ({report['error_uncalibrated']:.3f} before they were fitted)" if fitted else line
+    return f"{line} ({report['error_uncalibrated']:.3f} as trained)" if fitted else line
 
 
 def any_reference_probability(probability: np.ndarray, references: float | np.ndarray) -> np.ndarray:

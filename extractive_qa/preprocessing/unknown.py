@@ -77,7 +77,7 @@ def describe_unknown(
         return None
     line = f"the model's tokenizer does not know {share:.0%} of the text's characters: all of them are [UNK] to it"
     if features.start_position is not None and (nothing := unknown_answers(features, unknown)):
-        line += f", and {nothing:,} answers are nothing but [UNK]"
+        line += f", and {nothing:,} answer(s) are nothing but [UNK]"
     if is_foreign("".join(contexts[:100]), languages):
         line += f". It was trained on another language (its card says {', '.join(languages)})"
     return line + ". Use a model for this language."

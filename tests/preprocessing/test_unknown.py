@@ -40,7 +40,7 @@ def test_english_is_known_and_chinese_is_not(sample_tokenizer, sample_examples):
     said = describe_unknown(features, [CHINESE], sample_tokenizer, ["en"])
     tokens = sample_tokenizer.encode(CHINESE, add_special_tokens=False).tokens
     assert f"does not know {tokens.count('[UNK]') / len(CHINESE):.0%} of the text's characters" in said
-    assert "1 answers are nothing but [UNK]" in said
+    assert "1 answer(s) are nothing but [UNK]" in said
     assert "another language" in said and "en" in said
     assert "language (" not in describe_unknown(features, [CHINESE], sample_tokenizer, ["zh"])
 

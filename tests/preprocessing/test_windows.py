@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import unicodedata
 
 import numpy as np
 import pytest
@@ -13,7 +12,7 @@ from transformers_windows import assert_equal_to_transformers, transformers_wind
 
 from extractive_qa.errors import QAError
 from extractive_qa.preprocessing import windows as windows_module
-from extractive_qa.preprocessing.graphemes import BLOCKS, grapheme_edges
+from extractive_qa.preprocessing.graphemes import grapheme_edges
 from extractive_qa.preprocessing.windows import (
     check_window_settings,
     load_tokenizer,
@@ -398,8 +397,3 @@ def test_edges_of_graphemes_are_those_found_character_by_character(text, data):
     start = data.draw(st.integers(0, len(text)))
     end = data.draw(st.integers(start, len(text)))
     assert [starts[start], ends[end]] == widened(text, start, end)
-
-
-def test_every_mark_of_unicode_is_looked_for():
-    marks = [chr(i) for i in range(sys.maxunicode + 1) if unicodedata.category(chr(i))[0] == "M"]
-    assert [hex(ord(char)) for char in [*marks, "\u200d"] if not BLOCKS.match(char)] == []

@@ -156,7 +156,7 @@ def test_a_text_that_the_tokenizer_does_not_know_is_something_to_look_at(look, t
     for words in (
         "1 thing(s) to look at",
         "% of the text's characters",
-        "1 answers are nothing but [UNK]",
+        "1 answer(s) are nothing but [UNK]",
         "card says en",
     ):
         assert words in said
