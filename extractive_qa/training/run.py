@@ -28,7 +28,7 @@ from extractive_qa.postprocessing import calibration
 from extractive_qa.preprocessing.windows import Features, load_tokenizer
 from extractive_qa.progress import NoProgress
 from extractive_qa.reader import Reader
-from extractive_qa.settings import SETTINGS_FILE, read_settings
+from extractive_qa.settings import DEFAULT_SETTINGS, SETTINGS_FILE, check_settings, read_settings
 from extractive_qa.text import shown
 from extractive_qa.training import checkpoints
 from extractive_qa.training.distillation import Teachers
@@ -66,6 +66,9 @@ class Training:
         # beside the model, which scores as it is and is saved under its plain names; one compilation for all lengths
         self.forward = torch.compile(self.model, dynamic=True) if self.args.compile else self.model
         self.inputs = input_names(self.accelerator.unwrap_model(self.model))
+        # looked at now, as a damaged file shall not end a training at its first scores
+        few = len(self.eval_examples) < FEW_QUESTIONS
+        self.earlier = earlier_calibration(self.args.model_dir) if few else UNCALIBRATED
 
     @property
     def effective_batch(self) -> int:
@@ -197,7 +200,7 @@ class Training:
             args.model_dir,
             batch_size=args.per_device_eval_batch_size,
             backend=TorchBackend(model, device, self.precision),
-            settings={name: vars(args)[name] for name in READER_SETTINGS} | self.earlier_calibration(),
+            settings={name: vars(args)[name] for name in READER_SETTINGS} | self.earlier,
         )
         reader.watches_unknown = False  # train.py has said it of the questions that are learned from
         with self.progress(desc="scoring", total=len(examples), unit=" questions", leave=False) as bar:
@@ -221,11 +224,6 @@ class Training:
         self.model.train()
         return line, found
 
-    def earlier_calibration(self) -> dict:
-        """The temperature and references of the model that the training starts from; neither where it has none."""
-        saved = read_settings(self.args.model_dir)
-        return UNCALIBRATED | {name: saved[name] for name in UNCALIBRATED if name in saved}
-
     def save_final_model(self, scores: dict, probabilities: np.ndarray, correct: np.ndarray) -> dict:
         """The model as it is becomes final_model, with its scores and with a temperature and references for its
         confidences: those that fit them to the scored questions, or, where these are few, the ones that the model came
@@ -235,7 +233,7 @@ class Training:
         as_trained = probabilities[1 + np.searchsorted(calibration.TEMPERATURES, 1.0)]
         every = np.ones(len(correct), dtype=bool)
         if len(correct) < FEW_QUESTIONS:
-            found = calibration.report_calibration(probabilities[0], as_trained, correct, self.earlier_calibration())
+            found = calibration.report_calibration(probabilities[0], as_trained, correct, self.earlier)
         else:
             found = calibration.fit_and_report(probabilities[1:], correct, every, every)
             if found["error"] > found["error_uncalibrated"]:
@@ -259,14 +257,13 @@ class Training:
             f"model: {shown(args.model_dir)}, {parameters / 1e6:.1f} M parameters",
             f"data: {self.questions:,} questions in {len(self.features):,} windows, {len(self.eval_examples):,} "
             "questions to score",
-            f"steps: {self.total_steps:,} of {self.effective_batch} windows, {self.micro_batch_size} at once; "
-            f"{self.steps_per_epoch:,} an epoch",
+            f"steps: {self.total_steps:,} of {self.effective_batch} windows, {self.micro_batch_size} at once",
             f"device: {device}, mixed precision: {self.precision}",
             f"output: {shown(args.output_dir)}, with all settings in training_log.jsonl",
         ]
         if len(self.eval_examples) < FEW_QUESTIONS:
-            has_some = self.earlier_calibration() != UNCALIBRATED
-            kept = f"those of {shown(args.model_dir)} are kept" if has_some else "they stay as trained"
+            kept = f"those of {shown(args.model_dir)} are kept"
+            kept = "they stay as trained" if self.earlier == UNCALIBRATED else kept
             few = f"{len(self.eval_examples)} scored question(s) are too few to fit them to"
             lines.append(f"confidences: {few}, {FEW_QUESTIONS} or more are needed; {kept}")
         if args.resume:
@@ -303,6 +300,16 @@ def stop_between_steps(run: Training, announce: Callable[[], object]) -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
+
+
+def earlier_calibration(model_dir: Path) -> dict:
+    """The temperature and references of the model that a training starts from; 1 and 1 where it has none. Raises
+    QAError where its reader.json is damaged."""
+    saved = read_settings(model_dir)
+    found = UNCALIBRATED | {name: saved[name] for name in UNCALIBRATED if name in saved}
+    if problems := check_settings(DEFAULT_SETTINGS | found):
+        raise QAError(f"{model_dir / SETTINGS_FILE}: {'; '.join(problems)}. Fix the file, or delete it.")
+    return found
 
 
 def save_reader(folder: Path, model, tokenizer_dir: Path, settings: dict) -> None:

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import stat
 from types import SimpleNamespace
 
@@ -14,10 +15,11 @@ from small_training import DEV, assert_equal_weights, log_without_times, make_ru
 from transformers import AutoModelForQuestionAnswering, AutoTokenizer
 
 from extractive_qa.data.examples import read_examples
+from extractive_qa.errors import QAError
 from extractive_qa.postprocessing.calibration import TEMPERATURES
 from extractive_qa.preprocessing.windows import prepare_validation_features
 from extractive_qa.reader import Reader
-from extractive_qa.training.run import Training
+from extractive_qa.training.run import Training, earlier_calibration
 from utils.offline import SAMPLE_MODEL_DIR
 
 
@@ -55,9 +57,9 @@ def saved_calibration(tmp_path, probabilities, correct, earlier) -> tuple[tuple[
         (tmp_path / "reader.json").write_text(json.dumps(earlier), encoding="utf-8")
     saved = []
     run = SimpleNamespace(
-        args=SimpleNamespace(output_dir=tmp_path, model_dir=tmp_path), write_model=lambda *given: saved.append(given)
-    )
-    run.earlier_calibration = lambda: Training.earlier_calibration(run)
+        args=SimpleNamespace(output_dir=tmp_path), earlier=earlier_calibration(tmp_path),
+        write_model=lambda *given: saved.append(given),
+    )  # fmt: skip
     found = Training.save_final_model(run, {"f1": 1.0}, probabilities, correct)
     ((_, scores, *calibration),) = saved
     assert scores == {"f1": 1.0}
@@ -109,6 +111,17 @@ def test_a_training_on_the_sample_keeps_the_sample_models_confidences(tmp_path):
     for name in ("temperature", "references"):
         assert reader.settings[name] == own[name] == log.lines[-1][f"calibration_{name}"]
     assert not [line for line in found if "temperature" in line or "references" in line]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"), [('{"temperature": "hot"}', "temperature is 'hot'"), ("{", "reader.json")]
+)
+def test_a_damaged_calibration_is_refused_before_the_first_step(tiny_model, tmp_path, content, words):
+    shutil.copytree(tiny_model, tmp_path / "model")
+    (tmp_path / "model" / "reader.json").write_text(content, encoding="utf-8")
+    with pytest.raises(QAError) as refused:
+        make_run(tmp_path / "model", tmp_path / "out")
+    assert words in str(refused.value)
 
 
 def test_final_model_and_checkpoints_of_an_encoder_have_confidences_as_trained(trained):

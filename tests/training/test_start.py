@@ -1,5 +1,6 @@
 """What a training starts from: device, precision and model can do what was asked for, or words say why not."""
 
+import json
 import logging
 from types import SimpleNamespace
 
@@ -69,6 +70,18 @@ def test_the_terminal_gets_plain_words_and_the_log_all_settings(tiny_model, tmp_
     first, *others = read_log(tmp_path / "run" / "training_log.jsonl")
     assert first["settings"]["adam_epsilon"] == 1e-6 and first["step"] == 0
     assert {"calibration_temperature", "calibration_references", "calibration_error"} <= others[-1].keys()
+
+
+def test_a_text_that_the_tokenizer_does_not_know_is_said_once(tiny_model, tmp_path, capsys):
+    context = "青石桥建于一九三二年，全长八十七米，由本地石匠修建。"
+    record = {"id": "a", "question": "有多长？", "context": context, "answer": "八十七米"}
+    path = tmp_path / "chinese.json"
+    path.write_text(json.dumps([record]), encoding="utf-8")
+    train_here("--model_dir", tiny_model, "--output_dir", tmp_path / "run", *SMALL, "--max_steps", 1,
+               "--train_file", path, "--eval_file", path)  # fmt: skip
+    said = capsys.readouterr().err
+    assert said.count("of the text's characters") == 1
+    assert "EM and F1 count characters" in said
 
 
 # what can't be done
