@@ -31,7 +31,7 @@ from extractive_qa.errors import QAError
 from extractive_qa.files.atomic import write_json, writing
 from extractive_qa.files.manifest import NAME, check_manifest
 from extractive_qa.files.reading import require
-from extractive_qa.metrics import compute_metrics, exact_matches
+from extractive_qa.metrics import COUNTS_CHARACTERS, F1_UNITS, choose_f1_unit, compute_metrics, exact_matches
 from extractive_qa.model.backends import BACKENDS, PRECISIONS
 from extractive_qa.model.folder import ONNX_MANIFEST, require_folder
 from extractive_qa.postprocessing.calibration import TEMPERATURES, fit_and_report, report_calibration, split_in_halves
@@ -59,6 +59,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--predictions", type=Path, default=None, help="score this file, {id: text}, and no model (default: none)")
     add("--sample", action="store_true", help="the bundled questions, and output/sample or the bundled model")
     add("--max_samples", type=int, default=None, help="score only the first so many questions (default: all)")
+    units = "what EM and F1 count; auto: characters in Chinese, Japanese, Thai and their like, else words"
+    add("--f1_unit", choices=F1_UNITS, default="auto", help=units)
     add("--show_examples", type=int, nargs="?", const=5, default=0, metavar="N", help="show N (or 5) of the questions")
     add("--report", action="store_true", help="write report.html: where the model fails, and how sure that is")
     add("--compare", type=Path, metavar="DIR", help="another run's --output_dir: chance or not? (default: none)")
@@ -153,7 +155,7 @@ def predict(examples: list[dict], args: argparse.Namespace) -> tuple[dict[str, s
     # windows in tokens, and what a confidence was computed with: metrics.json says how its scores came about
     settings = {name: reader.settings[name] for name in DEFAULT_SETTINGS}
     settings |= {"model_dir": str(args.model_dir), "device": device, "mixed_precision": precision}
-    correct = np.array(exact_matches(predictions, examples))  # bool (Q,)
+    correct = np.array(exact_matches(predictions, examples, args.f1_unit))  # bool (Q,)
     if args.fit_temperature:  # row 0 is left out: what the folder said before has no part in the fit
         return predictions, settings, fit_and_report(probabilities[1:], correct, fitted_on, ~fitted_on)
     return predictions, settings, report_calibration(*probabilities, correct, settings)
@@ -182,7 +184,7 @@ def compare_and_report(
     answers = read_answers(args.predictions or args.output_dir / PREDICTIONS, predictions, examples)
     # int (Q,): windows that a context was cut into; not known of predictions from elsewhere
     windows = None if args.predictions else count_windows(args.model_dir, examples)
-    outcomes = collect_outcomes(examples, predictions, answers, windows)
+    outcomes = collect_outcomes(examples, predictions, answers, windows, args.f1_unit)
     comparison = compare(outcomes, other) if other else None
     if comparison:  # a result: --quiet lets it through
         print("\n" + comparison_table(comparison, shown(args.compare)))
@@ -207,20 +209,23 @@ def main(argv: list[str] | None = None) -> None:
     options = console.file_options(args)
     examples = read_examples(args.eval_file, "validation", impossible=unanswerable, titles=True, **options)
     examples = examples[: args.max_samples]  # the file is checked to its end all the same
+    asked, args.f1_unit = args.f1_unit, choose_f1_unit(examples, args.f1_unit)
     # the other run comes first: nobody waits for a model to hear that the folder holds other questions
-    other = read_run(args.compare, examples) if args.compare else None
+    other = read_run(args.compare, examples, args.f1_unit) if args.compare else None
 
     if args.predictions:
         predictions, settings, calibration = read_predictions(args.predictions, examples), {}, None
     else:
         predictions, settings, calibration = predict(examples, args)
-    metrics = compute_metrics(predictions, examples)  # percent; a question without prediction counts as wrong
+    # percent; a question without prediction counts as wrong
+    metrics = compute_metrics(predictions, examples, args.f1_unit)
     for example in examples[: args.show_examples]:
-        text = show_example(example, predictions.get(example["id"], ""), console.paint)
+        text = show_example(example, predictions.get(example["id"], ""), console.paint, args.f1_unit)
         print("", *map(console.fit, text.split("\n")), sep="\n")
 
     if calibration:  # a model was asked
-        content = {**metrics, "eval_file": str(args.eval_file), "settings": settings, "calibration": calibration}
+        content = {**metrics, "f1_unit": args.f1_unit, "eval_file": str(args.eval_file), "settings": settings}
+        content["calibration"] = calibration
         with writing(args.output_dir, OTHER_PLACE):
             write_json(args.output_dir / "metrics.json", content)
         console.say(f"\nwrote {PREDICTIONS}, {NBEST} and metrics.json to {shown(args.output_dir)}")
@@ -228,6 +233,8 @@ def main(argv: list[str] | None = None) -> None:
         compare_and_report(args, examples, predictions, settings, other)
     if args.fit_temperature:
         save_fitted(args.model_dir, calibration)  # changes the model's folder: only when all else has succeeded
+    if asked == "auto" and args.f1_unit == "character":
+        print(f"{COUNTS_CHARACTERS} (--f1_unit word: words)")
     print(describe_scores(metrics, calibration))  # the result comes last, and --quiet lets it through
     if not args.predictions:
         model = f" --model_dir {as_argument(args.model_dir)}" if args.model_dir != OUTPUT_DIR / "final_model" else ""

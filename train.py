@@ -32,7 +32,8 @@ from extractive_qa.data.formats import check_path
 from extractive_qa.files.atomic import explain_write_failure
 from extractive_qa.files.manifest import check_manifest
 from extractive_qa.files.reading import require
-from extractive_qa.model.folder import require_model
+from extractive_qa.metrics import COUNTS_CHARACTERS, choose_f1_unit
+from extractive_qa.model.folder import card_languages, require_model
 from extractive_qa.text import as_argument, shown
 from extractive_qa.training import checkpoints
 from extractive_qa.training.settings import check_flags, number_or_auto
@@ -185,6 +186,7 @@ from torch.nn.functional import cross_entropy
 
 from extractive_qa.model.devices import used_memory
 from extractive_qa.preprocessing.batches import epoch_batches, micro_batches, pad_batch, padded_length
+from extractive_qa.preprocessing.unknown import describe_unknown
 from extractive_qa.preprocessing.windows import load_tokenizer
 from extractive_qa.report.charts import draw_training_curve
 from extractive_qa.training import memory
@@ -204,9 +206,11 @@ def load_questions(args: argparse.Namespace) -> tuple[list[dict], list[dict]]:
     console.note("reading questions ...")
     options = {"impossible": args.handle_impossible_answer} | console.file_options(args)
     # a folder of datasets has both parts, a file holds one
-    examples = read_examples(args.train_file, "train", **options)
-    eval_examples = read_examples(args.eval_file, "validation", **options)
-    return examples[: args.max_train_samples], eval_examples[: args.max_eval_samples]
+    examples = read_examples(args.train_file, "train", **options)[: args.max_train_samples]
+    eval_examples = read_examples(args.eval_file, "validation", **options)[: args.max_eval_samples]
+    if choose_f1_unit(eval_examples) == "character":
+        console.note(COUNTS_CHARACTERS)
+    return examples, eval_examples
 
 
 def start_model(args: argparse.Namespace, model_dir: Path, accelerator: Accelerator, precision: str):
@@ -226,10 +230,15 @@ def prepare(args: argparse.Namespace) -> Training:
     # data: a context is cut into windows of max_length tokens, and the windows are what is learned from
     examples, eval_examples = load_questions(args)
     joined, moved = join_contexts(examples, args.joined_contexts, args.seed)  # moved: characters, (Q,)
-    features = cached_train_features(joined, load_tokenizer(args.model_dir), args.max_length, args.doc_stride)
+    tokenizer = load_tokenizer(args.model_dir)
+    features = cached_train_features(joined, tokenizer, args.max_length, args.doc_stride)
 
     # device: the first of CUDA, Apple's GPU and the CPU; bf16 where the hardware computes in it
     accelerator, precision = start_accelerator(args)
+    contexts = [example["context"] for example in joined]
+    unknown = describe_unknown(features, contexts, tokenizer, card_languages(args.model_dir))
+    if unknown and accelerator.is_main_process:  # of several processes one speaks
+        console.warn(unknown)
 
     # teachers answer before the student needs the memory, and of the contexts as they were
     teachers = None
@@ -439,7 +448,10 @@ def main(args: argparse.Namespace) -> None:
             if args.overwrite_output_dir:
                 checkpoints.delete_earlier_run(output_dir)  # only now that nothing else can be refused
         log = TrainingLog(output_dir, run.step, writes=is_main)  # lines after this step are done again
-        console.say(run.describe())  # all settings, device, sizes
+        console.say(run.describe())
+        log.append(run.all_settings())
+        if is_main and (warning := run.too_few_steps()):
+            console.warn(warning)
 
         # train. What a signal has to say goes straight to the terminal: the bar may be in the middle of a print
         stopping = b"\nstopping after this step, Ctrl-C again stops at once ...\n"

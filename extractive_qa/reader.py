@@ -6,6 +6,7 @@ reader.answer("Who wrote it?", "It was written by Ada Lovelace in 1843.")
 # {'text': 'Ada Lovelace', 'start': 18, 'end': 30, 'probability': 0.98}
 """
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -14,13 +15,16 @@ import numpy as np
 
 from extractive_qa.errors import QAError
 from extractive_qa.model.backends import OnnxBackend, TorchBackend, open_backend
-from extractive_qa.model.folder import require_folder
+from extractive_qa.model.folder import card_languages, require_folder
 from extractive_qa.postprocessing.answers import AnswerCollector, apply_minimum_confidence
 from extractive_qa.postprocessing.spans import relative_to_cls
 from extractive_qa.preprocessing.batches import length_sorted_batches, pad_batch
+from extractive_qa.preprocessing.unknown import describe_unknown
 from extractive_qa.preprocessing.windows import Features, load_tokenizer, prepare_validation_features
 from extractive_qa.progress import NoProgress
 from extractive_qa.settings import DEFAULT_SETTINGS, SETTINGS_FILE, check_config, check_settings, read_settings
+
+logger = logging.getLogger(__name__)
 
 QUESTIONS_AT_ONCE = 512  # read and prepared together, so that windows of like length can share a batch
 
@@ -82,6 +86,7 @@ class Reader:
             raise QAError(f"{self.model_dir / 'config.json'}: {'; '.join(problems)}. Copy the model again.")
         self.settings["max_answer_length"] = min(self.settings["max_answer_length"], self.settings["max_length"])
         self.pad_id = config.get("pad_token_id") or 0
+        self.languages, self.watches_unknown = card_languages(self.model_dir), True
 
     def answer(self, question: str, context: str, top_k: int = 1, min_confidence: float = 0.0) -> dict | list[dict]:
         """The answer to one question: text, start, end (characters, `context[start:end] == text`), probability.
@@ -161,6 +166,10 @@ class Reader:
                     raise TypeError(f"{name} is {example[name]!r:.40} ({type(example[name]).__name__}), expected str")
         settings = self.settings
         features = prepare_validation_features(examples, self.tokenizer, settings["max_length"], settings["doc_stride"])
+        contexts = [example["context"] for example in examples]
+        if self.watches_unknown and (line := describe_unknown(features, contexts, self.tokenizer, self.languages)):
+            logger.warning(line)
+            self.watches_unknown = False  # once is enough
         collector = AnswerCollector(features, settings, top_k, temperatures)
         done, count, questions = 0, len(features), len(examples)
         for windows in length_sorted_batches(features.lengths, self.batch_size):
@@ -174,7 +183,7 @@ class Reader:
         if len(temperatures):
             nothing["probabilities"] = [0.0] * len(temperatures)
         has_question = np.diff(features.question_splits) > 0
-        answers = collector.answers([example["context"] for example in examples])
+        answers = collector.answers(contexts)
         return [(has_question[i] and found) or [nothing] for i, found in enumerate(answers)]
 
     def logits(self, features: Features, windows: Sequence[int]) -> tuple[list[dict], np.ndarray, np.ndarray]:

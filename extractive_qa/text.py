@@ -2,10 +2,17 @@
 
 import re
 import unicodedata
+from collections.abc import Iterable
 from pathlib import Path
 
 CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # Unicode's class Cc but for tab and line feed
 SURROGATES = re.compile("[\ud800-\udfff]")
+# scripts that put no space between words: Thai, Lao, Tibetan, Burmese, Khmer, kana, bopomofo, Han
+WITHOUT_SPACES = re.compile(
+    "[\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u19e0-\u19ff\u3005-\u3007\u3040-\u312f\u31a0-\u31bf\u31f0-\u31ff"
+    "\u3400-\u4dbf\u4e00-\u9fff\ua9e0-\ua9ff\uaa60-\uaa7f\uf900-\ufaff\uff66-\uff9f\U0001b000-\U0001b16f"
+    "\U00020000-\U0003ffff]"
+)
 
 
 def shown(path: Path) -> str:
@@ -37,6 +44,16 @@ def short_repr(value: object, longest: int = 40) -> str:
 def has_text(text: str) -> bool:
     """Whether there is anything to tokenize: a character that is neither space nor control, mark or U+FFFD."""
     return any(unicodedata.category(char)[0] not in "ZCM" and char != "\ufffd" for char in text)
+
+
+def mostly_without_spaces(texts: Iterable[str]) -> bool:
+    """Whether more of the letters of `texts` are of scripts that put no space between words than of others. Digits and
+    symbols, which all scripts share, don't count."""
+    balance = 0
+    for text in texts:
+        others = text if text.isascii() else WITHOUT_SPACES.sub("", text)
+        balance += len(text) - len(others) - sum(map(str.isalpha, others))
+    return balance > 0
 
 
 def replace_surrogates(text: str) -> str:

@@ -42,7 +42,9 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def log_without_times(output_dir: Path) -> list[dict]:
+    """What was measured; nor the line of settings with which every start begins."""
     lines = [json.loads(line) for line in (output_dir / "training_log.jsonl").read_text(encoding="utf-8").splitlines()]
+    lines = [line for line in lines if "settings" not in line]
     return [{k: v for k, v in line.items() if k not in ("questions_per_second", "memory_mb")} for line in lines]
 
 

@@ -2,14 +2,25 @@
 
 import os
 import random
+import re
+import string
 import subprocess
 import sys
+import unicodedata
+from collections import Counter
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from extractive_qa.metrics import compute_metrics, exact_match_score, f1_score, normalize_answer
+from extractive_qa.metrics import (
+    choose_f1_unit,
+    compute_metrics,
+    exact_match_score,
+    exact_matches,
+    f1_score,
+    normalize_answer,
+)
 from utils.offline import PROJECT_ROOT, SWITCHES
 
 
@@ -86,6 +97,107 @@ def test_f1_is_symmetric_and_more_references_never_lower_a_score(one, other):
     assert f1_score(one, [other]) == pytest.approx(f1_score(other, [one]))
     assert f1_score(one, [other, "be not"]) >= f1_score(one, [other])
     assert exact_match_score(one, [other, one]) == 1
+
+
+# by character
+
+# prediction, references, EM, F1
+CHARACTER_CASES = [
+    ("全长八十七米", ["八十七米"], 0, 2 * (4 / 6) * 1 / (4 / 6 + 1)),
+    ("本地石匠。", ["本地石匠"], 1, 1),  # all punctuation goes
+    ("《本地》石匠", ["本地 石匠"], 1, 1),  # white space parts no characters
+    ("一九三二", ["一九三二年"], 0, 8 / 9),
+    ("在1932年", ["1932年"], 0, 4 / 5),  # a number is one unit, as a Latin word
+    ("iPhone手机", ["iphone 手机"], 1, 1),
+    ("ひらがな", ["かな"], 0, 0.5 * 2 * (1 / 4) * (1 / 2) / ((1 / 4 + 1 / 2) / 2)),
+    ("the 中", ["中"], 0, 2 / 3),  # no article is dropped
+    ("ที่", ["ท"], 0, 0),  # a vowel sign and a tone mark belong to their letter
+    ("ที่นี่", ["ที่นี่", "x"], 1, 1),
+    ("김 철수", ["김철수"], 1, 1),
+    ("", ["中"], 0, 0),
+    ("。", ["中"], 0, 0),
+]
+
+
+@pytest.mark.parametrize(("prediction", "references", "exact", "f1"), CHARACTER_CASES)
+def test_by_character_as_mlqa_counts_chinese(prediction, references, exact, f1):
+    assert exact_match_score(prediction, references, "character") == exact
+    assert f1_score(prediction, references, "character") == pytest.approx(f1)
+
+
+def mlqa_units(text):
+    """As MLQA's official script has it for Chinese: punctuation goes, Han characters are alone."""
+    text = "".join(c for c in text.lower() if c not in string.punctuation and unicodedata.category(c)[0] != "P")
+    return re.findall(r"[\u4e00-\u9fa5]|[^\s\u4e00-\u9fa5]+", text)
+
+
+@given(st.text(st.sampled_from("八十七米ab1 9，。,-é《》\t"), max_size=12))
+def test_units_of_chinese_equal_the_definition_of_mlqa(text):
+    assert normalize_answer(text, "character").split() == mlqa_units(text)
+
+
+@pytest.mark.parametrize(
+    ("references", "unit"),
+    [
+        (["八十七米", "1932"], "character"), (["1932年"], "character"), (["สีแดง"], "character"), (["ໜຶ່ງ"], "character"),
+        (["ひらがな"], "character"), (["សៀវភៅ"], "character"), (["မြန်မာ"], "character"), (["김철수", "서울"], "word"),
+        (["Paris", "the Louvre 中"], "word"), (["नदी के"], "word"), (["1932"], "word"), ([], "word"),
+    ],
+)  # fmt: skip
+def test_auto_goes_by_the_scripts_of_most_references(references, unit):
+    assert choose_f1_unit([item("1", *references)]) == unit
+    assert choose_f1_unit([item("1", *references)], "word") == "word"
+    with pytest.raises(ValueError, match="auto, word, character"):
+        choose_f1_unit([], "letters")
+
+
+def test_four_near_perfect_chinese_answers_score():
+    pairs = [
+        ("全长八十七米", "八十七米"),
+        ("一九三二", "一九三二年"),
+        ("每天早晨六点", "早晨六点"),
+        ("本地石匠。", "本地石匠"),
+    ]
+    examples = [item(str(i), gold) for i, (_, gold) in enumerate(pairs)]
+    predictions = {str(i): given for i, (given, _) in enumerate(pairs)}
+    assert compute_metrics(predictions, examples) == pytest.approx(
+        {"exact_match": 25, "f1": 100 * (0.8 + 8 / 9 + 0.8 + 1) / 4, "total": 4}
+    )
+    assert exact_matches(predictions, examples) == [False, False, False, True]
+    assert compute_metrics(predictions, examples, "word")["f1"] == 0
+    examples.append({"id": "4", "answers": {"text": [], "answer_start": []}})  # the groups are counted the same
+    assert compute_metrics(predictions, examples)["HasAns_f1"] == pytest.approx(100 * (0.8 + 8 / 9 + 0.8 + 1) / 4)
+
+
+def test_english_scores_are_what_they_were_to_the_last_digit(dev_examples):
+    """Real answers, some cut or taken from elsewhere, scored once more by the official definition, written out."""
+
+    def official(prediction, references):
+        def words(text):
+            text = "".join(char for char in text.lower() if char not in string.punctuation)
+            return re.sub(r"\b(a|an|the)\b", " ", text).split()
+
+        def f1(one, other):
+            same = sum((Counter(one) & Counter(other)).values())
+            precision, recall = (same / len(one), same / len(other)) if same else (0, 0)
+            return 2 * precision * recall / (precision + recall) if same else 0.0
+
+        given = words(prediction)
+        golds = [words(reference) for reference in references]
+        return float(given in golds), max(f1(given, gold) for gold in golds)
+
+    draw, predictions = random.Random(0), {}
+    for asked in dev_examples:
+        start, text = asked["answers"]["answer_start"][0], asked["answers"]["text"][0]
+        left, right = draw.choice([0, 0, 3, -6]), draw.choice([0, 0, -4, 9])
+        predictions[asked["id"]] = asked["context"][max(0, start + left) : start + len(text) + right]
+    scores = [official(predictions[asked["id"]], asked["answers"]["text"]) for asked in dev_examples]
+    assert choose_f1_unit(dev_examples) == "word"
+    assert compute_metrics(predictions, dev_examples) == {
+        "exact_match": 100.0 * sum(exact for exact, _ in scores) / len(scores),
+        "f1": 100.0 * sum(f1 for _, f1 in scores) / len(scores),
+        "total": len(dev_examples),
+    }
 
 
 # against other implementations

@@ -56,6 +56,30 @@ def test_of_the_other_answers_none_is_punctuation(tiny_model, best):
     assert reader.answer("Who?", context)["text"] == best
 
 
+@pytest.mark.parametrize(
+    ("context", "token", "text"),
+    [
+        ("It was founded by Rene\u0301, the baker.", "Rene", "Rene\u0301"),  # the tokenizer drops the mark
+        ("It was founded by René, the baker.", "René", "René"),
+        ("we like \u2764\ufe0f most", "\u2764", "\u2764\ufe0f"),
+    ],
+)
+def test_an_answer_ends_where_a_letter_with_its_marks_ends(tiny_model, context, token, text):
+    """Gold "René" had been answered "Rene", F1 0."""
+    reader = Reader(tiny_model, "cpu", "no")
+
+    def logits(features, windows):
+        (row,) = rows = [features[i] for i in windows]
+        inside = np.array([context[start:end].startswith(token) for start, end in row["offsets"]])
+        scores = [np.where(inside & (row["offsets"][:, 0] >= 0), 20.0, -20.0)]
+        return rows, *np.array([scores, scores], dtype=np.float32)
+
+    reader.logits = logits
+    answer = reader.answer("Who?", context)
+    assert answer["text"] == text == context[answer["start"] : answer["end"]]
+    assert answer["start"] == context.index(token)
+
+
 def test_what_is_punctuation_alone():
     assert all(map(only_punctuation, [".", "...", "“ ”", "。", "-", ") ("]))
     assert not any(map(only_punctuation, ["", "a", ". a", "5.", "$", "₮)", "中", "é", "+"]))

@@ -1,8 +1,28 @@
 """Windows as transformers cuts them, to compare ours with."""
 
+import unicodedata
+
+
+def goes_on(text, place):
+    """Whether the character at `place` belongs to the one before it: a mark, a joiner, or what is joined."""
+    if not 0 < place < len(text):
+        return False
+    kind = unicodedata.category(text[place])[0]
+    return kind == "M" or text[place] == "\u200d" or (text[place - 1] == "\u200d" and kind in "LS")
+
+
+def widened(text, start, end):
+    """A token's offsets such that no mark is parted from its letter, by going character by character."""
+    while goes_on(text, start):
+        start -= 1
+    while goes_on(text, end):
+        end += 1
+    return [start, end]
+
 
 def transformers_windows(tokenizer, examples, max_length, doc_stride):
-    """(example, ids, token types, offsets) of every window as transformers cuts them, offsets (-1, -1) as ours."""
+    """(example, ids, token types, offsets) of every window as transformers cuts them, offsets (-1, -1) and with marks
+    as ours."""
     for begin in range(0, len(examples), 500):
         some = examples[begin : begin + 500]
         encoded = tokenizer(
@@ -17,8 +37,9 @@ def transformers_windows(tokenizer, examples, max_length, doc_stride):
         )
         for k, ids in enumerate(encoded["input_ids"]):
             pairs = zip(encoded["offset_mapping"][k], encoded.sequence_ids(k), strict=True)
-            offsets = [list(offset) if sequence == 1 else [-1, -1] for offset, sequence in pairs]
             example_index = begin + encoded["overflow_to_sample_mapping"][k]
+            context = examples[example_index]["context"]
+            offsets = [widened(context, *offset) if sequence == 1 else [-1, -1] for offset, sequence in pairs]
             yield example_index, ids, encoded["token_type_ids"][k], offsets
 
 

@@ -31,6 +31,8 @@ from extractive_qa.data.nesting import nest
 from extractive_qa.errors import QAError
 from extractive_qa.files.atomic import explain_write_failure, write_json
 from extractive_qa.files.reading import require
+from extractive_qa.model.folder import card_languages
+from extractive_qa.preprocessing.unknown import describe_unknown
 from extractive_qa.preprocessing.windows import (
     Features,
     check_window_settings,
@@ -39,7 +41,7 @@ from extractive_qa.preprocessing.windows import (
     prepare_train_features,
     tokenize,
 )
-from extractive_qa.text import printable, shown
+from extractive_qa.text import mostly_without_spaces, printable, shown
 from utils import console
 from utils.console import note, paint
 
@@ -107,18 +109,14 @@ def inspect(examples: Sequence[dict], features: Features, tokenizer: Tokenizer, 
     last_window = np.cumsum(windows) - 1
     context_lengths = features.last_token[last_window] - features.first_token[last_window - windows + 1]
 
-    # the labelled windows, one of each example that has any
-    labelled = np.flatnonzero(features.start_position > 0)
-    questions, first = np.unique(features.example_index[labelled], return_index=True)
-    chosen = labelled[first]
-    shift = features.first_token[chosen] - features.context_start[chosen]
-    start_token, end_token = features.start_position[chosen] + shift, features.end_position[chosen] + shift
+    questions, start_token, end_token = features.labels()
     answer_lengths[questions] = end_token - start_token + 1
     unlabelled, inexact = answered.copy(), np.zeros(count, dtype=bool)
     unlabelled[questions] = False
     begin, end = features.context_offsets[start_token, 0], features.context_offsets[end_token, 1]
     for question, left, right in zip(questions.tolist(), begin.tolist(), end.tolist(), strict=True):
-        inexact[question] = examples[question]["context"][left:right] != first_answers[question]
+        found = examples[question]["context"][left:right]
+        inexact[question] = found.strip() != first_answers[question].strip()  # white space is in no token, or in any
     return Inspection(
         question_lengths=question_lengths,
         context_lengths=context_lengths,
@@ -175,14 +173,16 @@ def summarize(examples: Sequence[dict], found: Inspection) -> str:
     """Counts, lengths and question words."""
     count, contexts = len(examples), len(found.distinct)
     answers = sum(len(example["answers"]["text"]) for example in examples)
-    words = Counter(fold(example["question"]).partition(" ")[0] for example in examples).most_common()
+    spaced = not mostly_without_spaces(example["question"] for example in examples)
+    beginnings = (fold(example["question"]) for example in examples)
+    words = Counter(text.partition(" ")[0] if spaced else text[:2] for text in beginnings).most_common()
     some = ", ".join(f"{printable(word, 20)} {n / count:.0%}" for word, n in words[:QUESTION_WORDS_SHOWN])
     without = count - int(found.answered.sum())
     lines = [
         f"{count:,} questions on {contexts:,} contexts ({count / contexts:.1f} each), {answers:,} answers"
         + (f"; {share(without, count)} questions have none" if without else ""),
         f"{found.windows.sum():,} windows; {share((found.windows > 1).sum(), count)} questions need more than one",
-        f"first words of questions: {some}",
+        f"first {'words' if spaced else 'characters'} of questions: {some}",
         histogram("questions", found.question_lengths),
         histogram("contexts", found.context_lengths[found.distinct]),
     ]
@@ -278,7 +278,11 @@ def inspect_file(path: Path, examples: Sequence[dict], tokenizer: Tokenizer, arg
     first_window = np.cumsum(found.windows) - found.windows
     for example, first, count in zip(examples[: args.show], first_window, found.windows, strict=False):
         print(show_example(example, features, range(first, first + count), tokenizer))
-    return [f"{shown(path)}: {fault}" for fault in find_faults(examples, found, args)]
+    faults = find_faults(examples, found, args)
+    contexts = [example["context"] for example in examples]
+    if line := describe_unknown(features, contexts, tokenizer, card_languages(args.model_dir)):
+        faults.insert(0, line)
+    return [f"{shown(path)}: {fault}" for fault in faults]
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -37,6 +37,7 @@ from extractive_qa.text import printable, shown
 logger = logging.getLogger(__name__)
 
 FAULTS_SHOWN = 5  # where no record is good
+MOST_WAITING = 10_000  # bad records in front of the first answer
 
 
 def check_paths(source: Path | None, target: Path | None) -> None:
@@ -103,7 +104,7 @@ def answer_file(
         end = 0  # bytes of the file, up to which all is done
         for question in islice(questions, output.done):
             end = question.end
-        began, answered, faults = time.monotonic(), 0, []
+        began, answered, bad, faults = time.monotonic(), 0, [], []
         try:
             with bar_of(source, end, progress) if from_file else NoProgress() as bar:
                 for group in grouped(questions):
@@ -112,9 +113,13 @@ def answer_file(
                         examples, top_k, min_confidence=min_confidence, each_batch=moves(bar, end, group[-1].end)
                     )
                     rows = [answer_row(*pair) for pair in zip(examples, best, strict=True)]
-                    bad = [question for question in group if question.fault]
-                    output.write(rows, bad, group[-1].number)
-                    answered, faults, end = answered + len(rows), (faults + bad)[:FAULTS_SHOWN], group[-1].end
+                    bad += [question for question in group if question.fault]
+                    # earlier answers are replaced by answers only: bad records before the first one wait
+                    if rows or output.counts[0] or len(bad) > MOST_WAITING:
+                        output.write(rows, bad, group[-1].number)
+                        bad = []
+                    faults = faults or bad[:FAULTS_SHOWN]
+                    answered, end = answered + len(rows), group[-1].end
                     rate = answered / max(time.monotonic() - began, 1e-9)
                     bar.set_postfix_str(f"{sum(output.counts):,} questions, {rate:.1f}/s", refresh=False)
                     bar.update(end - bar.n)
@@ -124,7 +129,8 @@ def answer_file(
             raise KeyboardInterrupt(f"stopped after {output.counts[0]:,} answers. To resume, {output.resume}") from None
         if not output.counts[0]:
             output.discard()
-            raise QAError(nothing_answered(source if from_file else "standard input", output.counts[1], faults))
+            name = source if from_file else "standard input"
+            raise QAError(nothing_answered(name, output.counts[1] + len(bad), faults))
         return output.finish(time.monotonic() - began, answered)
 
 

@@ -75,6 +75,25 @@ def unsafe_references(folder: Path, config: dict, remedy: str) -> Iterator[str]:
             yield f"{path.name} names other files than safetensors in this folder"
 
 
+def front_matter(model_dir: str | Path) -> str:
+    """The head of a model's card, README.md: YAML between two lines of ---. "" where there is none.
+
+    Source of the format: https://huggingface.co/docs/hub/model-cards
+    """
+    try:
+        card = (Path(model_dir) / "README.md").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    found = re.match(r"---\n(.*?)\n---\n", card, re.DOTALL)
+    return found[1] if found else ""
+
+
+def card_languages(model_dir: str | Path) -> list[str]:
+    """The languages that a model's card names, as it writes them: `language: en`, `[en, de]`, or a line each."""
+    found = re.search(r"^languages?:((?: *[^\n]*)(?:\n *- *[^\n]+)*)", front_matter(model_dir), re.MULTILINE)
+    return re.findall(r"[A-Za-z][\w-]*", found[1]) if found else []
+
+
 def files_that_decide(model_dir: Path) -> list[Path]:
     """The files of a model folder that decide what it answers."""
     named = [model_dir / name for name in ("config.json", "tokenizer.json", SETTINGS_FILE)]

@@ -147,10 +147,8 @@ def fit_and_report(
 def describe_calibration(report: dict) -> str:
     """A line for people out of what report_calibration gives."""
     line = f"calibration error of the confidences: {report['error']:.3f}"
-    if (report["temperature"], report["references"]) == (1, 1):
-        return line
-    fitted = f"temperature {report['temperature']:.3g} and references {report['references']:.3g}"
-    return f"{line} ({report['error_uncalibrated']:.3f} before {fitted})"
+    fitted = (report["temperature"], report["references"]) != (1, 1)
+    return f"{line} ({report['error_uncalibrated']:.3f} as trained)" if fitted else line
 
 
 def any_reference_probability(probability: np.ndarray, references: float | np.ndarray) -> np.ndarray:

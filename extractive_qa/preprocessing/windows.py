@@ -18,6 +18,7 @@ import numpy as np
 from tokenizers import Encoding, Tokenizer
 
 from extractive_qa.errors import QAError
+from extractive_qa.preprocessing.graphemes import keep_marks
 from extractive_qa.text import replace_surrogates
 
 logger = logging.getLogger(__name__)
@@ -104,6 +105,15 @@ class Features:
     def lengths(self) -> np.ndarray:
         """int64 (N,): tokens in each window, special tokens included."""
         return self.context_start + self.last_token - self.first_token + len(self.template.after)
+
+    def labels(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of training features: the questions that are labelled in any window, and their answers' first and last token
+        (inclusive), in the context arrays; int64 (A,)."""
+        labelled = np.flatnonzero(self.start_position > 0)
+        questions, first = np.unique(self.example_index[labelled], return_index=True)
+        window = labelled[first]
+        shift = self.first_token[window] - self.context_start[window]
+        return questions, self.start_position[window] + shift, self.end_position[window] + shift
 
     def __getitem__(self, i: int) -> dict:
         """Window i: input_ids, token_type_ids int32 (tokens,); offsets int32 (tokens, 2), (-1, -1) outside the context;
@@ -203,8 +213,8 @@ def prepare_train_features(
 ) -> Features:
     """As prepare_validation_features, with the positions of each example's first answer.
 
-    The labelled span is the tokens that share a character with the answer. Where these are not all in a window, or
-    there is no answer, its positions are 0, the [CLS] token.
+    The labelled span is the tokens that share a letter, with its marks, with the answer. Where these are not all in a
+    window, or there is no answer, its positions are 0, the [CLS] token.
     """
     features = prepare_validation_features(examples, tokenizer, max_length, doc_stride)
     # characters of the answers, (Q,)
@@ -240,7 +250,7 @@ def tokenize(
     tokenizer: Tokenizer, texts: list[str], with_offsets: bool = False
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """All tokens of all texts in one row: ids int32 (T,), offsets int32 (T, 2), or (0, 2) without, and splits int64
-    (texts + 1,)."""
+    (texts + 1,). Offsets are the tokenizer's, but that no mark is parted from its letter (graphemes.py)."""
     encode = tokenizer.encode_batch if with_offsets else tokenizer.encode_batch_fast  # "fast": without offsets
     ids, offsets, sizes = [np.zeros(0, dtype=np.int32)], [np.zeros((0, 2), dtype=np.int32)], [0]
     for begin in range(0, len(texts), 1000):  # 1,000 at a time: an Encoding is far larger than what is kept of it
@@ -251,6 +261,7 @@ def tokenize(
         if with_offsets:
             numbers = chain.from_iterable(chain.from_iterable(e.offsets for e in encodings))
             offsets.append(np.fromiter(numbers, dtype=np.int32).reshape(-1, 2))
+            keep_marks(some, offsets[-1], sizes[-len(some) :])
     return np.concatenate(ids), np.concatenate(offsets), np.cumsum(sizes)
 
 

@@ -1,6 +1,8 @@
 """What the figures of a run say, in words: the sentences at the head of the report. Nothing is said that the figures
 don't show."""
 
+import math
+
 from extractive_qa.report.outcomes import BOUNDARY, WRONG_PLACE
 from extractive_qa.report.statistics import CONTEXTS_TO_JUDGE
 
@@ -14,7 +16,7 @@ def findings(figures: dict, log: list[dict]) -> list[str]:
         largest_loss(figures),
         *weak_groups(figures["groups"]),
         meaning_of_confidence(figures["confidence"], figures["scores"]),
-        end_of_training(log),
+        end_of_training(log, figures["scores"]),
         smallest_difference(figures["scores"]),
     ]
     return list(filter(None, sentences))
@@ -70,11 +72,13 @@ def meaning_of_confidence(confidence: dict | None, scores: dict) -> str:
     if confidence is None:
         return ""
     error, mean, right = confidence["calibration_error"], 100 * confidence["mean"], scores["exact_match"]
-    low, high = scores["exact_match_interval"] or (0, 100)
+    interval = plausible_em(scores)
     measured = f"{mean:.0f} % on average, where {right:.0f} % of the answers are right (calibration error {error:.3f})"
-    if error < TOO_SURE:
+    if interval is None:
+        sentence = f"Whether confidences mean what they say can't be told from so few contexts: {measured}."
+    elif error < TOO_SURE:
         sentence = f"Confidences mean what they say: {measured}."
-    elif low <= mean <= high:
+    elif interval[0] <= mean <= interval[1]:
         sentence = f"Confidences are about right on the whole, as far as so many questions can tell: {measured}."
     else:
         way = "too high" if mean > right else "too low"
@@ -87,32 +91,50 @@ def meaning_of_confidence(confidence: dict | None, scores: dict) -> str:
     return sentence
 
 
-def end_of_training(log: list[dict]) -> str:
-    """Whether the training ended too early or too late, by the F1 of its evaluations."""
-    scores = [line for line in log if "f1" in line]
-    if len(scores) < 2:
+def plausible_em(scores: dict) -> tuple[float, float] | None:
+    """The EM, in percent, that may be behind the one measured; None where there are too few contexts to tell. Where EM
+    is 0 or 100 in every context, and no two draws differ: the rule of three (Hanley and Lippman-Hand, 1983)."""
+    if scores["contexts"] < CONTEXTS_TO_JUDGE:
+        return None
+    reach = 300 / scores["contexts"]
+    at_an_end = max(0.0, scores["exact_match"] - reach), min(100.0, scores["exact_match"] + reach)
+    return scores["exact_match_interval"] or at_an_end
+
+
+def smallest_step(scores: dict) -> float:
+    """Points of EM or F1 from which on a difference is more than chance, about; infinite where nothing is known."""
+    intervals = scores["exact_match_interval"], scores["f1_interval"]
+    if scores["contexts"] < CONTEXTS_TO_JUDGE or None in intervals:
+        return math.inf
+    return max(high - low for low, high in intervals) / 2
+
+
+def end_of_training(log: list[dict], scores: dict) -> str:
+    """Whether the training ended too early or too late, by the F1 of its evaluations; scores: how coarse that is."""
+    lines = [line for line in log if "f1" in line]
+    if len(lines) < 2:
         return ""
-    best, last = max(scores, key=lambda line: line["f1"]), scores[-1]
+    best, last = max(lines, key=lambda line: line["f1"]), lines[-1]
+    first = lines[-2] if best is last else best
+    change = last["f1"] - first["f1"]
+    measured = f"by {abs(change):.1f} from epoch {first['epoch']:.2g} to {last['epoch']:.2g}"
+    way = "rose" if best is last else "fell"
+    if abs(change) < smallest_step(scores):
+        return f"At the end of the training F1 {way} {measured}, which may be chance: it tells nothing of more epochs."
     if best is last:
-        gain = last["f1"] - scores[-2]["f1"]
-        return (
-            f"F1 still rose at the end of the training, by {gain:.1f} from epoch {scores[-2]['epoch']:.2g} to "
-            f"{last['epoch']:.2g}: more epochs may help."
-        )
-    return (
-        f"The best F1 came at epoch {best['epoch']:.2g} of {last['epoch']:.2g} and fell by "
-        f"{best['f1'] - last['f1']:.1f} until the end: longer training won't help, more questions may."
-    )
+        return f"F1 still rose at the end of the training, {measured}: more epochs may help."
+    return f"F1 fell before the end of the training, {measured}: longer training won't help, more questions may."
 
 
 def smallest_difference(scores: dict) -> str:
     """How coarse the measurement is."""
-    if scores["contexts"] < CONTEXTS_TO_JUDGE or not scores["exact_match_interval"]:
+    if scores["contexts"] < CONTEXTS_TO_JUDGE:
         return f"With {scores['contexts']:,} contexts next to nothing can be told: score more questions."
-    low, high = scores["exact_match_interval"]
+    if (step := smallest_step(scores)) == math.inf:
+        return f"EM or F1 is the same in all {scores['contexts']:,} contexts: how far chance moves it can't be told."
     return (
-        f"{scores['questions']:,} questions on {scores['contexts']:,} contexts tell EM to within about "
-        f"{(high - low) / 2:.1f} points; what differs less may be chance."
+        f"{scores['questions']:,} questions on {scores['contexts']:,} contexts tell EM and F1 to within about "
+        f"{step:.1f} points; what differs less may be chance."
     )
 
 

@@ -7,11 +7,22 @@ from itertools import pairwise
 
 import numpy as np
 
-from extractive_qa.metrics import exact_match_score, f1_score, normalize_answer
+from extractive_qa.metrics import choose_f1_unit, exact_match_score, f1_score, normalize_answer
 
 QUESTION_WORDS = ("what", "who", "when", "where", "which", "how many/much", "how", "why", "other")
 QUESTION_WORD = re.compile(r"\b(?:how many|how much|who|whom|whose|what|when|where|which|how|why)\b")
 SAME_WORD = {"how many": "how many/much", "how much": "how many/much", "whom": "who", "whose": "who"}
+# the same in Chinese, Japanese and Thai; of words that begin alike the longest comes first
+QUESTION_WORDS_WITHOUT_SPACES = {
+    "why": "为什么|為什麼|為什么|为何|為何|なぜ|どうして|ทำไม",
+    "when": "什么时候|什麼時候|何时|何時|哪年|哪一年|哪天|いつ|เมื่อไร|เมื่อไหร่|เมื่อใด",
+    "where": "哪里|哪裡|哪裏|哪儿|哪兒|何处|何處|什么地方|什麼地方|どこ|ที่ไหน|ที่ใด",
+    "how many/much": "多少|几|幾|多长|多長|多大|多高|多久|多远|多遠|いくつ|いくら|何人|何年|กี่|เท่าไร|เท่าไหร่|เท่าใด",
+    "how": "怎么|怎麼|怎样|怎樣|如何|どのように|どうやって|どう|อย่างไร|ยังไง",
+    "who": "谁|誰|だれ|ใคร",
+    "which": "哪|どの|どちら|どれ|ไหน|ใด",
+    "what": "什么|什麼|何|なに|なん|อะไร",
+}
 SENTENCE_END = re.compile(r"[.!?][\"'”’)\]]*\s|[。！？\n]")
 # every mistake is of the first kind that fits
 MISTAKES = {
@@ -41,6 +52,7 @@ class Outcomes:
     exact_match: np.ndarray  # float (Q,), 0 or 1
     f1: np.ndarray  # float (Q,), 0 to 1
     context: np.ndarray  # int (Q,): the number of the question's context, from 0
+    f1_unit: str = "word"  # what EM, F1 and lengths count: "word" or "character"
 
 
 def collect_outcomes(
@@ -48,9 +60,12 @@ def collect_outcomes(
     predictions: Mapping[str, str],
     answers: Mapping[str, dict] | None = None,
     windows: np.ndarray | None = None,
+    f1_unit: str = "auto",
 ) -> Outcomes:
     """The outcomes of `predictions` {id: text}. answers: {id: answer with start, end, probability} of all examples,
-    where a model gave them; without, places are looked for in the contexts, nearest to a gold answer."""
+    where a model gave them; without, places are looked for in the contexts, nearest to a gold answer. f1_unit: as
+    compute_metrics has it."""
+    f1_unit = choose_f1_unit(examples, f1_unit)
     texts = [predictions.get(example["id"], "") for example in examples]
     golds = [example["answers"]["text"] for example in examples]
     if answers:
@@ -65,9 +80,10 @@ def collect_outcomes(
         spans=spans,
         probability=np.array([answer["probability"] for answer in best]) if answers else None,
         windows=windows,
-        exact_match=np.array([exact_match_score(*pair) for pair in zip(texts, golds, strict=True)]),
-        f1=np.array([f1_score(*pair) for pair in zip(texts, golds, strict=True)]),
+        exact_match=np.array([exact_match_score(*pair, f1_unit) for pair in zip(texts, golds, strict=True)]),
+        f1=np.array([f1_score(*pair, f1_unit) for pair in zip(texts, golds, strict=True)]),
         context=np.array([numbers.setdefault(example["context"], len(numbers)) for example in examples]),
+        f1_unit=f1_unit,
     )
 
 
@@ -96,18 +112,18 @@ def find_span(text: str, example: dict) -> tuple[int, int] | None:
     return (start := -max(found)[1], start + len(text)) if found else None
 
 
-def kind_of_mistake(text: str, span: tuple[int, int] | None, example: dict) -> str:
+def kind_of_mistake(text: str, span: tuple[int, int] | None, example: dict, f1_unit: str = "word") -> str:
     """The one of MISTAKES that a wrong answer is, measured against the gold answer that it is nearest to."""
-    words = normalize_answer(text).split()
+    words = normalize_answer(text, f1_unit).split()
     if not words:
         return "no answer"
     if not example["answers"]["text"]:
         return "no gold answer"
     golds = list(zip(gold_spans(example), example["answers"]["text"], strict=True))
     gold_span, gold = max(
-        golds, key=lambda gold: (bool(span) and overlap(span, gold[0]) > 0, f1_score(text, [gold[1]]))
+        golds, key=lambda gold: (bool(span) and overlap(span, gold[0]) > 0, f1_score(text, [gold[1]], f1_unit))
     )  # fmt: skip
-    gold_words, shared = normalize_answer(gold).split(), f1_score(text, [gold]) > 0
+    gold_words, shared = normalize_answer(gold, f1_unit).split(), f1_score(text, [gold], f1_unit) > 0
     if span is None or overlap(span, gold_span) > 0:
         if gold_words and contains(words, gold_words):
             return "too long"
@@ -125,8 +141,12 @@ def contains(words: list[str], part: list[str]) -> bool:
     return any(words[i : i + len(part)] == part for i in range(len(words) - len(part) + 1))
 
 
-def question_word(question: str) -> str:
-    """The one of QUESTION_WORDS that comes first in the question."""
+def question_word(question: str, f1_unit: str = "word") -> str:
+    """The one of QUESTION_WORDS that comes first in the question. f1_unit "character": of a language without spaces,
+    of which Chinese, Japanese and Thai are known."""
+    if f1_unit == "character":
+        found = re.search("|".join(f"({words})" for words in QUESTION_WORDS_WITHOUT_SPACES.values()), question)
+        return list(QUESTION_WORDS_WITHOUT_SPACES)[found.lastindex - 1] if found else "other"
     found = QUESTION_WORD.search(" ".join(question.lower().split()))
     return SAME_WORD.get(found[0], found[0]) if found else "other"
 
@@ -140,21 +160,27 @@ def binned(values: np.ndarray, bounds: Sequence[float], unit: str) -> list[tuple
     return groups
 
 
+def length(text: str, f1_unit: str) -> int:
+    """Words, or characters that are no white space."""
+    words = text.split()
+    return len(words) if f1_unit == "word" else sum(map(len, words))
+
+
 def groups_of(outcomes: Outcomes) -> list[tuple[str, str, np.ndarray]]:
     """(what by, name, members bool (Q,)): for each way to divide the questions, groups that sum to all of them."""
     examples = outcomes.examples
-    words = np.array([question_word(example["question"]) for example in examples])
-    context_words = np.array([len(example["context"].split()) for example in examples])
-    answer_words, fifth = np.full((2, len(examples)), -1)  # of the first gold answer, -1 where there is none
+    words = np.array([question_word(example["question"], outcomes.f1_unit) for example in examples])
+    context_length = np.array([length(example["context"], outcomes.f1_unit) for example in examples])
+    answer_length, fifth = np.full((2, len(examples)), -1)  # of the first gold answer, -1 where there is none
     for q, example in enumerate(examples):
         for start, end in gold_spans(example)[:1]:
-            answer_words[q] = len(example["context"][start:end].split())
+            answer_length[q] = length(example["context"][start:end], outcomes.f1_unit)
             fifth[q] = min(5 * start // len(example["context"]), 4)
-    quarters = np.unique(np.quantile(context_words, [0, 0.25, 0.5, 0.75]).astype(int)).tolist()
+    quarters = np.unique(np.quantile(context_length, [0, 0.25, 0.5, 0.75]).astype(int)).tolist()
     ways = {
         "question word": [(word, words == word) for word in QUESTION_WORDS],
-        "answer length": binned(answer_words, [1, 2, 3, 5, 10], "word"),  # text without spaces counts as one
-        "context length": binned(context_words, quarters, "word"),
+        "answer length": binned(answer_length, [1, 2, 3, 5, 10], outcomes.f1_unit),
+        "context length": binned(context_length, quarters, outcomes.f1_unit),
         "position of the answer in the context": [(f"{20 * i} to {20 * i + 20} %", fifth == i) for i in range(5)],
     }
     for way in ("answer length", "position of the answer in the context"):

@@ -95,9 +95,9 @@ def read_answers(predictions_file: Path, predictions: Mapping[str, str], example
     return None
 
 
-def read_run(folder: Path, examples: Sequence[dict]) -> Outcomes:
+def read_run(folder: Path, examples: Sequence[dict], f1_unit: str = "auto") -> Outcomes:
     """How another run answered the same questions. folder: what it had as --output_dir. Raises QAError as
     read_predictions does, and where it answers only some of them."""
     path = folder / PREDICTIONS
     predictions = read_predictions(path, examples, complete=True)
-    return collect_outcomes(examples, predictions, read_answers(path, predictions, examples))
+    return collect_outcomes(examples, predictions, read_answers(path, predictions, examples), f1_unit=f1_unit)

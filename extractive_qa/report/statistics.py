@@ -51,7 +51,8 @@ def mistakes(outcomes: Outcomes) -> list[dict]:
     """The confusions, in the order of MISTAKES: `kind`, `count`, `share` of all mistakes in percent with its interval
     `share_interval`, `f1` (mean, percent). An answer is a mistake where it is no exact match; each is of one kind."""
     wrong = np.flatnonzero(outcomes.exact_match == 0)
-    kinds = np.array([kind_of_mistake(outcomes.texts[q], outcomes.spans[q], outcomes.examples[q]) for q in wrong])
+    answers = ((outcomes.texts[q], outcomes.spans[q], outcomes.examples[q]) for q in wrong)
+    kinds = np.array([kind_of_mistake(*answer, outcomes.f1_unit) for answer in answers])
     if not len(wrong):
         return []
     is_kind = np.stack([kinds == kind for kind in MISTAKES], axis=1)  # (wrong, kinds)

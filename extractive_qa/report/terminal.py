@@ -11,7 +11,7 @@ NO_ANSWER = "(no answer)"
 CONTEXT_SHOWN = 80  # characters on each side of an answer
 
 
-def show_example(example: dict, prediction: str, paint: Callable[[str, str], str]) -> str:
+def show_example(example: dict, prediction: str, paint: Callable[[str, str], str], f1_unit: str = "word") -> str:
     """Question, the context around the first gold answer, prediction, gold and verdict, a line each.
     paint(text, colour): the text in bold, green, yellow or red."""
     context, gold = example["context"], example["answers"]["text"]
@@ -22,7 +22,7 @@ def show_example(example: dict, prediction: str, paint: Callable[[str, str], str
         ("..." if left else "") + printable(context[left:start]) + paint(printable(context[start:end]), "bold")
         + printable(context[end:right]) + ("..." if right < len(context) else "")
     )  # fmt: skip
-    em, f1 = exact_match_score(prediction, gold), f1_score(prediction, gold)
+    em, f1 = exact_match_score(prediction, gold, f1_unit), f1_score(prediction, gold, f1_unit)
     says, colour = ("right", "green") if em else ("partly right", "yellow") if f1 else ("wrong", "red")
     return (
         f"question:   {paint(printable(example['question'].strip()), 'bold')}\n"

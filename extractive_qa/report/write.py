@@ -142,7 +142,7 @@ def card(outcomes: Outcomes, q: int, other: Outcomes | None = None) -> dict:
         "golds": [cut(gold, LONGEST["answer"]) for gold in golds[:5]],
         "confidence": None if outcomes.probability is None else outcomes.probability[q],
         "f1": outcomes.f1[q],
-        "mistake": kind_of_mistake(text, span, example) if wrong else None,
+        "mistake": kind_of_mistake(text, span, example, outcomes.f1_unit) if wrong else None,
         "id": cut(example["id"], LONGEST["id"]),
     }
 

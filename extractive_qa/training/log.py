@@ -40,19 +40,22 @@ class TrainingLog:
     def write(self, line: dict) -> None:
         """Adds a line: `step`, `epoch`, and what was measured there; what is not finite as null, which is all that JSON
         has for it. It is on the disk before a checkpoint follows."""
-        finite = {name: value if math.isfinite(value) else None for name, value in line.items()}
-        self.lines.append(finite)
-        if not self.writes:
-            return
-        with explain_write_failure(self.path, RESUME):
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(finite) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-            if self.board:
+        self.append({name: value if math.isfinite(value) else None for name, value in line.items()})
+        if self.board:
+            with explain_write_failure(self.path, RESUME):
                 for name in line.keys() - {"step", "epoch", "total"}:
                     self.board.add_scalar(name, line[name], line["step"])
                 self.board.flush()
+
+    def append(self, line: dict) -> None:
+        """Adds a line of anything that JSON has, `step` among it: no curve, as the settings of the run."""
+        self.lines.append(line)
+        if not self.writes:
+            return
+        with explain_write_failure(self.path, RESUME), self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
 
     @property
     def scores(self) -> list[dict]:

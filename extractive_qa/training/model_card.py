@@ -8,6 +8,7 @@ from pathlib import Path
 
 from extractive_qa.errors import QAError
 from extractive_qa.files.manifest import NAME, read_manifest
+from extractive_qa.model.folder import front_matter
 
 # by the end of the address that download_data.py writes to manifest.json: licence
 KNOWN_MODELS = {"google/mobilebert-uncased": "apache-2.0"}
@@ -83,10 +84,5 @@ def is_squad(path: Path) -> bool:
 
 def licence_of(folder: Path) -> str | None:
     """The licence that a model folder's own card names in its front matter, None where it names none, or several."""
-    try:
-        head = (folder / "README.md").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return None
-    front_matter = re.match(r"---\n(.*?)\n---\n", head, re.DOTALL)
-    named = front_matter and re.search(r"^license: *([\w.+-]+) *$", front_matter[1], re.MULTILINE)
+    named = re.search(r"^license: *([\w.+-]+) *$", front_matter(folder), re.MULTILINE)
     return named[1] if named else None

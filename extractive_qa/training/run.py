@@ -7,7 +7,6 @@ import math
 import pickle
 import shutil
 import signal
-import textwrap
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -29,7 +28,7 @@ from extractive_qa.postprocessing import calibration
 from extractive_qa.preprocessing.windows import Features, load_tokenizer
 from extractive_qa.progress import NoProgress
 from extractive_qa.reader import Reader
-from extractive_qa.settings import SETTINGS_FILE
+from extractive_qa.settings import DEFAULT_SETTINGS, SETTINGS_FILE, check_settings, read_settings
 from extractive_qa.text import shown
 from extractive_qa.training import checkpoints
 from extractive_qa.training.distillation import Teachers
@@ -38,6 +37,10 @@ from extractive_qa.training.model_card import model_card
 from extractive_qa.training.settings import FREE_ON_RESUME, READER_SETTINGS, as_settings
 
 logger = logging.getLogger(__name__)
+
+FEW_STEPS = 30  # optimizer steps: fewer hardly move a model
+FEW_QUESTIONS = 200  # scored questions: two numbers fitted to fewer fit their chance
+UNCALIBRATED = {"temperature": 1.0, "references": 1.0}
 
 
 @dataclass
@@ -63,6 +66,9 @@ class Training:
         # beside the model, which scores as it is and is saved under its plain names; one compilation for all lengths
         self.forward = torch.compile(self.model, dynamic=True) if self.args.compile else self.model
         self.inputs = input_names(self.accelerator.unwrap_model(self.model))
+        # looked at now, as a damaged file shall not end a training at its first scores
+        few = len(self.eval_examples) < FEW_QUESTIONS
+        self.earlier = earlier_calibration(self.args.model_dir) if few else UNCALIBRATED
 
     @property
     def effective_batch(self) -> int:
@@ -194,8 +200,9 @@ class Training:
             args.model_dir,
             batch_size=args.per_device_eval_batch_size,
             backend=TorchBackend(model, device, self.precision),
-            settings={name: vars(args)[name] for name in READER_SETTINGS},
+            settings={name: vars(args)[name] for name in READER_SETTINGS} | self.earlier,
         )
+        reader.watches_unknown = False  # train.py has said it of the questions that are learned from
         with self.progress(desc="scoring", total=len(examples), unit=" questions", leave=False) as bar:
 
             def each(example: dict, answers: list[dict]) -> None:
@@ -209,24 +216,31 @@ class Training:
         found = [f"epoch {line['epoch']:.2f}: EM {scores['exact_match']:.2f}, F1 {scores['f1']:.2f}"]
         if scores["f1"] >= best or not (args.output_dir / "final_model").exists():
             correct = np.array(exact_matches(predictions, examples))
-            found.append(self.save_final_model(scores, probabilities[1:], correct))
+            calibrated = self.save_final_model(scores, probabilities, correct)
+            names = "temperature", "references", "error", "error_uncalibrated"
+            line |= {f"calibration_{name}": calibrated[name] for name in names}
+            found.append(calibration.describe_calibration(calibrated))
         self.model.train()
         return line, found
 
-    def save_final_model(self, scores: dict, probabilities: np.ndarray, correct: np.ndarray) -> str:
-        """The model as it is becomes final_model, with its scores, and with the temperature and references that fit
-        its confidences to them, unless that makes their error larger. probabilities: float (TEMPERATURES, Q), of the
-        best answers. correct: bool (Q,). Returns what was fitted, in words."""
+    def save_final_model(self, scores: dict, probabilities: np.ndarray, correct: np.ndarray) -> dict:
+        """The model as it is becomes final_model, with its scores and with a temperature and references for its
+        confidences: those that fit them to the scored questions, or, where these are few, the ones that the model came
+        with; neither where fitting makes their error larger. probabilities: float (1 + TEMPERATURES, Q), of the best
+        answers, the first row with the earlier calibration. correct: bool (Q,). Returns what report_calibration says.
+        """
+        as_trained = probabilities[1 + np.searchsorted(calibration.TEMPERATURES, 1.0)]
         every = np.ones(len(correct), dtype=bool)
-        found = calibration.fit_and_report(probabilities, correct, every, every)
-        if found["error"] > found["error_uncalibrated"]:  # as with a hundred questions or less: nothing to go by
-            as_trained = probabilities[np.searchsorted(calibration.TEMPERATURES, 1.0)]
-            neither = {"temperature": 1.0, "references": 1.0}
-            found = calibration.report_calibration(as_trained, as_trained, correct, neither)
+        if len(correct) < FEW_QUESTIONS:
+            found = calibration.report_calibration(probabilities[0], as_trained, correct, self.earlier)
+        else:
+            found = calibration.fit_and_report(probabilities[1:], correct, every, every)
+            if found["error"] > found["error_uncalibrated"]:
+                found = calibration.report_calibration(as_trained, as_trained, correct, UNCALIBRATED)
         fitted = found["temperature"], found["references"]
         final_model = self.args.output_dir / "final_model"
         replace_folder(final_model, lambda folder: self.write_model(folder, scores, *fitted), checkpoints.RESUME)
-        return calibration.describe_calibration(found)
+        return found
 
     def how_to_resume(self, what_happened: str) -> str:
         if not checkpoints.list_checkpoints(self.args.output_dir):
@@ -234,22 +248,40 @@ class Training:
         return f"{what_happened}. Resume with: python train.py --resume --output_dir {shown(self.args.output_dir)}"
 
     def describe(self) -> str:
-        """What is about to happen, in a few lines that fit the terminal."""
-        settings = [f"{name}={value}" for name, value in as_settings(self.args, shown).items()]
-        width = min(120, shutil.get_terminal_size((120, 24)).columns)
+        """What is about to happen, in a few plain lines; the log has all settings."""
+        args, processes = self.args, self.accelerator.num_processes
         parameters = sum(parameter.numel() for parameter in self.model.parameters())
+        device = describe(self.accelerator.device) + (f", {processes} processes" if processes > 1 else "")
         lines = [
-            textwrap.fill(" ".join(["settings:", *settings]), width, subsequent_indent="  ", break_on_hyphens=False),
-            f"device: {describe(self.accelerator.device)}, {self.accelerator.num_processes} process(es), "
-            f"mixed precision: {self.precision}",
-            f"model: {parameters / 1e6:.1f} M parameters, {4 * parameters / 2**20:.0f} MB in fp32",
+            f"model: {shown(args.model_dir)}, {parameters / 1e6:.1f} M parameters",
             f"data: {self.questions:,} questions in {len(self.features):,} windows, {len(self.eval_examples):,} "
             "questions to score",
             f"steps: {self.total_steps:,} of {self.effective_batch} windows, {self.micro_batch_size} at once",
+            f"device: {device}, mixed precision: {self.precision}",
+            f"output: {shown(args.output_dir)}, with all settings in training_log.jsonl",
         ]
-        if self.args.resume:
-            lines.append(f"resumed from {shown(self.args.resume)} after step {self.step}")
+        if len(self.eval_examples) < FEW_QUESTIONS:
+            kept = f"those of {shown(args.model_dir)} are kept"
+            kept = "they stay as trained" if self.earlier == UNCALIBRATED else kept
+            few = f"{len(self.eval_examples)} scored question(s) are too few to fit them to"
+            lines.append(f"confidences: {few}, {FEW_QUESTIONS} or more are needed; {kept}")
+        if args.resume:
+            lines.append(f"resumed from {shown(args.resume)} after step {self.step}")
         return "\n".join(lines)
+
+    def all_settings(self) -> dict:
+        """What describe leaves out: a line for the log."""
+        return {"step": self.step, "settings": as_settings(self.args, shown), "precision": self.precision}
+
+    def too_few_steps(self) -> str:
+        """What to say where the training is too short to learn much, "" where it is not."""
+        if self.total_steps >= FEW_STEPS:
+            return ""
+        longer = "--max_steps" if self.args.max_steps > 0 else "--num_train_epochs"
+        return (
+            f"{self.total_steps} optimizer step(s) are too few to learn much, {FEW_STEPS} or more are needed: a larger "
+            f"{longer}, a smaller --gradient_accumulation_steps, a larger --learning_rate, or more questions"
+        )
 
 
 def stop_between_steps(run: Training, announce: Callable[[], object]) -> None:
@@ -267,6 +299,16 @@ def stop_between_steps(run: Training, announce: Callable[[], object]) -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
+
+
+def earlier_calibration(model_dir: Path) -> dict:
+    """The temperature and references of the model that a training starts from; 1 and 1 where it has none. Raises
+    QAError where its reader.json is damaged."""
+    saved = read_settings(model_dir)
+    found = UNCALIBRATED | {name: saved[name] for name in UNCALIBRATED if name in saved}
+    if problems := check_settings(DEFAULT_SETTINGS | found):
+        raise QAError(f"{model_dir / SETTINGS_FILE}: {'; '.join(problems)}. Fix the file, or delete it.")
+    return found
 
 
 def save_reader(folder: Path, model, tokenizer_dir: Path, settings: dict) -> None:

@@ -124,7 +124,8 @@ DAMAGED = [
     # encodings and kinds of files
     Damage("UTF-16", "a.json", as_json(GOOD).decode().encode("utf-16"), ("UTF-16", "save it as UTF-8")),
     Damage("UTF-16, big end first", "a.jsonl", b"\xfe\xff" + as_lines(GOOD).decode().encode("utf-16-be"), ("UTF-16",)),
-    Damage("UTF-16 without a mark", "a.json", as_json(GOOD).decode().encode("utf-16-le"), ("UTF-16", "encoding='utf-16-le'")),
+    Damage("UTF-16 without a mark", "a.json", as_json(GOOD).decode().encode("utf-16-le"),
+           ("UTF-16", "encoding='utf-16-le'")),
     Damage(
         "tabs in UTF-16: Excel's `Unicode Text`", "a.csv", as_csv(ROW, delimiter="\t").decode().encode("utf-16"),
         ("UTF-16", "CSV UTF-8"),

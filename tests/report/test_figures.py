@@ -181,11 +181,94 @@ def test_sentences_say_what_the_figures_show():
     assert "There is no mistake" in findings(analyse(collect_outcomes(examples, golds)), [])[0]
 
 
+def coarse(half: float | None, contexts: int = 50, exact_match: float = 70.0) -> dict:
+    """Scores that are known to within `half` points; None: all draws are the same."""
+    interval = None if half is None else (exact_match - half, exact_match + half)
+    return {
+        "contexts": contexts, "questions": 3 * contexts, "exact_match": exact_match,
+        "exact_match_interval": interval, "f1_interval": interval,
+    }  # fmt: skip
+
+
 def test_the_end_of_a_training_is_judged():
     log = [{"step": i, "epoch": i, "f1": f1} for i, f1 in ((1, 60.0), (2, 70.0))]
-    assert "still rose" in end_of_training(log) and "by 10.0" in end_of_training(log)
-    assert "fell by 3.0" in end_of_training([*log, {"step": 3, "epoch": 3, "f1": 67.0}])
-    assert end_of_training(log[:1]) == end_of_training([]) == ""
+    said = end_of_training(log, coarse(2.0))
+    assert "still rose" in said and "by 10.0" in said and "more epochs may help" in said
+    said = end_of_training([*log, {"step": 3, "epoch": 3, "f1": 67.0}], coarse(2.0))
+    assert "by 3.0" in said and "longer training won't help" in said
+    assert end_of_training(log[:1], coarse(2.0)) == end_of_training([], coarse(2.0)) == ""
+
+
+@pytest.mark.parametrize("last", [67.0, 72.0])
+@pytest.mark.parametrize("scores", [coarse(3.5), coarse(0.1, contexts=4), coarse(None)])
+def test_what_may_be_chance_is_no_reason_to_train_longer_or_not(last, scores):
+    """One sentence had said that longer training won't help, the next that so small a difference may be chance."""
+    log = [{"step": i, "epoch": i, "f1": f1} for i, f1 in ((1, 60.0), (2, 70.0), (3, last))]
+    said = end_of_training(log, scores)
+    assert "may be chance" in said and "help" not in said
+
+
+@pytest.mark.parametrize(
+    ("mean", "right", "contexts", "words"),
+    [
+        (0.91, 0.0, 300, "too high"),  # no two draws differ, and the figures are plain all the same
+        (0.91, 0.0, 12, "too high"),
+        (0.91, 0.0, 5, "from so few contexts"),
+        (0.97, 1.0, 5, "from so few contexts"),
+        (0.85, 1.0, 100, "too low"),
+        (0.80, 1.0, 12, "about right"),  # 12 right answers tell little: it may be 75 %
+    ],
+)
+def test_confidences_are_judged_where_every_context_has_the_same_em(mean, right, contexts, words):
+    """“Confidences are about right: 91 % on average, where 0 % of the answers are right” was said of these."""
+    examples = [example("Ada Krog", context=f"{CONTEXT} {i}", identifier=str(i)) for i in range(contexts)]
+    outcomes = collect_outcomes(examples, {str(i): "Ada Krog" if right else "" for i in range(contexts)})
+    figures = analyse(replace(outcomes, probability=np.full(contexts, mean)))
+    assert figures["scores"]["exact_match_interval"] is None
+    said = " ".join(findings(figures, []))
+    assert words in said
+    others = {"too high", "too low", "about right", "from so few contexts"} - {words}
+    assert not [other for other in others if other in said]
+
+
+CHINESE = "青石桥建于一九三二年，全长八十七米，由本地石匠修建。南岸的茶馆每天早晨六点开门。"
+
+
+def test_of_scripts_without_spaces_characters_are_counted():
+    asked = {
+        "青石桥有多长？": ("八十七米", "全长八十七米"), "哪一年建成的？": ("一九三二年", "一九三二"),
+        "谁修建了它？": ("本地石匠", "石匠，由本地"), "为什么？": ("茶馆", "茶馆"),
+    }  # fmt: skip
+    examples = [
+        example(gold, context=CHINESE, question=question, identifier=question) for question, (gold, _) in asked.items()
+    ]
+    outcomes = collect_outcomes(examples, {question: given for question, (_, given) in asked.items()})
+    assert outcomes.f1_unit == "character"
+    assert outcomes.exact_match.tolist() == [0, 0, 0, 1] and outcomes.f1.min() > 0.7
+    groups = {(by, name): members.tolist() for by, name, members in groups_of(outcomes)}
+    words = ("how many/much", "when", "who", "why")
+    for number, word in enumerate(words):
+        assert groups["question word", word] == [number == i for i in range(4)]
+    assert groups["answer length", "3 to 4 characters"] == [True, False, True, False]
+    assert groups["answer length", "5 to 9 characters"] == [False, True, False, False]
+    assert groups["context length", f"{len(CHINESE)} or more characters"] == [True] * 4
+    kinds = [kind_of_mistake(outcomes.texts[q], outcomes.spans[q], examples[q], "character") for q in range(3)]
+    assert kinds == ["too long", "too short", "overlapping"]
+    by_word = collect_outcomes(examples, {}, f1_unit="word")
+    assert {name for by, name, _ in groups_of(by_word) if by == "question word"} == {"other"}
+
+
+@pytest.mark.parametrize(
+    ("question", "word"),
+    [
+        ("青石橋有多少米？", "how many/much"), ("什么时候开门？", "when"), ("什么颜色？", "what"),
+        ("哪座桥？", "which"), ("怎么走？", "how"), ("なぜですか", "why"), ("駅はどこですか", "where"), ("誰が", "who"),
+        ("何ですか", "what"), ("ใครสร้าง", "who"), ("ที่ไหน", "where"), ("เมื่อใด", "when"), ("桥。", "other"),
+        ("What?", "other"),
+    ],
+)  # fmt: skip
+def test_question_words_of_scripts_without_spaces(question, word):
+    assert question_word(question, "character") == word
 
 
 def test_a_comparison_adds_up():

@@ -347,3 +347,46 @@ def test_help_shows_every_default(evaluate, capsys):
     for flag, default in (("--batch_size", "16 on a CPU, 32 on a GPU"), ("--n_best_size", 20), ("--device", "auto")):
         after = shown.split(flag)[1].split("--")[0]
         assert f"(default: {default})" in " ".join(after.split())
+
+
+CHINESE = "青石桥建于一九三二年，全长八十七米，由本地石匠修建。"
+
+
+@pytest.fixture
+def chinese(tmp_path) -> Path:
+    """Three questions on a Chinese text."""
+    records = [
+        {"id": gold, "question": question, "context": CHINESE, "answer": gold, "answer_start": CHINESE.index(gold)}
+        for question, gold in (("有多长？", "八十七米"), ("哪年建成？", "一九三二年"), ("谁修建？", "本地石匠"))
+    ]
+    write(tmp_path / "chinese.json", records)
+    return tmp_path / "chinese.json"
+
+
+def test_chinese_answers_are_scored_by_character_and_that_is_said(evaluate, chinese, tmp_path, capsys):
+    """Four near-perfect ones had scored 0."""
+    write(tmp_path / "given.json", {"八十七米": "全长八十七米", "一九三二年": "一九三二", "本地石匠": "本地石匠。"})
+    flags = ("--predictions", tmp_path / "given.json", "--eval_file", chinese, "--output_dir", tmp_path / "out")
+    f1 = 100 * (4 / 5 + 8 / 9 + 1) / 3
+    for more, scores, is_said in (
+        ((), f"EM 33.33  F1 {f1:.2f}", True),
+        (("--f1_unit", "character"), f"EM 33.33  F1 {f1:.2f}", False),
+        (("--f1_unit", "word"), "EM 0.00  F1 0.00", False),
+    ):
+        evaluate(*flags, *more, "--show_examples", 1, "--report")
+        said = capsys.readouterr().out
+        assert said.splitlines()[-1] == f"{scores}  on 3 questions"
+        assert ("count characters" in said and "--f1_unit word" in said) == is_said
+        assert ("F1 80)" in said) == ("EM 0.00" not in scores)
+        page = Page((tmp_path / "out" / "report.html").read_text(encoding="utf-8")).root
+        assert ("4 characters" in page.words or "3 to 4 characters" in page.words) == ("EM 0.00" not in scores)
+
+
+def test_a_model_is_scored_and_calibrated_by_character_too(evaluate, chinese, tiny_model, tmp_path, caplog):
+    with caplog.at_level("WARNING", "extractive_qa"):
+        evaluate("--model_dir", tiny_model, "--eval_file", chinese, "--output_dir", tmp_path, "--mixed_precision", "no")
+    metrics, predictions = read(tmp_path / "metrics.json"), read(tmp_path / "predictions.json")
+    right = [exact_match_score(predictions[e["id"]], e["answers"]["text"], "character") for e in read_examples(chinese)]
+    assert metrics["f1_unit"] == "character"
+    assert metrics["calibration"]["thresholds"][0]["exact_match"] == pytest.approx(100 * np.mean(right))
+    assert caplog.text.count("of the text's characters") == 1

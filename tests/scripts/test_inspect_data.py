@@ -146,6 +146,28 @@ def test_a_good_file_of_a_spreadsheet_has_nothing_to_fix(look, real_tokenizer_di
     assert ">>here<<" in said
 
 
+def test_a_text_that_the_tokenizer_does_not_know_is_something_to_look_at(look, tmp_path):
+    """Of such a file "nothing to fix" was said, and every question was a question word of its own."""
+    context = "青石桥建于一九三二年，全长八十七米，由本地石匠修建。南岸的茶馆每天早晨六点开门。"
+    path = write(
+        tmp_path / "zh.json", record("a", "八十七米", "青石桥有多长？", context), record("b", "茶馆", "青石？", context)
+    )
+    said = look(path, "--model_dir", SAMPLE_MODEL_DIR, "--show", 0)
+    for words in (
+        "1 thing(s) to look at",
+        "% of the text's characters",
+        "1 answer(s) are nothing but [UNK]",
+        "card says en",
+    ):
+        assert words in said
+    assert "first characters of questions: 青石 100%" in said
+
+
+def test_white_space_at_an_answers_ends_is_not_inside_a_token(look, real_tokenizer_dir, tmp_path):
+    path = write(tmp_path / "a.json", record("a", " four minutes", "how long ?", "it boils in four minutes ."))
+    assert "nothing to fix" in look(path, "--model_dir", real_tokenizer_dir, "--show", 0)
+
+
 def test_contexts_that_are_in_both_files_are_a_leak(look, real_tokenizer_dir, tmp_path):
     train = write(tmp_path / "train.json", record("a", "12"), record("b", "blue", context="The sky is blue."))
     leaking = write(

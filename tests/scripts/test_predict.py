@@ -337,7 +337,8 @@ def test_a_bar_comes_where_no_answers_would_be_between_its_lines(
     seen = []
     monkeypatch.setattr(batch_run, "answer_file", lambda *args: seen.append(args) or "done")
     args = argparse.Namespace(input="in", output=None if output == "-" else tmp_path / "out", top_k=1,
-                              min_confidence=0.5, overwrite=False, ascii_only=True)  # fmt: skip
+                              min_confidence=0.5, overwrite=False, ascii_only=True,
+                              renumber_ids=False, encoding="utf-8")  # fmt: skip
     monkeypatch.setattr(type(sys.stdout), "isatty", lambda stream: is_terminal and stream is sys.stdout)
     predict.batch("reader", args)
     ((reader, source, target, *settings, progress),) = seen

@@ -1,14 +1,16 @@
 """What a training starts from: device, precision and model can do what was asked for, or words say why not."""
 
+import json
 import logging
 from types import SimpleNamespace
 
 import pytest
 import torch
-from small_training import make_run, settings_of, train_here, train_script
+from small_training import SMALL, make_run, settings_of, train_here, train_script
 
 from extractive_qa.errors import QAError
 from extractive_qa.training import memory, start
+from extractive_qa.training.log import read_log
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -33,10 +35,53 @@ def test_what_auto_finds_is_what_is_trained_with_and_said(tiny_model, tmp_path, 
     monkeypatch.setattr(memory, "choose_micro_batch", two_fit)
     run, _ = make_run(tiny_model, tmp_path, "--per_device_train_batch_size", "auto")
     assert asked == [(4, 2)]
-    said = run.describe()
-    assert "per_device_train_batch_size=2" in said
-    assert "gradient_accumulation_steps=4" in said
-    assert "8 windows, 2 at once" in said
+    settings = run.all_settings()["settings"]
+    assert (settings["per_device_train_batch_size"], settings["gradient_accumulation_steps"]) == (2, 4)
+    assert "8 windows, 2 at once" in run.describe()
+
+
+# what is said
+
+
+@pytest.mark.parametrize(
+    ("flags", "steps", "words"),
+    [
+        ((), 10, ("--num_train_epochs", "--gradient_accumulation_steps", "--learning_rate")),
+        (("--max_steps", 3), 3, ("--max_steps",)),
+        (("--num_train_epochs", 6), 30, ()),
+    ],
+)
+def test_too_few_steps_are_said_with_the_flags_that_make_more(tiny_model, tmp_path, flags, steps, words):
+    run, _ = make_run(tiny_model, tmp_path, *flags)
+    said = run.too_few_steps()
+    assert run.total_steps == steps
+    assert bool(said) == bool(words)
+    for word in words:
+        assert word in said
+    assert not words or f"{steps} optimizer step(s) are too few" in said
+
+
+def test_the_terminal_gets_plain_words_and_the_log_all_settings(tiny_model, tmp_path, capsys):
+    train_here("--model_dir", tiny_model, "--output_dir", tmp_path / "run", *SMALL, "--max_steps", 1)
+    printed = capsys.readouterr().out
+    for words in ("40 questions in 40 windows, 8 questions to score", "steps: 1 of 8 windows", "mixed precision: no"):
+        assert words in printed
+    assert "adam_epsilon" not in printed and "before temperature" not in printed
+    first, *others = read_log(tmp_path / "run" / "training_log.jsonl")
+    assert first["settings"]["adam_epsilon"] == 1e-6 and first["step"] == 0
+    assert {"calibration_temperature", "calibration_references", "calibration_error"} <= others[-1].keys()
+
+
+def test_a_text_that_the_tokenizer_does_not_know_is_said_once(tiny_model, tmp_path, capsys):
+    context = "青石桥建于一九三二年，全长八十七米，由本地石匠修建。"
+    record = {"id": "a", "question": "有多长？", "context": context, "answer": "八十七米"}
+    path = tmp_path / "chinese.json"
+    path.write_text(json.dumps([record]), encoding="utf-8")
+    train_here("--model_dir", tiny_model, "--output_dir", tmp_path / "run", *SMALL, "--max_steps", 1,
+               "--train_file", path, "--eval_file", path)  # fmt: skip
+    said = capsys.readouterr().err
+    assert said.count("of the text's characters") == 1
+    assert "EM and F1 count characters" in said
 
 
 # what can't be done
