@@ -7,7 +7,7 @@ import sys
 
 import pytest
 from scripts import PROJECT_ROOT, assert_refused, run_script
-from small_training import SMALL, TRAIN, settings_of, train_here
+from small_training import SMALL, TRAIN, settings_of, train_here, train_script
 
 from extractive_qa.errors import QAError
 from utils.console import in_flags
@@ -106,6 +106,31 @@ def test_a_training_that_refuses_its_data_leaves_no_folder_of_its_own(tiny_model
         assert word in in_flags(str(refused.value))
     left = [output.parent, output] if there else []
     assert sorted(path for path in tmp_path.rglob("*") if path != bad) == left
+
+
+# what comes next
+
+
+@pytest.mark.parametrize(
+    ("flags", "command"),
+    [
+        ([], ""),
+        (["--sample"], "--sample"),
+        (["--sample", "--eval_file", "a.csv"], "--model_dir {sample}/final_model {to_sample} a.csv"),
+        (["--output_dir", "my run"], '--model_dir "my run/final_model" --output_dir "my run"'),
+        (["--sample", "--output_dir", "b"], "--model_dir b/final_model --output_dir b --eval_file {dev}"),
+        (["--eval_file", "a.csv", "--skip_bad_examples"], "--eval_file a.csv --skip_bad_examples"),
+    ],
+)
+def test_the_next_command_scores_what_was_trained(flags, command, monkeypatch):
+    monkeypatch.chdir(PROJECT_ROOT)
+    sample = {
+        "sample": "output/sample",
+        "to_sample": "--output_dir output/sample --eval_file",
+        "dev": "data/sample/dev.json",
+    }
+    said = train_script.how_to_evaluate(train_script.parse_args(flags))
+    assert said.replace("\\", "/") == f"python evaluate.py {command.format(**sample)}".rstrip()
 
 
 # any folder, any terminal
