@@ -122,12 +122,14 @@ def moves(bar, begin: int, end: int) -> Callable[[int, int, int], None]:
 
 def nothing_answered(name: Path | str, bad: int, faults: list[Record]) -> str:
     """What there is to say of an input without a good question. faults: of some of its `bad` records."""
-    expected = f"Expected {FORMATS if isinstance(name, Path) else 'JSON Lines'}, each record with question and context."
     if not bad:
-        return f"{name} holds no question. {expected}"
+        return f"{name} holds no question. Expected {FORMATS if isinstance(name, Path) else 'JSON Lines'}."
     listed = "".join(f"\n  {record.place}: {printable(record.fault)}" for record in faults)
     more = f"\n  ... and {bad - len(faults):,} more" if bad > len(faults) else ""
-    return f"{name}: none of its {bad:,} record(s) can be answered:{listed}{more}\n{expected} No file was written."
+    return (
+        f"{name}: none of its {bad:,} record(s) can be answered:{listed}{more}\n"
+        "No file was written. Expected question and context in each record, and no id twice."
+    )
 
 
 def what_answers_depend_on(reader, source: Path, top_k: int, min_confidence: float) -> dict:
