@@ -1,4 +1,4 @@
-"""What is typed, pasted or piped in: a text, a question or a command. On a terminal: tests/scripts/test_interactive.py."""
+"""What is typed, pasted or piped in: a text, a question or a command. See tests/scripts/test_interactive.py too."""
 
 import pytest
 
