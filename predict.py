@@ -41,9 +41,9 @@ from extractive_qa.text import as_argument, has_text, printable, replace_surroga
 TRAINED_MODEL = OUTPUT_DIR / "final_model"
 SAMPLE_QUESTIONS = SAMPLE_DATA_DIR / "dev.json"
 LONG = 32  # windows: from here on a text is shown being read
-END_OF_INPUT = "Ctrl-Z and Enter" if os.name == "nt" else "Ctrl-D"
-GIVE_A_TEXT = f"Give a text, then ask about it. It ends with a line of a single . (or {END_OF_INPUT})."
-COMMANDS = ":new another text, :file PATH a text from a file, help these lines, quit the end."
+END_OF_INPUT = "Ctrl-Z" if os.name == "nt" else "Ctrl-D"
+HOW_TO_ASK = f"""Give a text, then ask about it. It ends with a line of a single . (or {END_OF_INPUT}).
+:new (another text), :file PATH (a text from a file), help (these lines), quit"""
 PAGE_EXAMPLES = ("sample-dev-0077", "sample-dev-0016", "sample-dev-0022", "sample-dev-0018")
 
 
@@ -204,33 +204,27 @@ def interactive(reader, args: argparse.Namespace) -> None:
     """Takes a text, then questions about it, until `quit` or the end of input."""
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401 - input() gets a history and whole pastes with it; Windows has none
-    console.say(f"{GIVE_A_TEXT}\n{COMMANDS}")
+    console.say(HOW_TO_ASK)
     context, typed = "", Typed(input, is_pipe=not sys.stdin.isatty())
-    while (line := typed.line("question> " if context else "text> ")) is not None:
-        words = line.strip()
+    while (found := typed.next(has_text=context != ""))[0] != "quit":
+        kind, words = found
         try:
-            if words.lower().removeprefix(":") in ("quit", "exit", "q"):
-                break
-            if words.lower().removeprefix(":") in ("help", "?"):
-                print(f"{GIVE_A_TEXT}\n{COMMANDS}")
-            elif words == ":new":
-                context = ""
-                console.say(GIVE_A_TEXT)
-            elif words.split()[:1] == [":file"]:
-                name, _, encoding = words.removeprefix(":file").partition(" --encoding ")
-                path = Path(name.strip().strip("\"'"))
+            if kind == "question":
+                print(show(find_answers(reader, words, context, args), args.min_confidence))
+            elif kind == "text":
+                context += "\n" * (context != "") + require_words("the text", words)
+                console.say(f"text: {size(context)}")
+            elif kind == "file":
+                name, _, encoding = words.partition(" --encoding ")
+                path = Path(name.strip("\"' "))
                 if path == Path():
                     raise QAError("Expected a path, as in :file book.txt")
                 context = read_text_file(path, encoding.strip() or args.encoding)
                 console.say(f"{path.name}: {size(context)}")
-            elif not words or words == ".":  # no question
-                continue
-            elif context and "\n" not in words:
-                print(show(find_answers(reader, words, context, args), args.min_confidence))
-            else:  # a paste of several lines is no question
-                more = require_words("the text", typed.text(line, "...   "))
-                context = f"{context}\n{more}" if context else more
-                console.say(f"text: {size(context)}")
+            elif kind == "new":
+                context = ""
+            if kind in ("new", "help"):
+                print(HOW_TO_ASK)
         except QAError as error:  # a person can try again
             console.warn(str(error))
     print()

@@ -4,6 +4,7 @@ import itertools
 import json
 import shutil
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from transformers import AutoModelForQuestionAnswering, AutoTokenizer
 from extractive_qa.errors import QAError
 from extractive_qa.postprocessing.answers import SPANS_KEPT, apply_minimum_confidence, only_punctuation
 from extractive_qa.preprocessing.windows import prepare_validation_features
+from extractive_qa.progress import NoProgress
 from extractive_qa.reader import QUESTIONS_AT_ONCE, Reader
 
 TEXT = "Ada Müller wrote the reader in Zürich — 东京 and “Köln” 😀 followed in 1999, for 12 € (or 3.5 km). "
@@ -191,6 +193,43 @@ def test_a_stream_is_read_in_pieces(reader):
     for _ in range(3):
         next(answers)
     assert len(taken) == QUESTIONS_AT_ONCE
+
+
+def test_a_bar_advances_with_the_windows_and_ends_with_the_questions(reader):
+    class Bar(NoProgress):
+        places: ClassVar[list[int]] = []
+
+        def update(self, n=1):
+            super().update(n)
+            self.places.append(self.n)
+
+    count = QUESTIONS_AT_ONCE + 90
+    examples = [{"id": str(n), "question": "Who?", "context": TEXT * (n % 3 + 1)} for n in range(count)]
+    examples.append({"id": "no token", "question": "", "context": TEXT})
+    bar, answered = Bar(), []
+    reader.predict(examples, each=lambda example, answers: answered.append(bar.n), bar=bar)
+    assert bar.n == len(examples)
+    assert bar.places == sorted(bar.places)
+    steps = [after - before for before, after in itertools.pairwise(bar.places)]
+    assert max(steps) < 2 * reader.batch_size
+    batches = []
+    list(reader.answer_all(examples[:40], each_batch=lambda *what: batches.append(what)))
+    assert batches[0][0] == 0
+    assert {(windows, questions) for _, windows, questions in batches} == {(batches[-1][0], 40)}
+
+
+@pytest.mark.parametrize("name", ["deepset/roberta-base-squad2", "google/mobilebert-uncased"])
+def test_a_name_on_the_hub_is_not_looked_up_and_how_to_get_it_is_said(name):
+    with pytest.raises(QAError) as refused:
+        Reader(name)
+    for words in (f"{name} is missing", "not looked up", f"hf download {name} --local-dir models/{name.split('/')[1]}"):
+        assert words in str(refused.value).replace("\\", "/")
+
+
+@pytest.mark.parametrize("name", ["none", "output/final_model", "models/none", "a/b/c", "/a/b", "extractive_qa/none"])
+def test_a_path_is_not_taken_for_a_name_on_the_hub(name):
+    with pytest.raises(QAError, match="Fine-tune it first"):
+        Reader(name)
 
 
 def test_window_settings_come_from_the_folder(tiny_model, tmp_path):

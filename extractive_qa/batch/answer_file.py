@@ -237,4 +237,5 @@ class AnswerFile(AbstractContextManager):
         if self.is_complete:
             return f"{shown(self.path)} is complete: {answers:,} answers to the same input. Answer again: --overwrite"
         rate = answered / max(seconds, 1e-9)
-        return f"wrote {answers:,} answers to {shown(self.path)}, {answered:,} of them now ({rate:.1f}/s)"
+        now = f", {answered:,} of them now" if answered < answers else ""
+        return f"wrote {answers:,} answers to {shown(self.path)}{now} ({rate:.1f}/s)"

@@ -113,12 +113,12 @@ def answer_file(
                         examples, top_k, min_confidence=min_confidence, each_batch=moves(bar, end, group[-1].end)
                     )
                     rows = [answer_row(*pair) for pair in zip(examples, best, strict=True)]
-                    bad += [question for question in group if question.fault]
+                    faulty = [question for question in group if question.fault]
+                    bad, faults = bad + faulty, (faults + faulty)[:FAULTS_SHOWN]
                     # earlier answers are replaced by answers only: bad records before the first one wait
                     if rows or output.counts[0] or len(bad) > MOST_WAITING:
                         output.write(rows, bad, group[-1].number)
                         bad = []
-                    faults = faults or bad[:FAULTS_SHOWN]
                     answered, end = answered + len(rows), group[-1].end
                     rate = answered / max(time.monotonic() - began, 1e-9)
                     bar.set_postfix_str(f"{sum(output.counts):,} questions, {rate:.1f}/s", refresh=False)
@@ -147,12 +147,14 @@ def moves(bar, begin: int, end: int) -> Callable[[int, int, int], None]:
 
 def nothing_answered(name: Path | str, bad: int, faults: list[Record]) -> str:
     """What there is to say of an input without a good question. faults: of some of its `bad` records."""
-    expected = f"Expected {FORMATS if isinstance(name, Path) else 'JSON Lines'}, each record with question and context."
     if not bad:
-        return f"{name} holds no question. {expected}"
+        return f"{name} holds no question. Expected {FORMATS if isinstance(name, Path) else 'JSON Lines'}."
     listed = "".join(f"\n  {record.place}: {printable(record.fault)}" for record in faults)
     more = f"\n  ... and {bad - len(faults):,} more" if bad > len(faults) else ""
-    return f"{name}: none of its {bad:,} record(s) can be answered:{listed}{more}\n{expected} No file was written."
+    return (
+        f"{name}: none of its {bad:,} record(s) can be answered:{listed}{more}\n"
+        "No file was written. Expected question and context in each record, and no id twice."
+    )
 
 
 def what_answers_depend_on(reader, source: Path) -> dict:

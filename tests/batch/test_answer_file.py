@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 import json
 import logging
 import os
@@ -9,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -363,6 +365,45 @@ def test_bad_records_stay_where_a_group_after_a_crash_has_none(reader, tmp_path,
     begin(reader, source, target, groups=1)
     answer_file(reader, source, target)
     assert files_of(target) == files_of(whole)
+
+
+@pytest.mark.fault(KILLED)
+@pytest.mark.parametrize(("owner", "name"), [(os, "fsync"), (Path, "replace"), (Path, "open"), (Path, "unlink")])
+def test_stopped_dead_at_any_file_operation_it_ends_as_undisturbed(
+    reader, questions, tmp_path_factory, small_groups, monkeypatch, owner, name, record_property
+):
+    """As the slow test kills it, in this process: before and after each operation, the last ones too."""
+    folder = tmp_path_factory.mktemp("stopped")
+    questions.write_text(with_bad_lines(QUESTIONS[:9]), encoding="utf-8")
+    answer_file(reader, questions, folder / "whole.jsonl")
+    original, target, tried = getattr(owner, name), folder / "a.jsonl", 0
+    for number, is_after in itertools.product(range(1, 100), (False, True)):
+        calls = itertools.count(1)
+
+        def struck(*args, calls=calls, number=number, is_after=is_after, **settings):
+            # a lock that is not released would be held by this process
+            is_this = not str(args[0]).endswith(".lock") and next(calls) == number
+            if is_this and not is_after:
+                raise Killed
+            result = original(*args, **settings)
+            if is_this:
+                raise Killed
+            return result
+
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, struck)
+            try:
+                answer_file(reader, questions, target)
+            except Killed:
+                tried += 1
+            else:
+                break  # it is not called so often
+        answer_file(reader, questions, target)
+        assert files_of(target) == files_of(folder / "whole.jsonl"), (number, is_after)
+        for path in folder.glob("a.*"):
+            path.unlink()
+    record_property("tried", tried)
+    assert tried >= 2
 
 
 def test_what_was_begun_with_something_else_is_refused_and_can_be_started_over(

@@ -37,6 +37,7 @@ from small_hub import (  # noqa: F401
 import download_data
 from extractive_qa.errors import QAError
 from extractive_qa.hub import fetch, sources
+from extractive_qa.text import as_argument
 from utils import console
 
 JSON = ("--only", "data", "--source", "json")
@@ -89,6 +90,8 @@ def test_a_run_gets_what_is_missing_and_the_next_asks_nobody(project, download, 
 
     asked, before = len(download.hub.requests), tree(project)
     download()
+    assert capsys.readouterr().out.splitlines()[-1] == "Next: python train.py"
+    download()
     download("--verify")
     assert len(download.hub.requests) == asked
     assert tree(project) == before
@@ -104,7 +107,8 @@ def test_the_teacher_comes_when_asked_for(project, download, capsys):
     assert not download_data.TEACHER_DIR.exists()
     download("--teacher")
     assert (
-        capsys.readouterr().out.splitlines()[-1] == f"Next: python train.py --teacher_dir {download_data.TEACHER_DIR}"
+        capsys.readouterr().out.splitlines()[-1]
+        == f"Next: python train.py --teacher_dir {as_argument(download_data.TEACHER_DIR)}"
     )
     asked = len(download.hub.requests)
     download("--only", "teacher", "--verify")

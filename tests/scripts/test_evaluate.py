@@ -129,6 +129,7 @@ def test_examples_comparison_and_report_are_shown_and_the_scores_come_last(evalu
     assert difference == pytest.approx(this_em - 100)
     assert found[3] == "may be chance"  # 20 questions on 4 contexts: chance alone agrees on 4 in 1 of 8 cases
     assert "not of the same run" in done.stderr  # the other run's confidences
+    assert "Next: python predict.py --model_dir " in done.stderr
     page = Page((output / "report.html").read_text(encoding="utf-8")).root
     assert "1 window" in page.words and "Compared with the other run" in page.words
     *_, calibration, scores = done.stdout.splitlines()

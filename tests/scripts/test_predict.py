@@ -341,8 +341,9 @@ def test_a_bar_comes_where_no_answers_would_be_between_its_lines(
                               renumber_ids=False, encoding="utf-8")  # fmt: skip
     monkeypatch.setattr(type(sys.stdout), "isatty", lambda stream: is_terminal and stream is sys.stdout)
     predict.batch("reader", args)
-    ((reader, source, target, *settings, progress),) = seen
+    ((reader, source, target, *settings, progress, renumber_ids, encoding),) = seen
     assert (reader, source, settings) == ("reader", "in", [1, 0.5, False, True])
+    assert (renumber_ids, encoding) == (False, "utf-8")
     assert progress is (console.progress if bar else NoProgress)
     assert output == "-" or target == args.output
     out, err = capfd.readouterr()

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 from scripts import PROJECT_ROOT, assert_refused, run_script
-from small_training import SMALL, TRAIN, settings_of, train_here
+from small_training import SMALL, TRAIN, settings_of, train_here, train_script
 
 from extractive_qa.errors import QAError
 from utils.console import in_flags
@@ -96,17 +96,42 @@ def test_a_training_that_refuses_its_data_leaves_no_folder_of_its_own(tiny_model
     """It had left an empty one, and the folders above it."""
     content = json.loads(TRAIN.read_text(encoding="utf-8"))
     question = content["data"][0]["paragraphs"][0]["qas"][0]
-    question["answers"][0]["answer_start"] += 1
+    question["answers"][0]["text"] = "nowhere at all"
     bad, output = tmp_path / "bad.json", tmp_path / "new" / "output"
     bad.write_text(json.dumps(content), encoding="utf-8")
     if there:
         output.mkdir(parents=True)
     with pytest.raises(QAError) as refused:
         train_here("--model_dir", tiny_model, *SMALL, "--train_file", bad, "--output_dir", output)
-    for word in (question["id"], "the right offset is", "--skip_bad_examples"):
+    for word in (question["id"], "is not in the context", "--skip_bad_examples"):
         assert word in in_flags(str(refused.value))
     left = [output.parent, output] if there else []
     assert sorted(path for path in tmp_path.rglob("*") if path != bad) == left
+
+
+# what comes next
+
+
+@pytest.mark.parametrize(
+    ("flags", "command"),
+    [
+        ([], ""),
+        (["--sample"], "--sample"),
+        (["--sample", "--eval_file", "a.csv"], "--model_dir {sample}/final_model {to_sample} a.csv"),
+        (["--output_dir", "my run"], '--model_dir "my run/final_model" --output_dir "my run"'),
+        (["--sample", "--output_dir", "b"], "--model_dir b/final_model --output_dir b --eval_file {dev}"),
+        (["--eval_file", "a.csv", "--skip_bad_examples"], "--eval_file a.csv --skip_bad_examples"),
+    ],
+)
+def test_the_next_command_scores_what_was_trained(flags, command, monkeypatch):
+    monkeypatch.chdir(PROJECT_ROOT)
+    sample = {
+        "sample": "output/sample",
+        "to_sample": "--output_dir output/sample --eval_file",
+        "dev": "data/sample/dev.json",
+    }
+    said = train_script.how_to_evaluate(train_script.parse_args(flags))
+    assert said.replace("\\", "/") == f"python evaluate.py {command.format(**sample)}".rstrip()
 
 
 # any folder, any terminal

@@ -15,6 +15,7 @@ import pytest
 
 from extractive_qa.errors import QAError
 from extractive_qa.files.atomic import recover, replace_folder, write_file
+from extractive_qa.text import as_argument
 from extractive_qa.training.checkpoints import (
     MARKER,
     STATE,
@@ -105,6 +106,23 @@ def test_checkpoints_are_ordered_by_step_and_others_are_not_taken_for_one(output
 def test_no_checkpoint_at_all_is_a_user_error(missing, output_dir):
     with pytest.raises(QAError, match="no complete checkpoint"):
         latest_checkpoint(output_dir if missing == "empty" else output_dir / "nowhere")
+
+
+def test_where_there_is_none_the_newest_run_elsewhere_is_named_with_its_command(output_dir):
+    """After train.py --sample, train.py --resume had looked in output alone."""
+    other = output_dir.parent / "other"
+    for number, folder in enumerate((other, output_dir / "sample")):
+        folder.mkdir()
+        saved = save_checkpoint(folder, 10, writer(), limit=5)
+        os.utime(saved / MARKER, (number, number))
+    (output_dir.parent / "torn" / "checkpoint-9").mkdir(parents=True)
+    found = output_dir / "sample"
+    for looked_in in (output_dir, output_dir / "typo"):
+        with pytest.raises(QAError) as refused:
+            latest_checkpoint(looked_in)
+        assert f"the newest run is in {found}." in str(refused.value)
+        assert f"python train.py --resume --output_dir {as_argument(found)}" in str(refused.value)
+    assert latest_checkpoint(output_dir / "sample").name == "checkpoint-10"
 
 
 TEARS = {

@@ -10,7 +10,7 @@ import sys
 import pytest
 from scripts import PROJECT_ROOT, run_script
 
-from utils.console import paint
+from utils.console import in_flags, paint
 
 
 def run_main(body: str, **environment) -> subprocess.CompletedProcess:
@@ -152,6 +152,23 @@ def test_a_bar_in_a_file_is_one_line_for_each_interval_and_none_for_what_is_quic
     assert b"\x1b" not in done.stderr
     quick = subprocess.run([sys.executable, "-c", BAR], cwd=PROJECT_ROOT, check=True, capture_output=True)
     assert quick.stderr == b""
+
+
+def test_a_bar_with_a_rate_of_its_own_shows_no_other(monkeypatch):
+    """Of a file of answers there were bytes/s and questions/s in one line."""
+    slow = "console.LINE_EVERY = 0.05\nimport time\nwith console.progress(total=9, bar_format='{bar}{postfix}') as bar:"
+    slow += "\n    for _ in range(9): time.sleep(0.06); bar.set_postfix_str('5.0 questions/s'); bar.update()"
+    code = f"from utils import console\n{slow}"
+    done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT_ROOT, check=True, capture_output=True)
+    lines = done.stderr.decode().splitlines()
+    assert lines
+    assert all(line.count("/s") == 1 for line in lines)
+
+
+def test_what_the_library_advises_is_said_in_flags():
+    assert in_flags("Name it: encoding='gb18030'. Or") == "Name it: --encoding gb18030. Or"
+    get = "Get it first: hf download google/mobilebert-uncased --local-dir models/mobilebert-uncased"
+    assert in_flags(get) == "Get it first: python download_data.py"
 
 
 @pytest.mark.parametrize("rank", ["0", "1"])
