@@ -96,6 +96,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--joined_contexts", type=float, default=0.0, metavar="SHARE",
         help="share of the questions, 0 to 1, that are asked of two to four neighbouring contexts of the file at once, "
         "for a model that will read long texts")
+    add("--negative_contexts", type=float, default=0.0, metavar="N",
+        help="other contexts of the file that each question is asked of in an epoch, none with its answer, three of "
+        "four among its best by BM25; 0.5: one for every second question. For passages that a retriever finds, and to "
+        "tell when an answer is not there. Each costs as much as a window")
+    add("--negative_loss", choices=["label", "shared", "both"], default="label",
+        help="of windows without the answer. label: [CLS] is right there; shared: one softmax over all windows of a "
+        "question, each less its [CLS]")
     add("--distillation_weight", type=float, default=0.5, help="share of the teachers in the loss, 1: no labels")
     add("--distillation_temperature", type=float, default=2.0, help="softens the teachers' answers and the student's")
     add("--max_length", type=int, default=384, help="tokens in a window: question, context and special tokens")
@@ -184,7 +191,7 @@ from accelerate import Accelerator
 from torch.nn.functional import cross_entropy
 
 from extractive_qa.model.devices import used_memory
-from extractive_qa.preprocessing.batches import epoch_batches, micro_batches, pad_batch, padded_length
+from extractive_qa.preprocessing.batches import pad_batch, padded_length
 from extractive_qa.preprocessing.windows import load_tokenizer
 from extractive_qa.report.charts import draw_training_curve
 from extractive_qa.training import memory
@@ -192,6 +199,7 @@ from extractive_qa.training.augmentation import join_contexts
 from extractive_qa.training.distillation import distillation_losses, teacher_predictions
 from extractive_qa.training.finite_guard import FiniteGuard
 from extractive_qa.training.log import TrainingLog
+from extractive_qa.training.negatives import Negatives
 from extractive_qa.training.run import Training, stop_between_steps
 from extractive_qa.training.start import load_trainable, parameter_groups, start_accelerator
 from utils.preprocessing import CACHE_DIR, WORTH_A_FILE, cached_train_features
@@ -199,14 +207,16 @@ from utils.preprocessing import CACHE_DIR, WORTH_A_FILE, cached_train_features
 # data, device, model, optimizer
 
 
-def load_questions(args: argparse.Namespace) -> tuple[list[dict], list[dict]]:
-    """The examples to train on and the examples to score. Raises QAError with all that is wrong with them."""
+def load_questions(args: argparse.Namespace) -> tuple[list[dict], list[dict], list[str]]:
+    """The examples to train on, the examples to score, and all contexts of the training file. Raises QAError with all
+    that is wrong with them."""
     console.note("reading questions ...")
     impossible = args.handle_impossible_answer
     # a folder of datasets has both parts, a file holds one
     examples = read_examples(args.train_file, "train", args.skip_bad_examples, impossible)
     eval_examples = read_examples(args.eval_file, "validation", args.skip_bad_examples, impossible)
-    return examples[: args.max_train_samples], eval_examples[: args.max_eval_samples]
+    contexts = list(dict.fromkeys(example["context"] for example in examples))
+    return examples[: args.max_train_samples], eval_examples[: args.max_eval_samples], contexts
 
 
 def start_model(args: argparse.Namespace, model_dir: Path, accelerator: Accelerator, precision: str):
@@ -224,9 +234,13 @@ def start_model(args: argparse.Namespace, model_dir: Path, accelerator: Accelera
 def prepare(args: argparse.Namespace) -> Training:
     """From files to a training before its first step. Q questions become N windows."""
     # data: a context is cut into windows of max_length tokens, and the windows are what is learned from
-    examples, eval_examples = load_questions(args)
+    examples, eval_examples, contexts = load_questions(args)
     joined, moved = join_contexts(examples, args.joined_contexts, args.seed)  # moved: characters, (Q,)
-    features = cached_train_features(joined, load_tokenizer(args.model_dir), args.max_length, args.doc_stride)
+    windows = load_tokenizer(args.model_dir), args.max_length, args.doc_stride
+    features, negatives = cached_train_features(joined, *windows), None
+    if args.negative_contexts:
+        console.note("looking for contexts without the answers ...")
+        negatives = Negatives(examples, features, contexts, *windows, args.negative_contexts, args.seed)
 
     # device: the first of CUDA, Apple's GPU and the CPU; bf16 where the hardware computes in it
     accelerator, precision = start_accelerator(args)
@@ -245,7 +259,7 @@ def prepare(args: argparse.Namespace) -> Training:
     model, optimizer = start_model(args, args.resume or args.model_dir, accelerator, precision)
 
     # micro-batch: windows at once, such that the longest fit the memory
-    longest = padded_length(int(features.lengths.max()), args.max_length)  # tokens
+    longest = args.max_length if negatives else padded_length(int(features.lengths.max()), args.max_length)  # tokens
     if args.per_device_train_batch_size == "auto":
         args.per_device_train_batch_size, args.gradient_accumulation_steps = memory.choose_micro_batch(
             MICRO_BATCH, args.gradient_accumulation_steps, accelerator, model, longest
@@ -253,7 +267,8 @@ def prepare(args: argparse.Namespace) -> Training:
     memory.require_memory(accelerator, model, args.per_device_train_batch_size, longest)
     return Training(
         args, features, len(examples), eval_examples, accelerator, precision, model, optimizer,
-        micro_batch_size=args.per_device_train_batch_size, teachers=teachers, progress=console.progress,
+        micro_batch_size=args.per_device_train_batch_size, teachers=teachers, negatives=negatives,
+        progress=console.progress,
     )  # fmt: skip
 
 
@@ -292,6 +307,24 @@ def window_losses(start_logits, end_logits, batch):
     return (start + end) / 2  # (B,)
 
 
+def shared_losses(start_logits, end_logits, batch, questions):
+    """For each window the cross-entropy of its question's answer in one softmax over all tokens of all windows of the
+    question in the batch, each less its window's [CLS], (B,), the mean over start and end. logits: (B, L); questions:
+    (B,), each window's. 0 where no window of the question has the answer."""
+    never = -1e4  # -inf would have no gradient
+    outside = batch["attention_mask"] == 0  # (B, L)
+    outside[:, 0] = True
+    same = questions[:, None] == questions[None]  # (B, B)
+    losses = []
+    for logits, positions in ((start_logits, batch["start_positions"]), (end_logits, batch["end_positions"])):
+        scores = (logits - logits[:, :1]).float()
+        right = scores.gather(1, positions[:, None])[:, 0].masked_fill(positions == 0, never)  # (B,)
+        every = scores.masked_fill(outside, never).logsumexp(1)
+        every, right = (x.expand_as(same).masked_fill(~same, never).logsumexp(1) for x in (every, right))
+        losses.append((every - right).masked_fill(right < never / 2, 0))
+    return (losses[0] + losses[1]) / 2
+
+
 def accumulate_gradients(run: Training, batch_indices: np.ndarray) -> torch.Tensor:
     """Adds the gradients of one effective batch's mean loss, micro-batch by micro-batch. Returns this process's share
     of that loss."""
@@ -302,7 +335,7 @@ def accumulate_gradients(run: Training, batch_indices: np.ndarray) -> torch.Tens
     torch.manual_seed((args.seed + run.step) * processes + rank)
     total = torch.zeros((), device=device)  # stays on the device: to fetch it would wait for the GPU
     # this process's windows as pairs of (B,): indices into the features, and weights
-    parts = micro_batches(batch_indices, run.micro_batch_size, rank, processes)
+    parts, in_step = run.micro_batches(batch_indices)
     for number, (indices, weights) in enumerate(parts, 1):
         batch = pad_batch([run.features[i] for i in indices], args.max_length, pad_id)
         batch = {name: to_device(array, device) for name, array in batch.items()}  # (B, L) and (B,)
@@ -311,16 +344,23 @@ def accumulate_gradients(run: Training, batch_indices: np.ndarray) -> torch.Tens
             # autocast computes in bf16 or fp16; the logits, (B, L), and the losses are fp32
             output = run.forward(**{name: batch[name] for name in run.inputs})
             losses = window_losses(output.start_logits, output.end_logits, batch)  # (B,)
+            if run.by_question:
+                questions = to_device(run.features.example_index[indices], device)
+                shared = shared_losses(output.start_logits, output.end_logits, batch, questions)
+                losses = shared if args.negative_loss == "shared" else (losses + shared) / 2
             # teachers: the student's answers are drawn to theirs, and to the labels
             if run.teachers:
                 temperature, mask = args.distillation_temperature, batch["attention_mask"]
                 targets = run.teachers.probabilities(indices, mask.shape[1], temperature)  # (2, B, L)
                 targets = to_device(targets, device)
                 taught = distillation_losses(output.start_logits, output.end_logits, targets, mask, temperature)
-                losses = (1 - args.distillation_weight) * losses + args.distillation_weight * taught
+                # what lacks the answer they were not asked of: there the label alone counts
+                share = args.distillation_weight * run.teachers.know(indices)  # (B,)
+                own, theirs = (to_device(part.astype(np.float32), device) for part in (1 - share, share))
+                losses = own * losses + theirs * taught
             # divided by the windows of the whole step: each counts the same, however the batch was cut. A weight is 0
             # where a window only fills up a process's share
-            loss = (losses * to_device(weights, device)).sum() / len(batch_indices)
+            loss = (losses * to_device(weights, device)).sum() / in_step
             accelerator.backward(loss * processes)  # times processes, as their gradients are averaged
         total += loss.detach()
     return total
@@ -351,7 +391,7 @@ def train(run: Training, log: TrainingLog, bar) -> None:
         # run goes through the same
         if run.step // steps_per_epoch != epoch:
             epoch = run.step // steps_per_epoch
-            batches = epoch_batches(run.features.lengths, run.effective_batch, args.seed, epoch)
+            batches = run.epoch_batches(epoch)
         batch_indices = batches[run.step % steps_per_epoch]
 
         # forward and backward; out of memory: the whole effective batch again in smaller pieces

@@ -50,7 +50,7 @@ def check_flags(args: argparse.Namespace) -> None:
     check(["max_steps"], lambda value: value >= 1 or value == -1, "at least 1, or -1 for no limit")
     positive = ("learning_rate", "adam_epsilon", "distillation_temperature", "max_gpu_memory")
     check(positive, lambda value: 0 < value < math.inf, "more than 0")  # NaN is not, either
-    check(("weight_decay", "max_grad_norm"), lambda value: 0 <= value < math.inf, "0 or more")
+    check(("weight_decay", "max_grad_norm", "negative_contexts"), lambda value: 0 <= value < math.inf, "0 or more")
     check(("warmup_ratio", "joined_contexts", "distillation_weight"), lambda value: 0 <= value <= 1, "0 to 1")
     check(["seed"], lambda value: 0 <= value < 2**63, "0 or more")
     if args.resume and args.overwrite_output_dir:
