@@ -89,22 +89,27 @@ def auroc(higher: np.ndarray, lower: np.ndarray) -> float:
     return float((higher[:, None] > lower).mean() + (higher[:, None] == lower).mean() / 2)
 
 
+def find_pairs(examples: list[dict], contexts: list[str]) -> tuple[list[dict], list[dict]]:
+    """P pairs of a question and one of the contexts; and for each example the numbers of its pairs: `own`, `ranked`, its
+    best by BM25, and `absent`, the best that lacks its references, None where none of the first DEPTH does."""
+    ranking = best_contexts([example["question"] for example in examples], contexts, DEPTH)
+    in_forms, number = [forms(context) for context in contexts], {c: n for n, c in enumerate(contexts)}
+    pairs, asked = [], []
+    for example, best in zip(examples, map(np.ndarray.tolist, ranking), strict=True):
+        references = [forms(text) for text in example["answers"]["text"]]
+        lacking = (c for c in best if not any(is_in(answer, in_forms[c]) for answer in references))
+        own, absent, ranked = number[example["context"]], next(lacking, None), best[: max(PASSAGES)]
+        wanted = dict.fromkeys([own, *ranked, *([] if absent is None else [absent])])
+        place = {c: len(pairs) + n for n, c in enumerate(wanted)}
+        pairs += [{"question": example["question"], "context": contexts[c]} for c in wanted]
+        ranked = [place[c] for c in ranked] or [place[own]]
+        asked.append({"own": place[own], "absent": place.get(absent), "ranked": ranked})
+    return pairs, asked
+
+
 def measure(reader: Reader, examples: list[dict], eval_file: Path, contexts: list[str], joined: int) -> dict:
     """All figures of a model on some examples of a file that has these contexts."""
-    ranking = list(best_contexts([example["question"] for example in examples], contexts, DEPTH))
-    in_form, number = [forms(context) for context in contexts], {c: n for n, c in enumerate(contexts)}
-    pairs, place, of = [], {}, []  # of: the pairs of each question, by rank, its own, and its best without answer
-    for q, (example, ranked) in enumerate(zip(examples, ranking, strict=True)):
-        references = [forms(text) for text in example["answers"]["text"]]
-        absent = next((c for c in ranked if not any(is_in(answer, in_form[c]) for answer in references)), None)
-        own = number[example["context"]]
-        for c in dict.fromkeys([own, *ranked[: max(PASSAGES)].tolist(), *([] if absent is None else [absent])]):
-            place[q, c] = len(pairs)
-            pairs.append({"question": example["question"], "context": contexts[c]})
-        of.append({
-            "ranked": [place[q, c] for c in ranked[: max(PASSAGES)].tolist()] or [place[q, own]],
-            "own": place[q, own], "absent": None if absent is None else place[q, absent],
-        })  # fmt: skip
+    pairs, asked = find_pairs(examples, contexts)
     note(f"{len(examples):,} questions, {len(pairs):,} pairs of question and paragraph")
     read = read_pairs(reader, pairs)
 
@@ -113,22 +118,22 @@ def measure(reader: Reader, examples: list[dict], eval_file: Path, contexts: lis
         return compute_metrics(predictions, examples)["f1"]
 
     rules, scores = ("raw", "softmax", "cls", "probability", "votes"), ("raw", "softmax", "cls", "probability", "any")
-    tested = [one for one in of if one["absent"] is not None]
+    tested = [one for one in asked if one["absent"] is not None]
     sides = [np.array([one[side] for one in tested]) for side in ("own", "absent")]
     result = {
         "questions": len(examples), "paragraphs": len(contexts), "pairs": len(pairs),
-        "own": f1([choose(read, [one["own"]], "cls") for one in of]),
-        "recall": {n: float(np.mean([one["own"] in one["ranked"][:n] for one in of])) for n in PASSAGES},
-        "passages": {n: {rule: f1([choose(read, one["ranked"][:n], rule) for one in of]) for rule in rules}
+        "own": f1([choose(read, [one["own"]], "cls") for one in asked]),
+        "recall": {n: float(np.mean([one["own"] in one["ranked"][:n] for one in asked])) for n in PASSAGES},
+        "passages": {n: {rule: f1([choose(read, one["ranked"][:n], rule) for one in asked]) for rule in rules}
                      for n in PASSAGES},
         "auroc": {s: auroc(*(read[s][side] for side in sides)) for s in scores},
         "auroc_questions": len(tested),
     }  # fmt: skip
     if joined:
-        asked = harness.ask_of_neighbours(examples, eval_file, joined)
-        features, batches = harness.logits_of(reader, asked)
+        neighbours = harness.ask_of_neighbours(examples, eval_file, joined)
+        features, batches = harness.logits_of(reader, neighbours)
         scored = ((windows, *map(relative_to_cls, both)) for windows, *both in batches)
-        answers = harness.choose_answers(asked, features, reader.settings, scored)
+        answers = harness.choose_answers(neighbours, features, reader.settings, scored)
         result["joined"] = f1([best["text"] for (best,) in answers])
     return result
 

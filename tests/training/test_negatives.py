@@ -102,9 +102,7 @@ def test_a_file_without_such_contexts_is_refused_and_a_question_without_is_named
         return {"id": question, "question": question, "context": context, "answers": answers}
 
     one, other = "Copper melts in Paris.", "Paris has copper roofs, as Zagreb has."
-    with pytest.raises(
-        QAError, match=r"1 of 1 question\(s\) find their answer in all 1 contexts .* leave negative_con"
-    ):
+    with pytest.raises(QAError, match=r"1 of 1 question\(s\) find their answer in all 1 contexts .* leave"):
         negatives_of([example("Where?", one, "Paris")], [one], tokenizer)
     examples = [example("Where?", one, "Paris"), example("Where else?", other, "Zagreb"), example("When?", one)]
     negatives = negatives_of(examples, [one, other], tokenizer, share=2)
