@@ -90,8 +90,8 @@ def auroc(higher: np.ndarray, lower: np.ndarray) -> float:
 
 
 def find_pairs(examples: list[dict], contexts: list[str]) -> tuple[list[dict], list[dict]]:
-    """P pairs of a question and one of the contexts; and for each example the numbers of its pairs: `own`, `ranked`, its
-    best by BM25, and `absent`, the best that lacks its references, None where none of the first DEPTH does."""
+    """P pairs of a question and one of the contexts; and for each example the numbers of its pairs: `own`, its best by
+    BM25, `ranked`, and the best that lacks its references, `absent`, None where none of the first DEPTH does."""
     ranking = best_contexts([example["question"] for example in examples], contexts, DEPTH)
     in_forms, number = [forms(context) for context in contexts], {c: n for n, c in enumerate(contexts)}
     pairs, asked = [], []

@@ -6,9 +6,10 @@
 
 A run is a recipe with a seed: train.py on the articles of --train_file but 6, drawn with a fixed seed. evaluate.py
 scores the state after the last step on those 6, and on 500 of their questions asked of 8 paragraphs, passages.py on 300
-of them asked of the best paragraphs by BM25; no epoch is chosen by its score. A recipe's teachers are other runs, made first where they are missing. --final trains on all of
---train_file and scores --eval_file, by which nothing was chosen; its larger teacher has learned from the articles of
-the split. Without --larger_model_dir the larger one's answers that lie beside its result serve in its place.
+of them asked of the best paragraphs by BM25; no epoch is chosen by its score. A recipe's teachers are other runs, made
+first where they are missing. --final trains on all of --train_file and scores --eval_file, by which nothing was chosen;
+its larger teacher has learned from the articles of the split. Without --larger_model_dir the larger one's answers that
+lie beside its result serve in its place.
 
 Runs are done one after another, in output/recipes; on one CPU core each takes from half an hour to hours. What was
 stopped (Ctrl-C) is resumed, and what has a result in --results_dir is not done again.

@@ -2,12 +2,14 @@
 depends on nothing else."""
 
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from small_training import SMALL, assert_equal_weights, log_without_times, make_run, train_here, train_script
+from small_training import SMALL, TRAIN, assert_equal_weights, log_without_times, make_run, train_here, train_script
 
+from extractive_qa.data.examples import read_examples
 from extractive_qa.errors import QAError
 from extractive_qa.metrics import normalize_answer
 from extractive_qa.preprocessing.windows import load_tokenizer, prepare_train_features, prepare_validation_features
@@ -147,3 +149,41 @@ def test_resumed_equals_uninterrupted_bit_for_bit(tiny_model, tmp_path, loss):
         assert_equal_weights(part / f"checkpoint-{last}", whole / f"checkpoint-{last}")
         assert log_without_times(part) == log_without_times(whole)
         shutil.rmtree(part)
+
+
+def test_of_what_lacks_the_answer_the_label_alone_is_learned(tiny_model, trained, tmp_path):
+    run, _ = make_run(tiny_model, tmp_path, *NEGATIVE, "--teacher_dir", trained / "final_model")
+    own = run.negatives.own
+    assert len(run.features) == own + 24
+    targets = run.teachers.probabilities(range(len(run.features)), run.args.max_length, 1.0)  # (2, N, L)
+    np.testing.assert_allclose(targets[:, :own].sum(-1), 1, atol=1e-3)
+    assert not targets[:, own:].any()
+    assert run.teachers.know(np.arange(len(run.features))).tolist() == [True] * own + [False] * 24
+
+
+def test_joined_contexts_keep_single_ones_without_the_answer(tiny_model, tmp_path):
+    run, _ = make_run(tiny_model, tmp_path, *NEGATIVE, "--joined_contexts", 1)
+    assert run.negatives.own > 50  # of 40 questions
+    contexts = {example["context"] for example in read_examples(TRAIN)}
+    for i in range(run.negatives.own, len(run.features)):
+        assert run.features[i]["offsets"].max() <= max(map(len, contexts))  # characters: no two of them joined
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_processes_share_a_step_and_keep_a_question_together(tiny_model, tmp_path, loss):
+    run, _ = make_run(tiny_model, tmp_path, *NEGATIVE, "--negative_loss", loss)
+    batch = run.epoch_batches(0)[0]
+    for processes in (1, 2, 3):
+        found, parts = [], []
+        for rank in range(processes):
+            run.accelerator = SimpleNamespace(process_index=rank, num_processes=processes)
+            mine, in_step = run.micro_batches(batch)
+            parts.append(len(mine))
+            found += [(windows, weights) for windows, weights in mine]
+        counted = np.concatenate([windows[weights > 0] for windows, weights in found])
+        assert len(set(parts)) == 1
+        assert len(counted) == len(set(counted.tolist())) == in_step
+        if loss != "label":
+            for windows, _ in found:
+                for question in set(run.features.example_index[windows].tolist()):
+                    assert set(run.windows_of[question]) <= set(windows.tolist())
