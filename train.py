@@ -239,8 +239,9 @@ def prepare(args: argparse.Namespace) -> Training:
     windows = load_tokenizer(args.model_dir), args.max_length, args.doc_stride
     features, negatives = cached_train_features(joined, *windows), None
     if args.negative_contexts:
-        console.note("looking for contexts without the answers ...")
-        negatives = Negatives(examples, features, contexts, *windows, args.negative_contexts, args.seed)
+        negatives = Negatives(
+            examples, features, contexts, *windows, args.negative_contexts, args.seed, console.progress
+        )
 
     # device: the first of CUDA, Apple's GPU and the CPU; bf16 where the hardware computes in it
     accelerator, precision = start_accelerator(args)

@@ -7,9 +7,9 @@ give them. The others are any of the file. Clark & Gardner, 2018 (arXiv 1710.107
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import chain, islice
+from itertools import islice
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -17,6 +17,7 @@ from tokenizers import Tokenizer
 from extractive_qa.errors import QAError
 from extractive_qa.metrics import normalize_answer
 from extractive_qa.preprocessing.windows import Features, cut_windows, tokenize
+from extractive_qa.progress import NoProgress
 
 logger = logging.getLogger(__name__)
 
@@ -39,12 +40,12 @@ class Negatives:
 
     def __init__(
         self, examples: Sequence[dict], features: Features, contexts: Sequence[str], tokenizer: Tokenizer,
-        max_length: int, doc_stride: int, share: float, seed: int,
+        max_length: int, doc_stride: int, share: float, seed: int, progress: Callable = NoProgress,
     ):  # fmt: skip
         self.texts = [forms(context) for context in contexts]
         self.references = [list(map(forms, example["answers"]["text"])) for example in examples]
         self.seed, self.own = seed, len(features)
-        self.questions, self.pools = self.find_pools([example["question"] for example in examples], contexts)
+        self.questions, self.pools = self.find_pools([example["question"] for example in examples], contexts, progress)
         self.count = round(share * len(self.questions))  # windows without the answer in an epoch
 
         # all contexts' tokens, behind those that the features have
@@ -56,17 +57,20 @@ class Negatives:
             context_offsets=np.concatenate([features.context_offsets, offsets]),
         )  # fmt: skip
 
-    def find_pools(self, questions: Sequence[str], contexts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    def find_pools(
+        self, questions: Sequence[str], contexts: Sequence[str], progress: Callable
+    ) -> tuple[np.ndarray, np.ndarray]:
         """The numbers of the questions that have a context without their answer, int (A,), and the best of these, int
         (A, POOL), repeated where there are fewer."""
         numbers, pools = [], []
-        for number, best in enumerate(best_contexts(questions, contexts, DEPTH)):
-            if self.references[number]:
-                # where all of the best hold the answer: the first of the file
-                lacking = (c for c in chain(best.tolist(), range(len(contexts))) if not self.holds(c, number))
-                if pool := list(islice(lacking, POOL)):
-                    numbers.append(number)
-                    pools.append(np.resize(pool, POOL))
+        settings = {"total": len(questions), "desc": "finding contexts", "unit": " questions", "leave": False}
+        for number, best in enumerate(progress(best_contexts(questions, contexts, DEPTH), **settings)):
+            if not self.references[number]:
+                continue
+            # where all of the best hold the answer, the first of the file that lack it
+            if pool := self.lacking(best.tolist(), number) or self.lacking(range(len(contexts)), number):
+                numbers.append(number)
+                pools.append(np.resize(pool, POOL))
         answered = sum(map(bool, self.references))
         found = f"{answered - len(numbers)} of {answered} question(s) find their answer in all {len(contexts)} contexts"
         if not numbers:
@@ -77,6 +81,10 @@ class Negatives:
         if len(numbers) < answered:
             logger.warning(f"{found} of the training file: they are asked of their own alone")
         return np.array(numbers), np.array(pools)
+
+    def lacking(self, contexts: Iterable[int], question: int) -> list[int]:
+        """The first POOL of the contexts without the question's answer."""
+        return list(islice((context for context in contexts if not self.holds(context, question)), POOL))
 
     def holds(self, context: int, question: int) -> bool:
         """Whether one of the question's references is in the context."""
