@@ -28,20 +28,13 @@ from pathlib import Path
 
 # nothing here imports torch: what is wrong with a flag or a file is said at once
 from extractive_qa.data.examples import read_examples
-from extractive_qa.data.formats import check_path
 from extractive_qa.files.atomic import explain_write_failure
-from extractive_qa.files.manifest import check_manifest
 from extractive_qa.files.reading import require
-from extractive_qa.metrics import COUNTS_CHARACTERS, choose_f1_unit
-from extractive_qa.model.folder import card_languages, require_model
+from extractive_qa.model.folder import card_languages
 from extractive_qa.text import as_argument, shown
 from extractive_qa.training import checkpoints
-from extractive_qa.training.settings import check_flags, number_or_auto
+from extractive_qa.training.settings import DOWNLOAD, check_files, check_flags, inputs, number_or_auto
 from utils import console
-
-# what to run where something is missing
-DOWNLOAD = "Run: python download_data.py (or try: python train.py --sample)"
-DOWNLOAD_TEACHER = "Run: python download_data.py --teacher, or give a folder that train.py wrote (output/final_model)"
 
 # settings: one block, one line a flag. Names are those of transformers' TrainingArguments and run_qa.py
 
@@ -97,6 +90,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--joined_contexts", type=float, default=0.0, metavar="SHARE",
         help="share of the questions, 0 to 1, that are asked of two to four neighbouring contexts of the file at once, "
         "for a model that will read long texts")
+    add("--negative_contexts", type=float, default=0.0, metavar="N",
+        help="other contexts of the file that each question is asked of in an epoch, none with its answer, three of "
+        "four among its best by BM25; 0.5: one for every second question. For passages that a retriever finds, and to "
+        "tell when an answer is not there. Each costs as much as a window")
     add("--distillation_weight", type=float, default=0.5, help="share of the teachers in the loss, 1: no labels")
     add("--distillation_temperature", type=float, default=2.0, help="softens the teachers' answers and the student's")
     add("--max_length", type=int, default=384, help="tokens in a window: question, context and special tokens")
@@ -147,28 +144,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
-# files: looked at before anything slow is done
-
-
-def inputs(args: argparse.Namespace) -> tuple[Path, ...]:
-    return args.model_dir, *args.teacher_dir, args.train_file, args.eval_file
-
-
-def check_files(args: argparse.Namespace) -> None:
-    """Raises QAError where a file or folder is missing, damaged, of another kind, or would be overwritten."""
-    checkpoints.check_output_dir(args.output_dir, args.resume, args.overwrite_output_dir, inputs(args))
-    require_model(args.model_dir, DOWNLOAD)
-    for teacher in args.teacher_dir:
-        if not teacher.is_file():  # of answers
-            require_model(teacher, DOWNLOAD_TEACHER)
-    # what download_data.py wrote has a list of sizes and checksums: a half-finished download is known
-    for path in dict.fromkeys(inputs(args)):
-        if require(path, "a file or folder with questions", DOWNLOAD).is_dir():
-            check_manifest(path, full=args.verify_files)
-    for path in (args.train_file, args.eval_file):
-        check_path(path)  # its name says its format
-
-
 def parse_and_check(argv: list[str] | None = None) -> argparse.Namespace:
     args = parse_args(argv)
     check_files(args)
@@ -194,6 +169,7 @@ from extractive_qa.training.augmentation import join_contexts
 from extractive_qa.training.distillation import distillation_losses, teacher_predictions
 from extractive_qa.training.finite_guard import FiniteGuard
 from extractive_qa.training.log import TrainingLog
+from extractive_qa.training.negatives import Negatives
 from extractive_qa.training.run import Training, stop_between_steps
 from extractive_qa.training.start import load_trainable, parameter_groups, start_accelerator
 from utils.preprocessing import CACHE_DIR, WORTH_A_FILE, cached_train_features
@@ -201,16 +177,16 @@ from utils.preprocessing import CACHE_DIR, WORTH_A_FILE, cached_train_features
 # data, device, model, optimizer
 
 
-def load_questions(args: argparse.Namespace) -> tuple[list[dict], list[dict]]:
-    """The examples to train on and the examples to score. Raises QAError with all that is wrong with them."""
+def load_questions(args: argparse.Namespace) -> tuple[list[dict], list[dict], list[str]]:
+    """The examples to train on, the examples to score, and all contexts of the training file. Raises QAError with all
+    that is wrong with them."""
     console.note("reading questions ...")
     options = {"impossible": args.handle_impossible_answer} | console.file_options(args)
     # a folder of datasets has both parts, a file holds one
-    examples = read_examples(args.train_file, "train", **options)[: args.max_train_samples]
-    eval_examples = read_examples(args.eval_file, "validation", **options)[: args.max_eval_samples]
-    if choose_f1_unit(eval_examples) == "character":
-        console.note(COUNTS_CHARACTERS)
-    return examples, eval_examples
+    examples = read_examples(args.train_file, "train", **options)
+    eval_examples = read_examples(args.eval_file, "validation", **options)
+    contexts = list(dict.fromkeys(example["context"] for example in examples))
+    return examples[: args.max_train_samples], eval_examples[: args.max_eval_samples], contexts
 
 
 def start_model(args: argparse.Namespace, model_dir: Path, accelerator: Accelerator, precision: str):
@@ -228,10 +204,14 @@ def start_model(args: argparse.Namespace, model_dir: Path, accelerator: Accelera
 def prepare(args: argparse.Namespace) -> Training:
     """From files to a training before its first step. Q questions become N windows."""
     # data: a context is cut into windows of max_length tokens, and the windows are what is learned from
-    examples, eval_examples = load_questions(args)
+    examples, eval_examples, contexts = load_questions(args)
     joined, moved = join_contexts(examples, args.joined_contexts, args.seed)  # moved: characters, (Q,)
     tokenizer = load_tokenizer(args.model_dir)
-    features = cached_train_features(joined, tokenizer, args.max_length, args.doc_stride)
+    windows = tokenizer, args.max_length, args.doc_stride
+    features, negatives = cached_train_features(joined, *windows), None
+    if args.negative_contexts:
+        share = args.negative_contexts
+        negatives = Negatives(examples, features, contexts, *windows, share, args.seed, console.progress)
 
     # device: the first of CUDA, Apple's GPU and the CPU; bf16 where the hardware computes in it
     accelerator, precision = start_accelerator(args)
@@ -254,7 +234,7 @@ def prepare(args: argparse.Namespace) -> Training:
     model, optimizer = start_model(args, args.resume or args.model_dir, accelerator, precision)
 
     # micro-batch: windows at once, such that the longest fit the memory
-    longest = padded_length(int(features.lengths.max()), args.max_length)  # tokens
+    longest = args.max_length if negatives else padded_length(int(features.lengths.max()), args.max_length)  # tokens
     if args.per_device_train_batch_size == "auto":
         args.per_device_train_batch_size, args.gradient_accumulation_steps = memory.choose_micro_batch(
             MICRO_BATCH, args.gradient_accumulation_steps, accelerator, model, longest
@@ -262,7 +242,8 @@ def prepare(args: argparse.Namespace) -> Training:
     memory.require_memory(accelerator, model, args.per_device_train_batch_size, longest)
     return Training(
         args, features, len(examples), eval_examples, accelerator, precision, model, optimizer,
-        micro_batch_size=args.per_device_train_batch_size, teachers=teachers, progress=console.progress,
+        micro_batch_size=args.per_device_train_batch_size, teachers=teachers, negatives=negatives,
+        progress=console.progress,
     )  # fmt: skip
 
 
@@ -326,7 +307,10 @@ def accumulate_gradients(run: Training, batch_indices: np.ndarray) -> torch.Tens
                 targets = run.teachers.probabilities(indices, mask.shape[1], temperature)  # (2, B, L)
                 targets = to_device(targets, device)
                 taught = distillation_losses(output.start_logits, output.end_logits, targets, mask, temperature)
-                losses = (1 - args.distillation_weight) * losses + args.distillation_weight * taught
+                # what lacks the answer they were not asked of: there the label alone counts
+                share = args.distillation_weight * run.teachers.know(indices)  # (B,)
+                own, theirs = (to_device(part.astype(np.float32), device) for part in (1 - share, share))
+                losses = own * losses + theirs * taught
             # divided by the windows of the whole step: each counts the same, however the batch was cut. A weight is 0
             # where a window only fills up a process's share
             loss = (losses * to_device(weights, device)).sum() / len(batch_indices)
@@ -360,6 +344,8 @@ def train(run: Training, log: TrainingLog, bar) -> None:
         # run goes through the same
         if run.step // steps_per_epoch != epoch:
             epoch = run.step // steps_per_epoch
+            if run.negatives:
+                run.features = run.negatives.of_epoch(epoch)
             batches = epoch_batches(run.features.lengths, run.effective_batch, args.seed, epoch)
         batch_indices = batches[run.step % steps_per_epoch]
 
@@ -420,18 +406,13 @@ def train(run: Training, log: TrainingLog, bar) -> None:
 
 
 def how_to_evaluate(args: argparse.Namespace) -> str:
-    """The command that scores the model of this run on the questions that it was scored on."""
-    output_dir, eval_file = args.output_dir.resolve(), args.eval_file.resolve()
-    flags = []
-    if (output_dir, eval_file) == (SAMPLE["output_dir"], SAMPLE["eval_file"]):
-        flags.append("--sample")
-    else:
-        if output_dir != OUTPUT_DIR:
-            model = args.output_dir / "final_model"
-            flags.append(f"--model_dir {as_argument(model)} --output_dir {as_argument(args.output_dir)}")
-        flags += [f"--eval_file {as_argument(args.eval_file)}"] if eval_file != SQUAD_DIR else []
-    flags += ["--skip_bad_examples"] if args.skip_bad_examples else []
-    return " ".join(["python evaluate.py", *flags])
+    """The command that scores this run's model on the questions that it was scored on."""
+    if args.sample and args.output_dir == SAMPLE["output_dir"]:
+        return "python evaluate.py --sample"
+    flags = {"output_dir": (args.output_dir, OUTPUT_DIR), "eval_file": (args.eval_file, SQUAD_DIR)}
+    flags["model_dir"] = args.output_dir / "final_model", OUTPUT_DIR / "final_model"
+    given = [f"--{name} {as_argument(path)}" for name, (path, default) in flags.items() if path != default]
+    return " ".join(["python evaluate.py", *given, *["--skip_bad_examples"] * args.skip_bad_examples])
 
 
 def main(args: argparse.Namespace) -> None:

@@ -108,6 +108,9 @@ SMALL = {
 }  # fmt: skip
 
 
+SCRIPTS = ["train.py", "evaluate.py", "evaluate.py", "benchmarks/quality/passages.py"]  # of a run
+
+
 def listed_calls(monkeypatch) -> list[tuple]:
     """The scripts that recipes.py calls from now on, each with what follows its flags."""
     called = []
@@ -127,14 +130,15 @@ def test_teachers_come_first_and_nothing_is_done_twice(articles, tiny_model, tmp
     called = listed_calls(monkeypatch)
     runs = Runs(tiny_model, None, split(articles, tmp_path / "files"), tmp_path / "results", tmp_path / "output")
     result = runs.do("two 7")
-    assert [script for script, *_ in called] == ["train.py", "evaluate.py", "evaluate.py"] * 3
+    assert [script for script, *_ in called] == SCRIPTS * 3
     states = [tmp_path / "output" / name / "checkpoint-4" for name in ("one_1", "one_2")]
-    assert called[-3][-3:] == ("--teacher_dir", *states)
+    assert called[-4][-3:] == ("--teacher_dir", *states)
     assert (result["seed"], result["teachers"], result["questions"]) == (7, ["one 1", "one 2"], 14)
     assert result["total"] == HELD_OUT  # all of them, not the few that train.py scores
     assert result["long_contexts"]["total"] == HELD_OUT
+    assert result["passages"]["questions"] == HELD_OUT
     assert runs.do("two 7") == result
-    assert len(called) == 9
+    assert len(called) == 12
 
 
 @pytest.mark.slow
@@ -146,9 +150,9 @@ def test_a_larger_teacher_learns_from_the_split(articles, tiny_model, tiny_encod
     held_out = Runs(tiny_encoder, tiny_model, files, tmp_path / "results", tmp_path / "output")
     final = Runs(tiny_encoder, tiny_model, (articles, articles), tmp_path / "final", tmp_path / "last", larger=held_out)
     result = final.do("taught 3")
-    assert [script for script, *_ in called] == ["train.py", "evaluate.py", "evaluate.py"] * 2
+    assert [script for script, *_ in called] == SCRIPTS * 2
     teacher = tmp_path / "output" / "large_1" / "checkpoint-4"
-    assert called[3][-2:] == ("--teacher_dir", teacher)
+    assert called[4][-2:] == ("--teacher_dir", teacher)
     assert (result["teachers"], result["questions"]) == (["large 1"], 20)
     lacking = Runs(tiny_encoder, None, files, tmp_path / "no_results", tmp_path / "no_output")
     with pytest.raises(QAError, match="large 1 needs --larger_model_dir"):
@@ -157,4 +161,4 @@ def test_a_larger_teacher_learns_from_the_split(articles, tiny_model, tiny_encod
     answers, _ = from_model(teacher, examples, question_keys(examples), "cpu", "no", tmp_path, False, NoProgress)
     answers.save(lacking.result("large 1").with_suffix(".teacher"))
     assert lacking.do("taught 3")["teachers"] == ["large 1"]
-    assert called[-3][-2:] == ("--teacher_dir", tmp_path / "no_results" / "large_1.teacher")
+    assert called[-4][-2:] == ("--teacher_dir", tmp_path / "no_results" / "large_1.teacher")

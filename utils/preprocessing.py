@@ -6,16 +6,13 @@ a damaged one is known and written again. Anyone may delete it.
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
-from typing import BinaryIO
 
-import numpy as np
 import tokenizers
 from tokenizers import Tokenizer
 
-from extractive_qa.files.atomic import open_checked, save_checked
-from extractive_qa.preprocessing.windows import Features, PairTemplate, first_answer, prepare_train_features
+from extractive_qa.preprocessing.features_file import load_features, save_features
+from extractive_qa.preprocessing.windows import Features, first_answer, prepare_train_features
 from utils.console import note, warn
 from utils.offline import PROJECT_ROOT
 
@@ -40,7 +37,7 @@ def cached_train_features(
         note(f"preparing the windows of {len(examples):,} questions ...")
         features = prepare_train_features(examples, tokenizer, max_length, doc_stride)
         try:
-            save_features(path, features)
+            save_features(path, features, KEPT)
         except OSError as error:
             warn(f"the prepared windows can't be kept in {folder}: {error.strerror or error}. Going on without.")
     return features
@@ -62,30 +59,3 @@ def features_key(examples: Sequence[dict], tokenizer: Tokenizer, max_length: int
         text = head + question + ("" if known else context)
         digest.update(text.encode("utf-8", "surrogatepass"))
     return digest.hexdigest()[:40]
-
-
-# a file holds these arrays, one after another
-TEMPLATE = tuple(field.name for field in fields(PairTemplate))
-ARRAYS = (*TEMPLATE, *(field.name for field in fields(Features) if field.name != "template"))
-
-
-def save_features(path: Path, features: Features) -> None:
-    """Writes training features to `path`, as save_checked does. Raises OSError."""
-
-    def write(file: BinaryIO) -> None:
-        for name in ARRAYS:
-            of_template = name in TEMPLATE
-            array = np.array(getattr(features.template, name), np.int64) if of_template else getattr(features, name)
-            np.save(file, array, allow_pickle=False)
-
-    save_checked(path, write, KEPT)
-
-
-def load_features(path: Path) -> Features | None:
-    """What save_features wrote to `path`; None where there is no such file, or it can't be read or is damaged."""
-    if (file := open_checked(path)) is None:
-        return None
-    with file:
-        arrays = {name: np.load(file, allow_pickle=False) for name in ARRAYS}
-    template = PairTemplate(**{name: arrays.pop(name).tolist() for name in TEMPLATE})
-    return Features(template, **arrays)

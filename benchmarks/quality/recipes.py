@@ -5,10 +5,11 @@
     python benchmarks/quality/recipes.py --table     # only the table in docs/RESULTS.md
 
 A run is a recipe with a seed: train.py on the articles of --train_file but 6, drawn with a fixed seed. evaluate.py
-scores the state after the last step on those 6, and on 500 of their questions asked of 8 paragraphs; no epoch is chosen
-by its score. A recipe's teachers are other runs, made first where they are missing. --final trains on all of
---train_file and scores --eval_file, by which nothing was chosen; its larger teacher has learned from the articles of
-the split. Without --larger_model_dir the larger one's answers that lie beside its result serve in its place.
+scores the state after the last step on those 6, and on 500 of their questions asked of 8 paragraphs, passages.py on 300
+of them asked of the best paragraphs by BM25; no epoch is chosen by its score. A recipe's teachers are other runs, made
+first where they are missing. --final trains on all of --train_file and scores --eval_file, by which nothing was chosen;
+its larger teacher has learned from the articles of the split. Without --larger_model_dir the larger one's answers that
+lie beside its result serve in its place.
 
 Runs are done one after another, in output/recipes; on one CPU core each takes from half an hour to hours. What was
 stopped (Ctrl-C) is resumed, and what has a result in --results_dir is not done again.
@@ -54,6 +55,11 @@ RECIPES = {
     # less to learn from, in less time: what was given up was measured beside it
     "third": THIRD,
     "third, joined with neighbours": THIRD | {"joined_contexts": 0.3},
+    # asked of paragraphs without the answer too; the runs of `third` were made before passages.py was
+    "third, own paragraphs": THIRD,
+    "third, negatives": THIRD | {"negative_contexts": 1},
+    "third, half as many negatives": THIRD | {"negative_contexts": 0.5},
+    "third, negatives and joined": THIRD | {"negative_contexts": 1, "joined_contexts": 0.3},
     # as few as somebody has who wrote them, and no teacher
     "few": FEW,
     "few, as many steps": FEW | {"num_train_epochs": 17},  # as 6 epochs and a stage on raw text before them
@@ -146,6 +152,7 @@ class Runs:
             "recipe": recipe, "seed": flags["seed"], "flags": flags, "teachers": teachers,
             **score(last, self.files[1], folder / "scores"),
             "long_contexts": score(last, folder / "long.json", folder / "long_scores"),
+            "passages": passages(last, self.files[1], folder),
             "questions": questions, "windows": state["windows"],
             "windows_per_second": statistics.median(harness.training_rates(folder)) * state["windows"] / questions,
             "mixed_precision": state["precision"], "commit": (folder / "commit.txt").read_text("utf-8"),
@@ -158,6 +165,14 @@ def score(model_dir: Path, eval_file: Path, folder: Path) -> dict:
     harness.run_script("evaluate.py", {"model_dir": model_dir, "eval_file": eval_file, "output_dir": folder})
     scores = read_json(folder / "metrics.json", "scores")
     return {name: scores[name] for name in ("exact_match", "f1", "total")}
+
+
+def passages(model_dir: Path, eval_file: Path, folder: Path) -> dict:
+    """What passages.py finds, which stays in `folder` too."""
+    flags = {"model_dir": model_dir, "eval_file": eval_file, "results_dir": folder, "joined": 0}
+    harness.run_script("benchmarks/quality/passages.py", flags)
+    found = read_json(folder / "passages.json", "scores")
+    return {name: found[name] for name in ("questions", "own", "recall", "passages", "auroc")}
 
 
 def commit() -> str:

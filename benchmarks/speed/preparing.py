@@ -14,9 +14,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import harness
 
+from extractive_qa.preprocessing.features_file import save_features
 from extractive_qa.preprocessing.windows import load_tokenizer, prepare_train_features
 from utils.offline import SAMPLE_MODEL_DIR
-from utils.preprocessing import save_features
 
 MAX_LENGTH, DOC_STRIDE = 384, 128
 TARGET = 5
@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> None:
 
         def prepare(count: int | None = None) -> None:
             features = prepare_train_features(examples[:count], tokenizer, MAX_LENGTH, DOC_STRIDE)
-            save_features(folder / "train.features", features)
+            save_features(folder / "train.features", features, kept=1)
 
         with harness.Peer("preparing", args.model_dir.resolve(), questions, folder) as peer:
             ours, padded, unpadded = (

@@ -190,22 +190,30 @@ def prepare_validation_features(
         question_ids, question_splits, longest_question(max_length, doc_stride, template.size)
     )
 
-    # windows of question q: the first begins at its context's first token, each next one `step` tokens further, until
-    # one reaches the end
     context = np.array([context_numbers[example["context"]] for example in examples], dtype=np.int64)
-    context_lengths = np.diff(context_splits)[context]
-    capacity = max_length - template.size - np.diff(question_splits)
-    step = capacity - doc_stride
-    windows = 1 + np.maximum(0, -(-(context_lengths - capacity) // step))
-    example_index = np.repeat(np.arange(len(examples)), windows)
-    number = np.arange(len(example_index)) - np.repeat(np.cumsum(windows) - windows, windows)
-    first = number * step[example_index]
-    last = np.minimum(first + capacity[example_index], context_lengths[example_index])
+    example_index, first, last = cut_windows(
+        np.diff(question_splits), np.diff(context_splits)[context], template.size, max_length, doc_stride
+    )
     base = context_splits[context][example_index]
     return Features(
         template, question_ids, question_splits, context_ids, context_offsets, example_index.astype(np.int32),
         first_token=base + first, last_token=base + last,
     )  # fmt: skip
+
+
+def cut_windows(
+    question_lengths: np.ndarray, context_lengths: np.ndarray, special_tokens: int, max_length: int, doc_stride: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The windows of P pairs of a question and a context, whose lengths in tokens are int (P,): each window's pair, and
+    its first and last token (exclusive) of the context, int64 (N,). The first begins at the context's first token, each
+    next one a step further, until one reaches the end."""
+    capacity = max_length - special_tokens - question_lengths
+    step = capacity - doc_stride
+    windows = 1 + np.maximum(0, -(-(context_lengths - capacity) // step))
+    pair = np.repeat(np.arange(len(windows)), windows)
+    number = np.arange(len(pair)) - np.repeat(np.cumsum(windows) - windows, windows)
+    first = number * step[pair]
+    return pair, first, np.minimum(first + capacity[pair], context_lengths[pair])
 
 
 def prepare_train_features(

@@ -88,9 +88,14 @@ class Teachers:
     def __init__(self, features: Features, said: Sequence[tuple[np.ndarray, np.ndarray]], identities: list[str]):
         self.features, self.said, self.identities = features, said, identities  # identities: of their files
 
+    def know(self, indices: np.ndarray) -> np.ndarray:
+        """Which windows they were asked of, bool (B,): not of those behind `features`."""
+        return np.asarray(indices) < len(self.features)
+
     def probabilities(self, indices: Sequence[int], length: int, temperature: float) -> np.ndarray:
         """The mean of the teachers' probabilities of windows `indices`, float32 (2, B, length), start and end, each of
         which sums to 1: what lies outside a window is its [CLS]'s, as in the labels, and so is the token of a place.
+        All 0 where they don't know a window.
 
         Probabilities are averaged, not their logarithms: to be taught by the mean is to be taught by each teacher in
         equal parts (the mean of the cross-entropies is that against the mean), and where they disagree every answer
@@ -98,6 +103,8 @@ class Teachers:
         """
         targets = np.zeros((2, len(indices), length), dtype=np.float32)
         for row, i in enumerate(indices):
+            if i >= len(self.features):
+                continue
             window = self.features[i]
             context = window["offsets"][window["context_start"] : window["context_end"]]
             question = window["example_index"]

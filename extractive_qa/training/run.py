@@ -19,7 +19,7 @@ from accelerate.utils import broadcast_object_list
 
 from extractive_qa.errors import QAError, brief
 from extractive_qa.files.atomic import replace_folder
-from extractive_qa.metrics import compute_metrics, exact_matches
+from extractive_qa.metrics import COUNTS_CHARACTERS, choose_f1_unit, compute_metrics, exact_matches
 from extractive_qa.model.backends import TorchBackend
 from extractive_qa.model.devices import describe, out_of_memory
 from extractive_qa.model.families import input_names
@@ -34,6 +34,7 @@ from extractive_qa.training import checkpoints
 from extractive_qa.training.distillation import Teachers
 from extractive_qa.training.log import TrainingLog
 from extractive_qa.training.model_card import model_card
+from extractive_qa.training.negatives import Negatives
 from extractive_qa.training.settings import FREE_ON_RESUME, READER_SETTINGS, as_settings
 
 logger = logging.getLogger(__name__)
@@ -57,6 +58,7 @@ class Training:
     optimizer: torch.optim.Optimizer
     micro_batch_size: int
     teachers: Teachers | None = None
+    negatives: Negatives | None = None
     progress: Callable = NoProgress  # makes bars, called like tqdm
     step: int = 0  # optimizer steps done
     losses: list[float] = field(default_factory=list)  # since the last line of the log
@@ -65,6 +67,8 @@ class Training:
     def __post_init__(self):
         # beside the model, which scores as it is and is saved under its plain names; one compilation for all lengths
         self.forward = torch.compile(self.model, dynamic=True) if self.args.compile else self.model
+        if self.negatives:
+            self.features = self.negatives.of_epoch(0)  # every epoch has as many windows
         self.inputs = input_names(self.accelerator.unwrap_model(self.model))
         # looked at now, as a damaged file shall not end a training at its first scores
         few = len(self.eval_examples) < FEW_QUESTIONS
@@ -265,6 +269,8 @@ class Training:
             kept = "they stay as trained" if self.earlier == UNCALIBRATED else kept
             few = f"{len(self.eval_examples)} scored question(s) are too few to fit them to"
             lines.append(f"confidences: {few}, {FEW_QUESTIONS} or more are needed; {kept}")
+        if choose_f1_unit(self.eval_examples) == "character":
+            lines.append(COUNTS_CHARACTERS)
         if args.resume:
             lines.append(f"resumed from {shown(args.resume)} after step {self.step}")
         return "\n".join(lines)

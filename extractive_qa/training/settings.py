@@ -1,4 +1,5 @@
-"""The settings of a training: what each may be, which of them are saved, and which may differ when it is resumed.
+"""The settings of a training: what each may be, and the files that they name; which of them are saved, and which may
+differ when it is resumed.
 
 Imports no torch: train.py checks its flags before it does.
 """
@@ -8,8 +9,17 @@ import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from extractive_qa.data.formats import check_path
 from extractive_qa.errors import QAError
+from extractive_qa.files.manifest import check_manifest
+from extractive_qa.files.reading import require
+from extractive_qa.model.folder import require_model
 from extractive_qa.preprocessing.windows import check_window_settings
+from extractive_qa.training import checkpoints
+
+# what to run where something is missing
+DOWNLOAD = "Run: python download_data.py (or try: python train.py --sample)"
+DOWNLOAD_TEACHER = "Run: python download_data.py --teacher, or give a folder that train.py wrote (output/final_model)"
 
 # what the reader needs to know
 READER_SETTINGS = ("max_length", "doc_stride", "max_answer_length", "handle_impossible_answer")
@@ -50,7 +60,7 @@ def check_flags(args: argparse.Namespace) -> None:
     check(["max_steps"], lambda value: value >= 1 or value == -1, "at least 1, or -1 for no limit")
     positive = ("learning_rate", "adam_epsilon", "distillation_temperature", "max_gpu_memory")
     check(positive, lambda value: 0 < value < math.inf, "more than 0")  # NaN is not, either
-    check(("weight_decay", "max_grad_norm"), lambda value: 0 <= value < math.inf, "0 or more")
+    check(("weight_decay", "max_grad_norm", "negative_contexts"), lambda value: 0 <= value < math.inf, "0 or more")
     check(("warmup_ratio", "joined_contexts", "distillation_weight"), lambda value: 0 <= value <= 1, "0 to 1")
     check(["seed"], lambda value: 0 <= value < 2**63, "0 or more")
     if args.resume and args.overwrite_output_dir:
@@ -68,3 +78,23 @@ def as_settings(args: argparse.Namespace, as_text: Callable[[Path], str] = str) 
         return as_text(value) if isinstance(value, Path) else value
 
     return {name: plain(value) for name, value in sorted(vars(args).items())}
+
+
+def inputs(args: argparse.Namespace) -> tuple[Path, ...]:
+    """What a training reads."""
+    return args.model_dir, *args.teacher_dir, args.train_file, args.eval_file
+
+
+def check_files(args: argparse.Namespace) -> None:
+    """Raises QAError where a file or folder is missing, damaged, of another kind, or would be overwritten."""
+    checkpoints.check_output_dir(args.output_dir, args.resume, args.overwrite_output_dir, inputs(args))
+    require_model(args.model_dir, DOWNLOAD)
+    for teacher in args.teacher_dir:
+        if not teacher.is_file():  # of answers
+            require_model(teacher, DOWNLOAD_TEACHER)
+    # what download_data.py wrote has a list of sizes and checksums: a half-finished download is known
+    for path in dict.fromkeys(inputs(args)):
+        if require(path, "a file or folder with questions", DOWNLOAD).is_dir():
+            check_manifest(path, full=args.verify_files)
+    for path in (args.train_file, args.eval_file):
+        check_path(path)  # its name says its format

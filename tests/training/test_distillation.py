@@ -14,6 +14,8 @@ from scripts import PROJECT_ROOT
 from small_training import SMALL, assert_equal_weights, log_without_times, make_run, train_here, train_script
 
 from extractive_qa.errors import QAError
+from extractive_qa.files.atomic import save_checked
+from extractive_qa.preprocessing.features_file import save_features
 from extractive_qa.preprocessing.windows import (
     first_answer,
     load_tokenizer,
@@ -31,7 +33,6 @@ from extractive_qa.training.distillation import (
     teacher_predictions,
     tokens_at,
 )
-from utils import preprocessing as feature_cache
 
 SETTINGS = {"max_length": 96, "doc_stride": 32}
 
@@ -266,13 +267,13 @@ def test_a_file_of_answers_teaches_as_the_model_does(
     with pytest.raises(QAError, match=r"elsewhere.teacher has no answers to 1 of 13 training questions.*folder"):
         ask(cache, more, prepare_train_features(more, load_tokenizer(tiny_model), **SETTINGS), copied)
     copied.write_bytes(copied.read_bytes()[:-1])
-    feature_cache.save_features(tmp_path / "windows.features", features)
+    save_features(tmp_path / "windows.features", features, 1)
     kept = Answers.load(path)
     with monkeypatch.context() as later:
         later.setattr(distillation, "FORMAT", distillation.FORMAT + 1)
         kept.save(tmp_path / "later.teacher")
     pickled = vars(kept) | {"format": distillation.FORMAT, "keys": kept.keys.astype(object)}
-    feature_cache.save_checked(tmp_path / "pickle.teacher", lambda file: np.savez(file, **pickled), 9)
+    save_checked(tmp_path / "pickle.teacher", lambda file: np.savez(file, **pickled), 9)
     for file in (copied, tmp_path / "windows.features", tmp_path / "later.teacher", tmp_path / "pickle.teacher"):
         with pytest.raises(QAError, match=f"{file.name} is no file of a teacher's answers, or damaged"):
             ask(cache, questions, features, file)

@@ -49,7 +49,7 @@ def test_the_sample_sets_its_files_and_flags_win(tmp_path):
         ("--doc_stride", ["-1"]), ("--per_device_eval_batch_size", ["0"]),
         ("--distillation_weight", ["-0.1", "1.1", "nan"]), ("--distillation_temperature", ["0", "inf", "nan"]),
         ("--per_device_train_batch_size", ["0", "-4"]), ("--max_gpu_memory", ["0", "-1", "nan"]),
-        ("--joined_contexts", ["-0.1", "1.5"]), ("--num_train_epochs", ["0"]),
+        ("--joined_contexts", ["-0.1", "1.5"]), ("--negative_contexts", ["-0.1", "inf"]), ("--num_train_epochs", ["0"]),
     ],
 )  # fmt: skip
 def test_every_bound_of_a_setting_is_checked_by_name(flag, values):

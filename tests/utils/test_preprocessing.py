@@ -8,9 +8,10 @@ import sys
 import numpy as np
 import pytest
 
+from extractive_qa.preprocessing.features_file import load_features, save_features
 from extractive_qa.preprocessing.windows import load_tokenizer, prepare_train_features
 from utils import preprocessing as feature_cache
-from utils.preprocessing import KEPT, cached_train_features, features_key, load_features, save_features
+from utils.preprocessing import KEPT, cached_train_features, features_key
 
 SETTINGS = (96, 32)
 
@@ -100,7 +101,7 @@ def test_the_key_ignores_what_does_not_matter(sample_examples, real_tokenizer):
 def test_no_damaged_file_is_read(sample_examples, real_tokenizer, tmp_path):
     features = prepare_train_features(sample_examples[:3], real_tokenizer, *SETTINGS)
     path, damaged = tmp_path / "whole.features", tmp_path / "damaged.features"
-    save_features(path, features)
+    save_features(path, features, KEPT)
     assert_equal_features(load_features(path), features)
     content = path.read_bytes()
     for place in range(0, len(content), 499):
@@ -140,7 +141,7 @@ def test_a_read_only_folder_is_still_read(sample_examples, real_tokenizer, tmp_p
 
 def test_a_file_whose_time_can_not_be_set_is_still_read(sample_examples, real_tokenizer, tmp_path, monkeypatch):
     path = tmp_path / "a.features"
-    save_features(path, prepare_train_features(sample_examples, real_tokenizer, *SETTINGS))
+    save_features(path, prepare_train_features(sample_examples, real_tokenizer, *SETTINGS), KEPT)
 
     def refuse(*_, **__):
         raise PermissionError("read-only")
@@ -166,8 +167,8 @@ def test_the_files_used_last_are_kept(sample_examples, real_tokenizer, tmp_path)
     features = prepare_train_features(sample_examples[:3], real_tokenizer, *SETTINGS)
     for number in range(KEPT):
         path = tmp_path / f"{number}.features"
-        save_features(path, features)
+        save_features(path, features, KEPT)
         os.utime(path, (1000 + number, 1000 + number))
     load_features(tmp_path / "0.features")
-    save_features(tmp_path / "new.features", features)
+    save_features(tmp_path / "new.features", features, KEPT)
     assert {path.stem for path in tmp_path.iterdir()} == {"0", "new", *map(str, range(2, KEPT))}
