@@ -407,10 +407,12 @@ def train(run: Training, log: TrainingLog, bar) -> None:
 
 def how_to_evaluate(args: argparse.Namespace) -> str:
     """The command that scores this run's model on the questions that it was scored on."""
-    if args.sample and args.output_dir == SAMPLE["output_dir"]:
+    if (args.output_dir, args.eval_file) == (SAMPLE["output_dir"], SAMPLE["eval_file"]):
         return "python evaluate.py --sample"
-    flags = {"output_dir": (args.output_dir, OUTPUT_DIR), "eval_file": (args.eval_file, SQUAD_DIR)}
-    flags["model_dir"] = args.output_dir / "final_model", OUTPUT_DIR / "final_model"
+    flags = {
+        "model_dir": (args.output_dir / "final_model", OUTPUT_DIR / "final_model"),
+        "output_dir": (args.output_dir, OUTPUT_DIR), "eval_file": (args.eval_file, SQUAD_DIR),
+    }  # fmt: skip
     given = [f"--{name} {as_argument(path)}" for name, (path, default) in flags.items() if path != default]
     return " ".join(["python evaluate.py", *given, *["--skip_bad_examples"] * args.skip_bad_examples])
 
