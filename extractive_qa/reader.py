@@ -19,7 +19,7 @@ from extractive_qa.model.folder import card_languages, require_folder
 from extractive_qa.postprocessing.answers import AnswerCollector, apply_minimum_confidence
 from extractive_qa.postprocessing.spans import relative_to_cls
 from extractive_qa.preprocessing.batches import length_sorted_batches, pad_batch
-from extractive_qa.preprocessing.unknown import describe_unknown
+from extractive_qa.preprocessing.unknown import describe_unknown, unknown_share_of
 from extractive_qa.preprocessing.windows import Features, load_tokenizer, prepare_validation_features
 from extractive_qa.progress import NoProgress
 from extractive_qa.settings import DEFAULT_SETTINGS, SETTINGS_FILE, check_config, check_settings, read_settings
@@ -87,6 +87,11 @@ class Reader:
         self.settings["max_answer_length"] = min(self.settings["max_answer_length"], self.settings["max_length"])
         self.pad_id = config.get("pad_token_id") or 0
         self.languages, self.watches_unknown = card_languages(self.model_dir), True
+
+    def unknown_share(self, text: str) -> float:
+        """The share, 0 to 1, of a text's characters that the model's tokenizer does not know. From 5 % on it was
+        trained on another language, and its answers mean little."""
+        return unknown_share_of(text, self.tokenizer)
 
     def answer(self, question: str, context: str, top_k: int = 1, min_confidence: float = 0.0) -> dict | list[dict]:
         """The answer to one question: text, start, end (characters, `context[start:end] == text`), probability.

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from tokenizers import Tokenizer
 
-from extractive_qa.preprocessing.windows import Features
+from extractive_qa.preprocessing.windows import Features, tokenize
 
 WORTH_SAYING = 0.05  # of the characters
 LOOKED_AT = 20_000  # characters, to tell the script of a text
@@ -43,6 +43,13 @@ def unknown_share(features: Features, contexts: Iterable[str], unknown: int) -> 
     start, end = features.context_offsets[tokens].T
     characters = sum(len("".join(context.split())) for context in set(contexts))
     return min(1.0, float((end - start).sum()) / max(1, characters))
+
+
+def unknown_share_of(text: str, tokenizer: Tokenizer) -> float:
+    """The share, 0 to 1, of the characters of a text, white space apart, that the tokenizer does not know."""
+    ids, offsets, _ = tokenize(tokenizer, [text], with_offsets=True)
+    start, end = offsets[ids == unknown_token(tokenizer)].T
+    return min(1.0, float((end - start).sum()) / max(1, len("".join(text.split()))))
 
 
 def unknown_answers(features: Features, unknown: int) -> int:

@@ -16,6 +16,7 @@ from pathlib import Path
 from string import Template
 
 from extractive_qa.errors import QAError
+from extractive_qa.preprocessing.unknown import WORTH_SAYING
 from extractive_qa.text import has_text, replace_surrogates, shown
 from extractive_qa.web.request_filter import RequestFilter
 
@@ -55,8 +56,8 @@ def find_problem(question: str, context: str) -> tuple[str, int] | None:
 
 
 def ask(reader, question: str, context: str) -> dict:
-    """What there is to show: `context`, `answers` and `seconds`; or `problem`, as find_problem gives it; or `error`, a
-    text, where the model can't answer."""
+    """What there is to show: `context`, `answers`, `seconds`, and `unknown`, the share of its characters that the model
+    does not know; or `problem`, as find_problem gives it; or `error`, a text, where the model can't answer."""
     question, context = replace_surrogates(question or ""), replace_surrogates(context or "")
     if problem := find_problem(question, context):
         return {"problem": problem}
@@ -66,7 +67,8 @@ def ask(reader, question: str, context: str) -> dict:
     except QAError as error:
         return {"error": str(error)}
     shown_answers = answers[:1] + [answer for answer in answers[1:] if answer["probability"] >= WORTH_SHOWING]
-    return {"context": context, "answers": shown_answers, "seconds": time.perf_counter() - began}
+    seconds = time.perf_counter() - began
+    return {"context": context, "answers": shown_answers, "seconds": seconds, "unknown": reader.unknown_share(context)}
 
 
 # ---- HTML: whatever came from a person, a file or a model goes through `escape`
@@ -120,6 +122,8 @@ def render(result: dict | None, language: str, model: str, min_confidence: float
         best = f'<p class="best none">{words["no_answer"]}</p>'
         if answers[0]["text"]:  # else that there is none is the model's answer
             best += f"<p>{words['unsure'].format(min_confidence)}</p>"
+    if result["unknown"] >= WORTH_SAYING:
+        best += f'<p class="problem">{words["unknown"].format(result["unknown"])}</p>'
     rows = "".join(
         f'<li><button type="button" data-answer="{number}">'
         f'<span class="text" dir="auto">{escape(answer["text"])}</span>'

@@ -48,7 +48,7 @@ def result(context: str, *spans: tuple[int, int], probability: float = 0.5) -> d
     answers = [
         {"text": context[start:end], "start": start, "end": end, "probability": probability} for start, end in spans
     ]
-    return {"context": context, "answers": answers, "seconds": 0.1}
+    return {"context": context, "answers": answers, "seconds": 0.1, "unknown": 0.0}
 
 
 def drawn_result(draw):
@@ -157,6 +157,15 @@ def test_a_model_that_can_not_answer_says_so_in_the_page():
             raise QAError("the model gives NaN")
 
     assert "the model gives NaN" in render(ask(Broken(), "Who?", "Ada won."), "en", "m")
+
+
+def test_characters_that_the_model_does_not_know_are_said(tiny_model):
+    reader = Reader(tiny_model, device="cpu", mixed_precision="no", backend="torch")
+    text = "青石桥建于一九三二年，全长八十七米，由本地石匠修建。"
+    assert "does not know" in render(ask(reader, "有多长？", text), "en", "m")
+    assert "不认识" in render(ask(reader, "有多长？", text), "zh", "m")
+    known = result("Ada won.", (0, 3))
+    assert "does not know" not in render(known, "en", "m")
 
 
 def test_below_the_confidence_asked_for_nothing_counts_as_found():

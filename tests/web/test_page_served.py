@@ -201,6 +201,9 @@ class OwnReader:
     def answer_all(self, examples, top_k):
         yield self.answer()
 
+    def unknown_share(self, text):
+        return 0.0
+
 
 def with_reader(answer):
     """The page with an OwnReader, served within this process, and what Gradio needs to be asked a question."""
