@@ -12,6 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from extractive_qa.data.formats import FORMATS, Record, read_records
+from extractive_qa.data.names import keys_found
 from extractive_qa.data.references import check_references, is_missing
 from extractive_qa.errors import QAError
 from extractive_qa.text import has_text, printable, replace_surrogates, short_repr
@@ -19,11 +20,6 @@ from extractive_qa.text import has_text, printable, replace_surrogates, short_re
 logger = logging.getLogger(__name__)
 
 EXAMPLES_SHOWN = 3  # problems of each kind
-# parts of the names that others give to our fields
-OTHER_NAMES = {
-    "question": ("question", "query"),
-    "context": ("context", "passage", "paragraph", "document", "article", "story", "text"),
-}
 
 
 def read_examples(
@@ -202,15 +198,3 @@ def check_question(record: Record, ids: Ids) -> tuple[dict, list[str]]:
     identifier, fault = ids.give(identifier, record.number)
     texts = {name: replace_surrogates(content[name]) for name in ("question", "context")}
     return {"id": identifier, **texts}, [fault] if fault else []
-
-
-def keys_found(content: dict, wanted: str) -> str:
-    """The keys of a record that lacks a field, and which of them may be that field."""
-    found = f"the keys are {printable(', '.join(content), 150) or 'none'}"
-    like = [key for key in content if any(part in key.lower() for part in OTHER_NAMES[wanted])]
-    texts = {key: len(content[key]) for key in like if isinstance(content[key], str)}
-    if texts:
-        return f"{found}. `{printable(max(texts, key=texts.get), 40)}` may be it: call it `{wanted}`"
-    if like:
-        return f"{found}. `{printable(like[0], 40)}` holds no text: put the text itself into `{wanted}`"
-    return found

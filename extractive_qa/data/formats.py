@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from extractive_qa.data.lines import BEGINNING, LONGEST_LINE, read_lines
-from extractive_qa.data.nesting import NoSuchSplit, canonical_name, choose_split, flat_records, holds_records, rename
+from extractive_qa.data.names import canonical_name, rename
+from extractive_qa.data.nesting import NoSuchSplit, choose_split, flat_records, holds_records
 from extractive_qa.errors import QAError
 from extractive_qa.files.manifest import stays_inside
 from extractive_qa.files.reading import decode_text, is_utf8, parse_json, read_json_object, require, require_file

@@ -7,28 +7,17 @@ one file are told apart by name. A question that is a list (emrQA's paraphrases)
 
 from collections.abc import Iterable, Iterator
 
+from extractive_qa.data.names import rename
+
 # the usual names of the parts of one set
 SPLITS = {"train": ("train", "training"), "validation": ("validation", "dev", "valid", "val", "eval")}
 ALL_SPLITS = (*SPLITS["train"], *SPLITS["validation"], "test")
-ALIASES = {"question_id": "id", "qid": "id", "answer_text": "answer"}
 OWN = {"id", "question", "answers", "answer", "answer_start", "is_impossible"}  # fields that no question inherits
 NESTED = ("data", "paragraphs", "qas")  # what holds questions, instead of being one
 
 
 class NoSuchSplit(ValueError):
     """Which of several splits is meant can't be told."""
-
-
-def canonical_name(name: str) -> str:
-    """The name that we give a field or a column: " Answer Text" is `answer`."""
-    plain = "_".join(str(name).strip().lower().split())
-    return ALIASES.get(plain, plain)
-
-
-def rename(record: dict) -> dict:
-    """A record with our names of its fields; one that has such a name already keeps it."""
-    renamed = {canonical_name(name): value for name, value in record.items()}
-    return renamed | {name: value for name, value in record.items() if name in renamed}
 
 
 def flat_records(content: object, split: str | None = None) -> Iterator[object]:
