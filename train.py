@@ -100,9 +100,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="other contexts of the file that each question is asked of in an epoch, none with its answer, three of "
         "four among its best by BM25; 0.5: one for every second question. For passages that a retriever finds, and to "
         "tell when an answer is not there. Each costs as much as a window")
-    add("--negative_loss", choices=["label", "shared", "both"], default="label",
-        help="of windows without the answer. label: [CLS] is right there; shared: one softmax over all windows of a "
-        "question, each less its [CLS]")
     add("--distillation_weight", type=float, default=0.5, help="share of the teachers in the loss, 1: no labels")
     add("--distillation_temperature", type=float, default=2.0, help="softens the teachers' answers and the student's")
     add("--max_length", type=int, default=384, help="tokens in a window: question, context and special tokens")
@@ -191,7 +188,7 @@ from accelerate import Accelerator
 from torch.nn.functional import cross_entropy
 
 from extractive_qa.model.devices import used_memory
-from extractive_qa.preprocessing.batches import pad_batch, padded_length
+from extractive_qa.preprocessing.batches import epoch_batches, micro_batches, pad_batch, padded_length
 from extractive_qa.preprocessing.windows import load_tokenizer
 from extractive_qa.report.charts import draw_training_curve
 from extractive_qa.training import memory
@@ -308,24 +305,6 @@ def window_losses(start_logits, end_logits, batch):
     return (start + end) / 2  # (B,)
 
 
-def shared_losses(start_logits, end_logits, batch, questions):
-    """For each window the cross-entropy of its question's answer in one softmax over all tokens of all windows of the
-    question in the batch, each less its window's [CLS], (B,), the mean over start and end. logits: (B, L); questions:
-    (B,), each window's. 0 where no window of the question has the answer."""
-    never = -1e4  # -inf would have no gradient
-    outside = batch["attention_mask"] == 0  # (B, L)
-    outside[:, 0] = True
-    same = questions[:, None] == questions[None]  # (B, B)
-    losses = []
-    for logits, positions in ((start_logits, batch["start_positions"]), (end_logits, batch["end_positions"])):
-        scores = (logits - logits[:, :1]).float()
-        right = scores.gather(1, positions[:, None])[:, 0].masked_fill(positions == 0, never)  # (B,)
-        every = scores.masked_fill(outside, never).logsumexp(1)
-        every, right = (x.expand_as(same).masked_fill(~same, never).logsumexp(1) for x in (every, right))
-        losses.append((every - right).masked_fill(right < never / 2, 0))
-    return (losses[0] + losses[1]) / 2
-
-
 def accumulate_gradients(run: Training, batch_indices: np.ndarray) -> torch.Tensor:
     """Adds the gradients of one effective batch's mean loss, micro-batch by micro-batch. Returns this process's share
     of that loss."""
@@ -336,7 +315,7 @@ def accumulate_gradients(run: Training, batch_indices: np.ndarray) -> torch.Tens
     torch.manual_seed((args.seed + run.step) * processes + rank)
     total = torch.zeros((), device=device)  # stays on the device: to fetch it would wait for the GPU
     # this process's windows as pairs of (B,): indices into the features, and weights
-    parts, in_step = run.micro_batches(batch_indices)
+    parts = micro_batches(batch_indices, run.micro_batch_size, rank, processes)
     for number, (indices, weights) in enumerate(parts, 1):
         batch = pad_batch([run.features[i] for i in indices], args.max_length, pad_id)
         batch = {name: to_device(array, device) for name, array in batch.items()}  # (B, L) and (B,)
@@ -345,10 +324,6 @@ def accumulate_gradients(run: Training, batch_indices: np.ndarray) -> torch.Tens
             # autocast computes in bf16 or fp16; the logits, (B, L), and the losses are fp32
             output = run.forward(**{name: batch[name] for name in run.inputs})
             losses = window_losses(output.start_logits, output.end_logits, batch)  # (B,)
-            if run.by_question:
-                questions = to_device(run.features.example_index[indices], device)
-                shared = shared_losses(output.start_logits, output.end_logits, batch, questions)
-                losses = shared if args.negative_loss == "shared" else (losses + shared) / 2
             # teachers: the student's answers are drawn to theirs, and to the labels
             if run.teachers:
                 temperature, mask = args.distillation_temperature, batch["attention_mask"]
@@ -361,7 +336,7 @@ def accumulate_gradients(run: Training, batch_indices: np.ndarray) -> torch.Tens
                 losses = own * losses + theirs * taught
             # divided by the windows of the whole step: each counts the same, however the batch was cut. A weight is 0
             # where a window only fills up a process's share
-            loss = (losses * to_device(weights, device)).sum() / in_step
+            loss = (losses * to_device(weights, device)).sum() / len(batch_indices)
             accelerator.backward(loss * processes)  # times processes, as their gradients are averaged
         total += loss.detach()
     return total
@@ -392,7 +367,9 @@ def train(run: Training, log: TrainingLog, bar) -> None:
         # run goes through the same
         if run.step // steps_per_epoch != epoch:
             epoch = run.step // steps_per_epoch
-            batches = run.epoch_batches(epoch)
+            if run.negatives:  # others in each epoch, as many
+                run.features = run.negatives.of_epoch(epoch)
+            batches = epoch_batches(run.features.lengths, run.effective_batch, args.seed, epoch)
         batch_indices = batches[run.step % steps_per_epoch]
 
         # forward and backward; out of memory: the whole effective batch again in smaller pieces

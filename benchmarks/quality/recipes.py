@@ -55,13 +55,11 @@ RECIPES = {
     # less to learn from, in less time: what was given up was measured beside it
     "third": THIRD,
     "third, joined with neighbours": THIRD | {"joined_contexts": 0.3},
-    # asked of paragraphs without the answer too, by three losses; as `third` are the runs that were made before
-    # passages.py was, "own paragraphs" the same with its scores
+    # asked of paragraphs without the answer too. "own paragraphs" is `third`, whose results are older than passages.py
     "third, own paragraphs": THIRD,
     "third, negatives": THIRD | {"negative_contexts": 1},
     "third, half as many negatives": THIRD | {"negative_contexts": 0.5},
-    "third, negatives, one softmax": THIRD | {"negative_contexts": 1, "negative_loss": "shared"},
-    "third, negatives, label and one softmax": THIRD | {"negative_contexts": 1, "negative_loss": "both"},
+    "third, twice as many negatives": THIRD | {"negative_contexts": 2},
     "third, negatives and joined": THIRD | {"negative_contexts": 1, "joined_contexts": 0.3},
     # as few as somebody has who wrote them, and no teacher
     "few": FEW,

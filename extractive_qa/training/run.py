@@ -26,7 +26,6 @@ from extractive_qa.model.devices import describe, out_of_memory
 from extractive_qa.model.families import input_names
 from extractive_qa.model.loading import quiet_transformers, require_finite
 from extractive_qa.postprocessing import calibration
-from extractive_qa.preprocessing.batches import epoch_batches, micro_batches
 from extractive_qa.preprocessing.windows import Features, load_tokenizer
 from extractive_qa.progress import NoProgress
 from extractive_qa.reader import Reader
@@ -65,7 +64,6 @@ class Training:
     def __post_init__(self):
         # beside the model, which scores as it is and is saved under its plain names; one compilation for all lengths
         self.forward = torch.compile(self.model, dynamic=True) if self.args.compile else self.model
-        self.by_question = self.negatives is not None and self.args.negative_loss != "label"
         if self.negatives:
             self.features = self.negatives.of_epoch(0)  # every epoch has as many windows
         self.inputs = input_names(self.accelerator.unwrap_model(self.model))
@@ -79,39 +77,7 @@ class Training:
 
     @property
     def steps_per_epoch(self) -> int:
-        if self.by_question:
-            return math.ceil(self.questions / self.questions_per_step)
         return math.ceil(len(self.features) / self.effective_batch)
-
-    @property
-    def questions_per_step(self) -> int:
-        return max(1, round(self.effective_batch * self.questions / len(self.features)))
-
-    def epoch_batches(self, epoch: int) -> list[np.ndarray]:
-        """The effective batches of an epoch, a function of (seed, epoch): of windows, or of questions where all of a
-        question's windows share a softmax."""
-        if self.negatives:
-            self.features = self.negatives.of_epoch(epoch)
-        lengths, size = self.features.lengths, self.effective_batch
-        if self.by_question:
-            question = self.features.example_index
-            order = np.argsort(question, kind="stable")
-            self.windows_of = np.split(order, np.searchsorted(question[order], np.arange(1, self.questions)))
-            lengths = np.array([lengths[windows].max() for windows in self.windows_of])
-            size = self.questions_per_step
-        return epoch_batches(lengths, size, self.args.seed, epoch)
-
-    def micro_batches(self, batch: np.ndarray) -> tuple[list[tuple[np.ndarray, np.ndarray]], int]:
-        """This process's micro-batches of an effective batch, and the windows in all of it."""
-        share = self.accelerator.process_index, self.accelerator.num_processes
-        if not self.by_question:
-            return micro_batches(batch, self.micro_batch_size, *share), len(batch)
-        size = max(1, self.micro_batch_size * self.questions // len(self.features))
-        parts = []
-        for questions, weights in micro_batches(batch, size, *share):
-            windows = [self.windows_of[question] for question in questions]
-            parts.append((np.concatenate(windows), np.repeat(weights, list(map(len, windows)))))
-        return parts, sum(len(self.windows_of[question]) for question in batch)
 
     @property
     def total_steps(self) -> int:

@@ -146,6 +146,9 @@ def test_a_place_is_the_token_that_the_labels_have_there(questions, features):
 
 def test_a_window_has_what_lies_in_it_and_no_answer_the_rest():
     class Features:
+        def __len__(self):
+            return 9
+
         def __getitem__(self, i):
             offsets = np.array([[-1, -1], [-1, -1], [4, 7], [8, 9], [9, 12], [-1, -1]])
             return {"example_index": 0, "offsets": offsets, "context_start": 2, "context_end": 5}
