@@ -344,7 +344,7 @@ def train(run: Training, log: TrainingLog, bar) -> None:
         # run goes through the same
         if run.step // steps_per_epoch != epoch:
             epoch = run.step // steps_per_epoch
-            if run.negatives:
+            if run.negatives:  # others in each epoch, as many
                 run.features = run.negatives.of_epoch(epoch)
             batches = epoch_batches(run.features.lengths, run.effective_batch, args.seed, epoch)
         batch_indices = batches[run.step % steps_per_epoch]

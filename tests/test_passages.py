@@ -42,6 +42,7 @@ def test_the_rules_choose_by_their_own_score_and_votes_add_up():
     read |= {"cls text": texts, "raw text": texts}
     assert [choose(read, [0, 1, 2], rule) for rule in ("cls", "raw", "votes")] == ["Paris", "Rome.", "Rome."]
     assert choose(read, [0, 1], "votes") == "Paris"
+    assert [choose(read, pairs, "ranked") for pairs in ([0, 1], [1, 0], [2, 1, 0])] == ["Paris", "Rome.", "the Rome"]
 
 
 def test_what_is_read_is_what_the_reader_says(trained, sample_examples):

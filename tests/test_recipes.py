@@ -99,6 +99,8 @@ def test_fewer_questions_have_a_table_of_their_own_and_what_was_given_up_comes_l
     assert "| plain | 1 epoch of recurring spans before | 1 |" in first
     assert [line.split(" | ")[0] for line in second.splitlines()[2:]] == ["| a third", "| a flag that is gone"]
     assert "`--gone 0.5`" in second
+    scored = part | {"passages": {"passages": {"5": {"cls": 51.2}}, "auroc": {"any": 0.8768}}}
+    assert table([scored]).endswith(" 40.00 | +0.00 | 51.20 | 0.877 |\n")
     assert "| -1.00 |" in second
 
 

@@ -55,10 +55,11 @@ RECIPES = {
     # less to learn from, in less time: what was given up was measured beside it
     "third": THIRD,
     "third, joined with neighbours": THIRD | {"joined_contexts": 0.3},
-    # asked of paragraphs without the answer too; the runs of `third` were made before passages.py was
+    # asked of paragraphs without the answer too. "own paragraphs" is `third`, whose results are older than passages.py
     "third, own paragraphs": THIRD,
     "third, negatives": THIRD | {"negative_contexts": 1},
     "third, half as many negatives": THIRD | {"negative_contexts": 0.5},
+    "third, twice as many negatives": THIRD | {"negative_contexts": 2},
     "third, negatives and joined": THIRD | {"negative_contexts": 1, "joined_contexts": 0.3},
     # as few as somebody has who wrote them, and no teacher
     "few": FEW,
@@ -187,7 +188,7 @@ def table(results: list[dict]) -> str:
     train.py has lost their flags since."""
     heads = (
         "recipe", "settings", "runs", "EM", "F1", "F1, spread", "F1 against the first",
-        f"F1 of {PARAGRAPHS} paragraphs", "that against the first", "F1, weights averaged",
+        f"F1 of {PARAGRAPHS} paragraphs", "that against the first", "F1 of 5 passages", "AUROC", "F1, weights averaged",
     )  # fmt: skip
     order = list(RECIPES)
     results = sorted(results, key=lambda run: order.index(run["recipe"]) if run["recipe"] in order else len(order))
@@ -202,7 +203,9 @@ def table(results: list[dict]) -> str:
             rows.append([
                 recipe, settings(runs[0]), str(len(runs)), f"{statistics.mean(run['exact_match'] for run in runs):.2f}",
                 mean(f1), spread(f1.values(), ".2f"), gain(f1, f1_by_seed(first)),
-                mean(long), gain(long, f1_by_seed(first, "long_contexts")), mean(averaged),
+                mean(long), gain(long, f1_by_seed(first, "long_contexts")),
+                mean(passages_by_seed(runs, "passages", "5", "cls")),
+                mean(passages_by_seed(runs, "auroc", "any"), ".3f"), mean(averaged),
             ])  # fmt: skip
         filled = [[head, "---", *cells] for head, *cells in zip(heads, *rows, strict=True) if any(cells)]
         made.append("".join(f"| {' | '.join(row)} |\n" for row in zip(*filled, strict=True)))
@@ -214,8 +217,16 @@ def f1_by_seed(runs: list[dict], part: str = "") -> dict[int, float]:
     return {run["flags"]["seed"]: (run[part] if part else run)["f1"] for run in runs if not part or part in run}
 
 
-def mean(by_seed: dict[int, float]) -> str:
-    return f"{statistics.mean(by_seed.values()):.2f}" if by_seed else ""
+def passages_by_seed(runs: list[dict], *names: str) -> dict[int, float]:
+    """A figure of passages.py, by its path, of the runs that have it."""
+    found = {run["flags"]["seed"]: run["passages"] for run in runs if "passages" in run}
+    for name in names:
+        found = {seed: part[name] for seed, part in found.items()}
+    return found
+
+
+def mean(by_seed: dict[int, float], form: str = ".2f") -> str:
+    return f"{statistics.mean(by_seed.values()):{form}}" if by_seed else ""
 
 
 def gain(by_seed: dict[int, float], first: dict[int, float]) -> str:

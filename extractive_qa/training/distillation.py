@@ -88,7 +88,7 @@ class Teachers:
     def __init__(self, features: Features, said: Sequence[tuple[np.ndarray, np.ndarray]], identities: list[str]):
         self.features, self.said, self.identities = features, said, identities  # identities: of their files
 
-    def know(self, indices: np.ndarray) -> np.ndarray:
+    def know(self, indices: Sequence[int]) -> np.ndarray:
         """Which windows they were asked of, bool (B,): not of those behind `features`."""
         return np.asarray(indices) < len(self.features)
 
@@ -102,10 +102,8 @@ class Teachers:
         keeps its share. The mean of the logarithms lets any one teacher rule an answer out.
         """
         targets = np.zeros((2, len(indices), length), dtype=np.float32)
-        for row, i in enumerate(indices):
-            if i >= len(self.features):
-                continue
-            window = self.features[i]
+        for row in np.flatnonzero(self.know(indices)):
+            window = self.features[indices[row]]
             context = window["offsets"][window["context_start"] : window["context_end"]]
             question = window["example_index"]
             for places, scores in self.said:
