@@ -21,7 +21,15 @@ from extractive_qa.data.names import canonical_name, rename
 from extractive_qa.data.nesting import NoSuchSplit, choose_split, flat_records, holds_records
 from extractive_qa.errors import QAError
 from extractive_qa.files.manifest import stays_inside
-from extractive_qa.files.reading import decode_text, is_utf8, parse_json, read_json_object, require, require_file
+from extractive_qa.files.reading import (
+    decode_text,
+    is_utf8,
+    parse_json,
+    read_json_object,
+    refuse_other_kinds,
+    require,
+    require_file,
+)
 from extractive_qa.text import printable, short_repr
 
 FORMATS = (
@@ -31,6 +39,7 @@ FORMATS = (
 SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
 WORKBOOKS = (".xlsx", ".xlsm", ".xls", ".ods", ".numbers")
 ROWS = 1024  # of a table, turned into records at once
+KIND = 10_000  # bytes that show what kind of file it is
 
 
 class Record(NamedTuple):
@@ -94,6 +103,8 @@ def opened_text(path: Path, file: BinaryIO, encoding: str) -> Iterator[tuple[Bin
     stream = gzip.GzipFile(fileobj=file) if packed else file
     try:
         if is_utf8(encoding):
+            refuse_other_kinds(path, stream.read(KIND), encoding)
+            stream.seek(0)
             yield stream, None if packed else size_of(path)
         else:
             content = decode_text(path, stream.read(), encoding).encode("utf-8", "surrogatepass")
