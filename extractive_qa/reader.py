@@ -8,6 +8,7 @@ reader.answer("Who wrote it?", "It was written by Ada Lovelace in 1843.")
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -131,8 +132,47 @@ class Reader:
             raise ValueError(f"top_k is {top_k}, expected at least 1")
         examples = iter(examples)
         while chunk := list(islice(examples, QUESTIONS_AT_ONCE)):
-            for answers in self._answer_chunk(chunk, top_k, temperatures, each_batch):
+            contexts = [example["context"] for example in chunk]
+            for answers in self._answer_features(self._prepare(chunk), contexts, top_k, temperatures, each_batch):
                 yield apply_minimum_confidence(answers, min_confidence)
+
+    def answer_documents(
+        self, question: str, documents: Sequence[str | dict], top_k: int = 1, min_confidence: float = 0.0
+    ) -> dict | list[dict]:
+        """The answer to one question in several documents: as `answer` gives it, with its `document` (None where there
+        is no text), whose characters start and end count.
+
+        documents: texts, or dicts that hold one under `text`, such as the passages that a retriever found; in `answer`
+        they come back as they are. All are compared on one scale: one softmax over the spans of all windows of all
+        documents, each relative to its window's [CLS], as over the windows of one long text. That is right more often
+        than the document with the highest probability of its own: docs/RESULTS.md, "Paragraphs that lack the answer".
+
+        Raises as `answer`, and ValueError where there is no document.
+        """
+        texts = [document if isinstance(document, str) else document["text"] for document in documents]
+        if not texts:
+            raise ValueError("there are no documents")
+        if top_k < 1:
+            raise ValueError(f"top_k is {top_k}, expected at least 1")
+        distinct = list(dict.fromkeys(texts))
+        features = self._prepare([{"question": question, "context": text} for text in distinct])
+        # one question on one text, the documents one after another
+        begin = np.cumsum([0, *(len(text) + 1 for text in distinct)])  # of each, in characters
+        shift = np.zeros(len(features.context_offsets), dtype=np.int32)
+        for window, document in enumerate(features.example_index):
+            shift[features.first_token[window] : features.last_token[window]] = begin[document]
+        features = replace(
+            features, example_index=np.zeros_like(features.example_index),
+            context_offsets=features.context_offsets + shift[:, None],
+        )  # fmt: skip
+        (answers,) = self._answer_features(features, ["\n".join(distinct)], top_k)
+        answers = apply_minimum_confidence(answers, min_confidence)
+        for answer in answers:
+            number = int(np.searchsorted(begin, answer["start"], side="right")) - 1
+            answer["document"] = documents[texts.index(distinct[number])] if answer["text"] else None
+            if answer["text"]:
+                answer["start"], answer["end"] = (answer[name] - int(begin[number]) for name in ("start", "end"))
+        return answers if top_k > 1 else answers[0]
 
     def predict(
         self,
@@ -162,9 +202,8 @@ class Reader:
             each(example, answers)
         return predictions, probabilities
 
-    def _answer_chunk(
-        self, examples: Sequence[dict], top_k: int, temperatures: Sequence[float], each_batch: Callable
-    ) -> list[list[dict]]:
+    def _prepare(self, examples: Sequence[dict]) -> Features:
+        """The windows of questions, each on its context. Raises TypeError where one is no str."""
         for example in examples:
             for name in ("question", "context"):
                 if not isinstance(example[name], str):
@@ -175,8 +214,15 @@ class Reader:
         if self.watches_unknown and (line := describe_unknown(features, contexts, self.tokenizer, self.languages)):
             logger.warning(line)
             self.watches_unknown = False  # once is enough
-        collector = AnswerCollector(features, settings, top_k, temperatures)
-        done, count, questions = 0, len(features), len(examples)
+        return features
+
+    def _answer_features(
+        self, features: Features, contexts: Sequence[str], top_k: int, temperatures: Sequence[float] = (),
+        each_batch: Callable[[int, int, int], object] = lambda done, windows, questions: None,
+    ) -> list[list[dict]]:  # fmt: skip
+        """The answers to the questions of windows; contexts: each question's."""
+        collector = AnswerCollector(features, self.settings, top_k, temperatures)
+        done, count, questions = 0, len(features), len(contexts)
         for windows in length_sorted_batches(features.lengths, self.batch_size):
             each_batch(done, count, questions)
             _, start_logits, end_logits = self.logits(features, windows)
@@ -189,7 +235,7 @@ class Reader:
             nothing["probabilities"] = [0.0] * len(temperatures)
         has_question = np.diff(features.question_splits) > 0
         answers = collector.answers(contexts)
-        return [(has_question[i] and found) or [nothing] for i, found in enumerate(answers)]
+        return [(has_question[i] and found) or [dict(nothing)] for i, found in enumerate(answers)]
 
     def logits(self, features: Features, windows: Sequence[int]) -> tuple[list[dict], np.ndarray, np.ndarray]:
         """The windows as dicts, and start_logits and end_logits float32 (B, L).

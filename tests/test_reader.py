@@ -367,3 +367,58 @@ def test_bf16_and_fp32_mostly_agree(tiny_model, reader):
     rounded = Reader(tiny_model, "cpu", "bf16", batch_size=4)
     for example in EXAMPLES[:3]:
         assert abs(rounded.answer(**example)["probability"] - reader.answer(**example)["probability"]) < 0.05
+
+
+# several documents
+
+
+DOCUMENTS = ["", "Bob lives in Köln.", TEXT * 9, "Eve left in 1999. 😀 So did Bob.", "Bob lives in Köln.", TEXT]
+
+
+def test_answers_in_documents_are_spans_of_theirs_on_one_scale(reader):
+    found = reader.answer_documents("Who wrote it?", DOCUMENTS, top_k=12)
+    probabilities = [answer["probability"] for answer in found]
+    assert probabilities == sorted(probabilities, reverse=True)
+    assert sum(probabilities) <= 1
+    assert len({answer["document"] for answer in found}) > 1
+    for answer in found:
+        assert answer["document"][answer["start"] : answer["end"]] == answer["text"] != ""
+    assert reader.answer_documents("Who wrote it?", DOCUMENTS) == found[0]
+
+
+def test_in_what_order_documents_come_and_where_they_lie_changes_nothing(reader):
+    asked = [{"text": text, "page": page} for page, text in enumerate(DOCUMENTS)]
+    found = reader.answer_documents("Who wrote it?", asked, top_k=4)
+    for answer, other in zip(found, reader.answer_documents("Who wrote it?", DOCUMENTS[::-1], top_k=4), strict=True):
+        assert answer["document"] in asked
+        assert (answer["document"]["text"], answer["text"]) == (other["document"], other["text"])
+        assert answer["probability"] == pytest.approx(other["probability"])
+
+
+def test_one_document_is_answered_as_a_context_is(reader):
+    for text in (TEXT, TEXT * 12):
+        alone = reader.answer("Who wrote it?", text, top_k=3)
+        found = reader.answer_documents("Who wrote it?", [text], top_k=3)
+        assert [{name: value for name, value in answer.items() if name != "document"} for answer in found] == alone
+
+
+def test_where_no_document_is_sure_enough_or_has_a_word_there_is_no_text(reader, tiny_model):
+    best = reader.answer_documents("Who?", DOCUMENTS)
+    unsure = reader.answer_documents("Who?", DOCUMENTS, min_confidence=1.0)
+    assert unsure == {"text": "", "start": 0, "end": 0, "probability": best["probability"], "document": None}
+    assert reader.answer_documents("Who?", ["", " "])["text"] == ""
+    may_find_none = Reader(tiny_model, "cpu", "no", handle_impossible_answer=True)
+    none = [answer for answer in may_find_none.answer_documents("Who?", DOCUMENTS, top_k=99) if not answer["text"]]
+    assert [answer["document"] for answer in none] == [None]
+
+
+def test_what_can_not_be_documents_is_refused(reader):
+    with pytest.raises(ValueError, match="no documents"):
+        reader.answer_documents("Who?", [])
+    with pytest.raises(ValueError, match="top_k is 0"):
+        reader.answer_documents("Who?", DOCUMENTS, top_k=0)
+    for documents in ([None], [{"text": 3}], [b"Bob"]):
+        with pytest.raises(TypeError):
+            reader.answer_documents("Who?", documents)
+    with pytest.raises(KeyError):
+        reader.answer_documents("Who?", [{"content": "Bob"}])
