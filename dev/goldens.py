@@ -194,10 +194,9 @@ download_data.py --only model --force
 # ---- what differs between two runs of the same code: (pattern, what is recorded instead) --------------------------
 
 VARIES = [
-    (r"\n  (?=\w+=)", " "),  # the settings are broken into lines by their width, and paths are among them
     (r"(?m)^\w[^\n]*: +\d+%, .*\n", ""),  # the state of a bar, every half minute
     (r"(?m)(^|(?<=\r))[^\r\n]*\d+%\|[^\r\n]*\r?", ""),  # a bar of a library; tried once a line, as some are long
-    (r"[\d,]*\d(\.\d+)?(?=( s| min|( questions)?/s)\b)", "N"),
+    (r"\b\d[\d,.]{0,20}(?=( s| min|( questions)?/s)\b)", "N"),
     (r"peak memory [\d,]+ MB", "peak memory N MB"),
     (r'("(questions_per_second|memory_mb)": )[\d.]+', r"\1N"),
     (r"\b[0-9a-f]{64}\b", "SHA256"),  # of files that hold what differs
@@ -205,7 +204,7 @@ VARIES = [
     (r"0x[0-9a-f]{6,}", "0xN"),
 ]
 # the files that hold such things; all others are recorded byte for byte
-VARYING = re.compile(r"(training_log|reader|metrics|state|complete|manifest|onnx)\.jsonl?|.+\.(html|md|progress)")
+VARYING = re.compile(r"(training_log|reader|metrics|state|complete|manifest|onnx)\.jsonl?|.+\.(html|md|progress|done)")
 NOT_RECORDED = re.compile(r"events\.out\.tfevents\..+")  # named after the time and the process
 # of the user's environment
 NOT_PASSED_ON = re.compile(r"(HF|TRANSFORMERS|OMP|MKL|PYTHON)_?.*|.*_proxy|COLUMNS|NO_COLOR", re.IGNORECASE)
