@@ -137,8 +137,9 @@ class Reader:
                 yield apply_minimum_confidence(answers, min_confidence)
 
     def answer_documents(
-        self, question: str, documents: Sequence[str | dict], top_k: int = 1, min_confidence: float = 0.0
-    ) -> dict | list[dict]:
+        self, question: str, documents: Sequence[str | dict], top_k: int = 1, min_confidence: float = 0.0,
+        ranked: bool = False,
+    ) -> dict | list[dict]:  # fmt: skip
         """The answer to one question in several documents: as `answer` gives it, with its `document` (None where there
         is no text), whose characters start and end count.
 
@@ -146,6 +147,8 @@ class Reader:
         they come back as they are. All are compared on one scale: one softmax over the spans of all windows of all
         documents, each relative to its window's [CLS], as over the windows of one long text. That is right more often
         than the document with the highest probability of its own: docs/RESULTS.md, "Paragraphs that lack the answer".
+        ranked: whether they come in a retriever's order, best first. Then a later one counts less: 2 log(rank) is taken
+        off its scores, which is right more often still.
 
         Raises as `answer`, and ValueError where there is no document.
         """
@@ -159,13 +162,15 @@ class Reader:
         # one question on one text, the documents one after another
         begin = np.cumsum([0, *(len(text) + 1 for text in distinct)])  # of each, in characters
         shift = np.zeros(len(features.context_offsets), dtype=np.int32)
-        for window, document in enumerate(features.example_index):
+        document_of = features.example_index  # (N,), of each window; 0 is the first
+        for window, document in enumerate(document_of):
             shift[features.first_token[window] : features.last_token[window]] = begin[document]
         features = replace(
             features, example_index=np.zeros_like(features.example_index),
             context_offsets=features.context_offsets + shift[:, None],
         )  # fmt: skip
-        (answers,) = self._answer_features(features, ["\n".join(distinct)], top_k)
+        handicap = np.log1p(document_of) if ranked else None  # off both logits of a span
+        (answers,) = self._answer_features(features, ["\n".join(distinct)], top_k, handicap=handicap)
         answers = apply_minimum_confidence(answers, min_confidence)
         for answer in answers:
             number = int(np.searchsorted(begin, answer["start"], side="right")) - 1
@@ -219,14 +224,19 @@ class Reader:
     def _answer_features(
         self, features: Features, contexts: Sequence[str], top_k: int, temperatures: Sequence[float] = (),
         each_batch: Callable[[int, int, int], object] = lambda done, windows, questions: None,
+        handicap: np.ndarray | None = None,
     ) -> list[list[dict]]:  # fmt: skip
-        """The answers to the questions of windows; contexts: each question's."""
+        """The answers to the questions of windows. contexts: each question's. handicap: float (N,), what is taken off
+        the start and end scores of each window."""
         collector = AnswerCollector(features, self.settings, top_k, temperatures)
         done, count, questions = 0, len(features), len(contexts)
         for windows in length_sorted_batches(features.lengths, self.batch_size):
             each_batch(done, count, questions)
             _, start_logits, end_logits = self.logits(features, windows)
-            collector.add(windows, relative_to_cls(start_logits), relative_to_cls(end_logits))
+            scores = relative_to_cls(start_logits), relative_to_cls(end_logits)
+            if handicap is not None:
+                scores = [part - handicap[windows, None].astype(np.float32) for part in scores]
+            collector.add(windows, *scores)
             done += len(windows)
             each_batch(done, count, questions)
 

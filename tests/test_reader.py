@@ -395,6 +395,22 @@ def test_in_what_order_documents_come_and_where_they_lie_changes_nothing(reader)
         assert answer["probability"] == pytest.approx(other["probability"])
 
 
+def test_of_ranked_documents_a_later_one_counts_less(reader):
+    """By its rank, squared, against the first: 2 log(rank) off a score. The tiny model has no temperature."""
+    texts = ["Ada wrote it.", "Bob lives in Köln.", "Eve left in 1999."]
+    plain, ranked = (
+        {(a["document"], a["start"], a["end"]): a["probability"]
+         for a in reader.answer_documents("Who?", texts, top_k=50, ranked=ranked)}
+        for ranked in (False, True)
+    )  # fmt: skip
+    both = plain.keys() & ranked.keys()
+    assert {document for document, *_ in both} == set(texts)
+    shares = {document: {ranked[key] / plain[key] for key in both if key[0] == document} for document in texts}
+    for rank, document in enumerate(texts, 1):
+        for share in shares[document]:
+            assert share * rank**2 == pytest.approx(next(iter(shares[texts[0]])), rel=1e-3)
+
+
 def test_one_document_is_answered_as_a_context_is(reader):
     for text in (TEXT, TEXT * 12):
         alone = reader.answer("Who wrote it?", text, top_k=3)
