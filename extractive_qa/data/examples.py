@@ -39,7 +39,7 @@ def read_examples(
     What is certain is repaired, with a warning that counts the repairs: see places.py.
 
     split: which part of a saved DatasetDict or a JSON file of several splits, "train" or "validation"; files hold one
-    part and ignore it.
+    part and ignore it. None: the only part, or of several the one to validate with.
     skip_bad: leave invalid records out, with a warning that counts them, instead of refusing the file.
     titles: give examples the `title` of their article too, where the file has it.
     problems_shown: how many problems of each kind an error lists; None: all.

@@ -63,7 +63,7 @@ def read_records(
     """The records of a file in any of the FORMATS, in order.
 
     split: which part of a saved DatasetDict, or of a JSON file of several, "train" or "validation"; other files hold
-    one part and ignore it.
+    one part and ignore it. None: the only part, or of several the one to validate with.
     with_answers: whether the columns of a table must be those of questions with answers.
     encoding: of text, as Python names it.
     Raises QAError where the path is missing or the file as a whole can't be read.

@@ -103,10 +103,11 @@ def holds_records(content: dict) -> bool:
 
 
 def choose_split(parts: dict, split: str | None) -> object:
-    """The part that is `split`, under one of its usual names, or the only one. Raises NoSuchSplit."""
-    if name := next((name for name in SPLITS.get(split, (split,)) if name in parts), None):
-        return parts[name]
+    """The part that is `split`, under one of its usual names. None: the only part, or of several the one to validate
+    with. Raises NoSuchSplit."""
     if split is None and len(parts) == 1:
         return next(iter(parts.values()))
-    problem = f"there is no part called {split}, only" if split else "there are several parts,"
-    raise NoSuchSplit(f"{problem} {', '.join(parts)}")
+    split = split or "validation"
+    if name := next((name for name in SPLITS.get(split, (split,)) if name in parts), None):
+        return parts[name]
+    raise NoSuchSplit(f"there is no part called {split}, only {', '.join(parts)}")
