@@ -414,7 +414,7 @@ def how_to_evaluate(args: argparse.Namespace) -> str:
         "output_dir": (args.output_dir, OUTPUT_DIR), "eval_file": (args.eval_file, SQUAD_DIR),
     }  # fmt: skip
     given = [f"--{name} {as_argument(path)}" for name, (path, default) in flags.items() if path != default]
-    return " ".join(["python evaluate.py", *given, *["--skip_bad_examples"] * args.skip_bad_examples])
+    return " ".join(["python evaluate.py", *given, *console.file_flags(args)])
 
 
 def main(args: argparse.Namespace) -> None:

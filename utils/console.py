@@ -82,6 +82,12 @@ def file_options(args: argparse.Namespace) -> dict:
     return options | {"skip_bad": args.skip_bad_examples}
 
 
+def file_flags(args: argparse.Namespace) -> list[str]:
+    """Those flags as they were given, for the next command."""
+    given = [f"--{name}" for name in ("skip_bad_examples", "strict", "renumber_ids") if getattr(args, name)]
+    return given + [f"--encoding {args.encoding}"] * (args.encoding != "utf-8")
+
+
 class LogHandler(logging.Handler):
     """Shows what the library logs as notes and warnings."""
 

@@ -26,7 +26,7 @@ def flat_records(content: object, split: str | None = None) -> Iterator[object]:
     split: which of several splits, "train" or "validation". Raises NoSuchSplit where it is not told, or not there.
     """
     items = content if isinstance(content, list) else [content]
-    nests = any(isinstance(item, dict) and not set(NESTED).isdisjoint(item) for item in items)
+    nests = any(isinstance(item, dict) and nested_name(item) for item in items)
     for item in items:
         if not isinstance(item, dict):
             yield item

@@ -37,16 +37,17 @@ def find_place(text: str, start: int | None, context: str) -> Place:
     if start is not None and start >= 0 and context.startswith(text, start):
         return Place(start, text, "", "")
     exact = list(islice(occurrences(text, context), 1000))
+    similar = similar_spans(text, context) if start is not None or not exact else []
     if start is not None:
         # at the place that is named, as the context has it; or to the letter, close by
         spans = {strip(context, begin, begin + len(text)) for begin in exact if abs(begin - start) <= NEAR}
-        spans |= {span for span in similar_spans(text, context) if starts_at(span, start, context)}
-        spans = spans or {span for span in similar_spans(text, context) if abs(span[0] - start) <= NEAR}
+        spans |= {span for span in similar if starts_at(span, start, context)}
+        spans = spans or {span for span in similar if abs(span[0] - start) <= NEAR}
         if len(spans) == 1:
             return placed(text, *spans.pop(), start, context)
         if spans:
             return Place(-1, text, "", f"occurs at {shown_places(sorted(spans), context)}")
-    spans = [(begin, begin + len(text)) for begin in exact] or similar_spans(text, context)
+    spans = [(begin, begin + len(text)) for begin in exact] or similar
     if len(spans) == 1 and not cuts_a_word(context, *spans[0]):
         return placed(text, *spans[0], start, context)
     if not spans:

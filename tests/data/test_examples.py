@@ -377,3 +377,9 @@ def test_answers_in_different_places_are_counted(tmp_path, caplog):
     with caplog.at_level(logging.INFO, "extractive_qa"):
         read_examples(write_records(tmp_path, apart, again, nested))
     assert "1 of 3 questions have answers in different places" in caplog.text
+
+
+def test_a_column_called_data_hides_no_record_without_a_question(tmp_path):
+    """What asks nothing is passed over among articles alone."""
+    path = write_records(tmp_path, record(data="x"), {"id": "b", "context": "Bob ate.", "answer": "Bob"})
+    assert "record 2 (id b): `question` is missing" in refusal(path)

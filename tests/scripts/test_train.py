@@ -121,6 +121,7 @@ def test_a_training_that_refuses_its_data_leaves_no_folder_of_its_own(tiny_model
         (["--output_dir", "my run"], '--model_dir "my run/final_model" --output_dir "my run"'),
         (["--sample", "--output_dir", "b"], "--model_dir b/final_model --output_dir b --eval_file {dev}"),
         (["--eval_file", "a.csv", "--skip_bad_examples"], "--eval_file a.csv --skip_bad_examples"),
+        (["--eval_file", "a.csv", "--strict", "--encoding", "gbk"], "--eval_file a.csv --strict --encoding gbk"),
     ],
 )
 def test_the_next_command_scores_what_was_trained(flags, command, monkeypatch):
