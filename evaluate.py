@@ -6,7 +6,7 @@
     python evaluate.py --predictions FILE             # {id: text}; no model is loaded
     python evaluate.py --report                       # a page that shows where it fails
     python evaluate.py --compare DIR                  # beside the run of another --output_dir
-    python evaluate.py --fit_temperature              # confidences of a model from elsewhere
+    python evaluate.py --calibrate                    # confidences of a model from elsewhere
 
 Reads --model_dir and --eval_file. Writes predictions.json (the official format), nbest_predictions.json and
 metrics.json to --output_dir; --report adds report.html, and its pictures in report/. How well confidences fit is the
@@ -34,7 +34,7 @@ from extractive_qa.files.reading import require
 from extractive_qa.metrics import COUNTS_CHARACTERS, F1_UNITS, choose_f1_unit, compute_metrics, exact_matches
 from extractive_qa.model.backends import BACKENDS, PRECISIONS
 from extractive_qa.model.folder import ONNX_MANIFEST, require_folder
-from extractive_qa.postprocessing.calibration import TEMPERATURES, fit_and_report, report_calibration, split_in_halves
+from extractive_qa.postprocessing.calibration import report_calibration, split_in_halves
 from extractive_qa.reader import Reader, count_windows
 from extractive_qa.report.outcomes import Outcomes, collect_outcomes
 from extractive_qa.report.predictions import NBEST, PREDICTIONS, nbest_file, read_answers, read_predictions, read_run
@@ -46,7 +46,7 @@ from extractive_qa.training.checkpoints import MARKER
 from extractive_qa.training.log import find_log
 from utils import console
 
-FEW_QUESTIONS = 100  # fewer don't tell much about a temperature
+FEW_QUESTIONS = 100  # fewer don't tell much about confidences
 OTHER_PLACE = "Use another --output_dir."
 
 
@@ -65,7 +65,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--report", action="store_true", help="write report.html: where the model fails, and how sure that is")
     add("--compare", type=Path, metavar="DIR", help="another run's --output_dir: chance or not? (default: none)")
     add(
-        "--fit_temperature", action="store_true",
+        "--calibrate", action="store_true",
         help="fit the confidences on one half of the texts (or articles, where they have titles), measure them on the "
         "other, and save the fit in the model's reader.json; for models from elsewhere, train.py does it by itself",
     )  # fmt: skip
@@ -96,8 +96,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     ]
     if args.show_examples < 0:
         problems.append(f"--show_examples is {args.show_examples}, expected 0 or more")
-    if args.fit_temperature and args.predictions:
-        problems.append("--fit_temperature needs a model's confidences, --predictions has none")
+    if args.calibrate and args.predictions:
+        problems.append("--calibrate needs a model's confidences, --predictions has none")
     if args.compare and not args.predictions and args.compare.resolve() == args.output_dir.resolve():
         problems.append("--compare is --output_dir itself, which this run writes to: give another --output_dir")
     if problems:
@@ -128,9 +128,7 @@ def predict(examples: list[dict], args: argparse.Namespace) -> tuple[dict[str, s
     Returns {id: text}; the settings it was done with; and how well confidences fit, as report_calibration has it.
     """
     # bool (Q,): fitted on these, measured on the others; no text is on both sides, or the error would look too small
-    fitted_on = split_in_halves(examples) if args.fit_temperature else None
-    # T temperatures to choose from; at 1 a confidence is the softmax as it is
-    temperatures = TEMPERATURES if args.fit_temperature else np.ones(1)
+    fitted_on = split_in_halves(examples) if args.calibrate else None
     reader = Reader(
         args.model_dir, args.device, args.mixed_precision, args.batch_size, args.backend,
         handle_impossible_answer=args.handle_impossible_answer or None,  # None: as the model was trained
@@ -139,14 +137,21 @@ def predict(examples: list[dict], args: argparse.Namespace) -> tuple[dict[str, s
     device, precision = reader.backend.describe(), reader.backend.precision
     console.say(f"model: {shown(args.model_dir)}\ndevice: {device}, mixed precision: {precision}")
 
+    fitted = {}
+    if args.calibrate:
+        from extractive_qa.training.situations import calibrate  # BM25, which nothing else here needs
+
+        halves = ([e for e, first in zip(examples, fitted_on, strict=True) if first == half] for half in (True, False))
+        fitted = dict(zip(("calibrator", "situations"), calibrate(reader, *halves, console.progress), strict=True))
+        fitted["fitted_on"] = int(fitted_on.sum())
     began = time.monotonic()  # the model is loaded: only answering is measured
     bar = console.progress(desc="answering", total=len(examples), unit=" questions", leave=False)
     with writing(args.output_dir, OTHER_PLACE):
         args.output_dir.mkdir(parents=True, exist_ok=True)
         # the n best answers go to disk at once: memory holds one answer a question, not 20
         with nbest_file(args.output_dir / NBEST) as write, bar:
-            # probabilities of the best answers: float (1 + T, Q), the first row as the model is calibrated now
-            predictions, probabilities = reader.predict(examples, args.n_best_size, temperatures, write, bar)
+            # float (Q,): of the best answers
+            predictions, probabilities = reader.predict(examples, args.n_best_size, write, bar)
         write_json(args.output_dir / PREDICTIONS, predictions)
 
     seconds, peak = time.monotonic() - began, reader.backend.peak_memory() / 2**20  # s, MB
@@ -156,22 +161,19 @@ def predict(examples: list[dict], args: argparse.Namespace) -> tuple[dict[str, s
     settings = {name: reader.settings[name] for name in DEFAULT_SETTINGS}
     settings |= {"model_dir": str(args.model_dir), "device": device, "mixed_precision": precision}
     correct = np.array(exact_matches(predictions, examples, args.f1_unit))  # bool (Q,)
-    if args.fit_temperature:  # row 0 is left out: what the folder said before has no part in the fit
-        return predictions, settings, fit_and_report(probabilities[1:], correct, fitted_on, ~fitted_on)
-    return predictions, settings, report_calibration(*probabilities, correct, settings)
+    return predictions, settings, report_calibration(probabilities, correct) | fitted
 
 
-def save_fitted(model_dir: Path, calibration: dict) -> None:
-    """Has every later answer of the model use the temperature and the references that were fitted."""
+def save_calibrator(model_dir: Path, calibration: dict) -> None:
+    """Has every later answer of the model use the calibrator that was fitted."""
+    from extractive_qa.training.situations import describe, fitted_settings
+
     # files of a download, of a training and of an export are listed with their checksums, reader.json too
-    fitted = {name: calibration[name] for name in ("temperature", "references")}
-    save_settings(model_dir, fitted, manifests=(NAME, MARKER, ONNX_MANIFEST))
+    save_settings(model_dir, fitted_settings(calibration["calibrator"]), manifests=(NAME, MARKER, ONNX_MANIFEST))
     if calibration["fitted_on"] < FEW_QUESTIONS:
         console.warn(f"what is fitted on {calibration['fitted_on']} questions is a rough guess")
-    print(
-        f"wrote {fitted} to {shown(model_dir / SETTINGS_FILE)}, fitted on {calibration['fitted_on']:,} questions and "
-        f"measured on the {calibration['measured_on']:,} on other texts; {NBEST} has the confidences from before"
-    )
+    print(f"wrote a calibrator to {shown(model_dir / SETTINGS_FILE)}. On questions about other texts:")
+    print(describe(calibration["situations"]))
 
 
 def compare_and_report(
@@ -231,8 +233,8 @@ def main(argv: list[str] | None = None) -> None:
         console.say(f"\nwrote {PREDICTIONS}, {NBEST} and metrics.json to {shown(args.output_dir)}")
     if args.report or args.compare:
         compare_and_report(args, examples, predictions, settings, other)
-    if args.fit_temperature:
-        save_fitted(args.model_dir, calibration)  # changes the model's folder: only when all else has succeeded
+    if args.calibrate:
+        save_calibrator(args.model_dir, calibration)  # changes the model's folder: only when all else has succeeded
     if asked == "auto" and args.f1_unit == "character":
         print(f"{COUNTS_CHARACTERS} (--f1_unit word: words)")
     print(describe_scores(metrics, calibration))  # the result comes last, and --quiet lets it through

@@ -8,8 +8,8 @@
     python predict.py web                             # a page in the browser, on this machine alone
 
 Reads --model_dir; where nothing was trained yet, the bundled sample model. Texts may be of any length. The confidence
-is the model's probability that this answer, of all that the text allows, is right; below --min_confidence the answer
-is "no answer found".
+is how likely the answer is right; below --min_confidence the answer is "no answer found". Where the text more likely
+holds no answer than one, it is "probably not in this text", and the best candidate stands below.
 """
 
 from utils import console
@@ -33,17 +33,27 @@ from extractive_qa.data.examples import read_examples
 from extractive_qa.data.formats import FORMATS, reading
 from extractive_qa.errors import QAError
 from extractive_qa.files.reading import read_text
+from extractive_qa.metrics import exact_match_score
 from extractive_qa.model.backends import BACKENDS, PRECISIONS
 from extractive_qa.model.folder import require_model
 from extractive_qa.progress import NoProgress
 from extractive_qa.text import as_argument, has_text, printable, replace_surrogates
 
 TRAINED_MODEL = OUTPUT_DIR / "final_model"
-SAMPLE_QUESTIONS = SAMPLE_DATA_DIR / "dev.json"
+SAMPLE_QUESTIONS, NO_ANSWER = SAMPLE_DATA_DIR / "dev.json", SAMPLE_DATA_DIR / "unanswerable.json"
+PRESENT = 0.5  # the chance that any answer is there below which it is said
 LONG = 32  # windows: from here on a text is shown being read
 END_OF_INPUT = "Ctrl-Z" if os.name == "nt" else "Ctrl-D"
 HOW_TO_ASK = f"""Give a text, then ask about it. It ends with a line of a single . (or {END_OF_INPUT}).
 :new (another text), :file PATH (a text from a file), help (these lines), quit"""
+AROUND = 100  # characters of a text that are shown on either side of an answer
+DEMO = {
+    "question": "What area does the Amazon rainforest cover?",
+    "context": "The Amazon rainforest covers 5,500,000 km2, more than all countries of the European Union together. "
+    "Nine countries share it, and about 60 per cent of it lies in Brazil.",
+    "answers": {"text": ["5,500,000 km2"]},
+}  # fmt: skip
+DEMO_IDS = ("sample-dev-0003", "sample-dev-0019", "sample-dev-0043", "sample-dev-0007", "sample-none-0001")
 PAGE_EXAMPLES = ("sample-dev-0077", "sample-dev-0016", "sample-dev-0022", "sample-dev-0018")
 
 
@@ -59,7 +69,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--top_k", type=int, default=1, help="answers to show, best first")
     add("--min_confidence", type=float, default=0.0, help="where the best answer is less sure, 0 to 1: no answer found")
     add("--json", action="store_true",
-        help='ask: JSON; where no answer was found, "answered" is false and the first text is ""')  # fmt: skip
+        help='ask: JSON; where no answer was found, "answered" is false and the first text is ""; "answerable" is how '
+        "likely the text holds any")  # fmt: skip
 
     add = parser.add_argument_group("the model").add_argument
     add("--handle_impossible_answer", action="store_true", default=None, help="may find none (default: as trained)")
@@ -130,8 +141,9 @@ def require_words(name: str, text: str) -> str:
 
 
 def find_answers(reader, question: str, context: str, args: argparse.Namespace) -> list[dict]:
-    """The best answers: text, start and end (characters of `context`), probability (0 to 1). One without text where
-    none is as sure as --min_confidence. A long text has a bar. Raises QAError where the question holds no word."""
+    """The best answers: text, start and end (characters of `context`), probability and answerable (0 to 1). One without
+    text where none is as sure as --min_confidence. A long text has a bar. Raises QAError where the question holds no
+    word."""
     # what is typed or piped in may hold lone surrogates, which can't be printed again
     example = {"question": replace_surrogates(require_words("the question", question)),
                "context": replace_surrogates(context)}  # fmt: skip
@@ -158,6 +170,10 @@ def show(answers: list[dict], min_confidence: float) -> str:
         # either the best span was not sure enough, or "there is none" was itself the best answer
         of_what = "for the best candidate" if sure < min_confidence else "that the text holds none"
         lines = [f"prediction: {console.paint('no answer found', 'yellow')}", f"confidence: {sure:.2%} {of_what}"]
+    elif best["answerable"] is not None and best["answerable"] < PRESENT:
+        lines = [f"prediction: {console.paint('probably not in this text', 'yellow')}",
+                 f"confidence: {1 - best['answerable']:.2%} that it is not there"]  # fmt: skip
+        others = answers
     lines += [f"       or:  {printable(a['text']) or 'no answer'} ({a['probability']:.2%})" for a in others]
     return "\n".join(lines)
 
@@ -165,21 +181,40 @@ def show(answers: list[dict], min_confidence: float) -> str:
 def ask(reader, args: argparse.Namespace) -> None:
     answers = find_answers(reader, args.question, args.context, args)
     question = replace_surrogates(args.question)
-    found = {"question": question, "answered": answers[0]["text"] != "", "answers": answers}
+    columns = "text", "start", "end", "probability"
+    found = {"question": question, "answered": answers[0]["text"] != "", "answerable": answers[0]["answerable"],
+             "answers": [{name: answer[name] for name in columns} for answer in answers]}  # fmt: skip
     print(json.dumps(found, ensure_ascii=args.ascii_only) if args.json else show(answers, args.min_confidence))
 
 
 def demo(reader, args: argparse.Namespace) -> None:
-    """The first question of each of the first six paragraphs of data/sample/dev.json."""
-    paragraphs = {}  # context: its first question
-    for example in read_examples(SAMPLE_QUESTIONS):
-        paragraphs.setdefault(example["context"], example["question"])
-    for context, question in list(paragraphs.items())[:6]:
-        print(f"\nquestion:   {console.paint(question, 'bold')}")
-        print(console.fit(f"context:    {context}"))
-        print(show(find_answers(reader, question, context, args), args.min_confidence))
+    """A text of two sentences, some questions of data/sample, and one that its text does not answer. What is wrong is
+    called so."""
+    examples = (read_examples(path, impossible=True) for path in (SAMPLE_QUESTIONS, NO_ANSWER))
+    by_id = {example["id"]: example for some in examples for example in some}
+    for example in [DEMO, *(by_id[name] for name in DEMO_IDS)]:
+        answers = find_answers(reader, example["question"], example["context"], args)
+        best, references = answers[0], example["answers"]["text"]
+        print(f"\nquestion:   {console.paint(example['question'], 'bold')}")
+        print(console.fit(f"text:       {around(example['context'], best['start'], best['end'])}"))
+        print(show(answers, args.min_confidence))
+        if not references:
+            print("the truth:  the text does not say")
+        elif not exact_match_score(best["text"], references):
+            print(f"the truth:  {references[0]}")
     model = " --sample" if args.sample else f" --model_dir {as_argument(args.model_dir)}" if args.model_dir else ""
     console.note(f"\nNext, ask about a text of yours: python predict.py{model}")
+
+
+def around(text: str, start: int, end: int) -> str:
+    """The part of a text around an answer, in one line, the answer marked."""
+    first, last = max(0, start - AROUND), min(len(text), end + AROUND)
+    first = text.find(" ", first, start) + 1 if first else 0  # no half words; -1 + 1 is the beginning
+    last = text.rfind(" ", end, last) if last < len(text) else last
+    last = len(text) if last < 0 else last
+    before, after = "... " * (first > 0) + text[first:start], text[end:last] + " ..." * (last < len(text))
+    marked = console.paint(text[start:end], "green") if sys.stdout.isatty() else f"[{text[start:end]}]"
+    return printable(before) + (marked if end > start else "") + printable(after)
 
 
 def batch(reader, args: argparse.Namespace) -> None:

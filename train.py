@@ -449,8 +449,9 @@ def main(args: argparse.Namespace) -> None:
         peak = used_memory(run.accelerator.device, peak=True) / 2**20
         console.say(f"{run.step - first_step:,} steps in {minutes:.1f} min, peak memory {peak:,.0f} MB")
 
-        # print; the model of the best epoch was saved when it was scored
+        # print; the model of the best epoch was saved when it was scored, and is asked once more for its confidences
         if is_main:
+            calibrated = run.calibrate(log)
             curve = output_dir / "training_curve.png"
             with explain_write_failure(curve, checkpoints.RESUME):
                 draw_training_curve(log.lines, curve)
@@ -459,6 +460,7 @@ def main(args: argparse.Namespace) -> None:
             final_model = require(output_dir / "final_model", "the model of the best epoch", "Was it deleted?")
             megabytes = sum(path.stat().st_size for path in final_model.iterdir()) / 2**20
             print(f"saved {shown(final_model)} ({megabytes:.0f} MB)")
+            console.say(calibrated)
             console.note(f"Next: {how_to_evaluate(args)}")
         run.accelerator.end_training()
 

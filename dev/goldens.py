@@ -152,11 +152,11 @@ $SCORE out/a --report --show_examples 3
 $SCORE out/b --batch_size 5 --n_best_size 3 --compare out/a --report --quiet
 $SCORE out/few --max_samples 10
 $SCORE out/c --compare {out/few,out/c,absent}
-$SCORE out/fitted --fit_temperature
+$SCORE out/fitted --calibrate
 $SCORE out/squad2 --eval_file in/no_answer.jsonl --handle_impossible_answer --report
 $SCORE in/right.json
 evaluate.py --sample --predictions out/a/predictions.json --compare out/b
-$PREDICTIONS in/{right.json --show_examples,half.json --report --output_dir out/half,right.json --fit_temperature}
+$PREDICTIONS in/{right.json --show_examples,half.json --report --output_dir out/half,right.json --calibrate}
 $PREDICTIONS in/{absent,empty,list,number,others}.json
 evaluate.py --max_samples 0 --n_best_size 0 --batch_size 0 --show_examples -1
 evaluate.py {,--eval_file in/good.jsonl,--eval_file in/good.jsonl --model_dir in/no_weights}

@@ -3,7 +3,7 @@
 python dev/make_sample.py --model_dir output/checkpoint-1504
 python evaluate.py --model_dir models/sample --eval_file dev.json --output_dir output/sample_scores
 python dev/make_sample.py --model_dir output/checkpoint-1504 --metrics output/sample_scores/metrics.json
-python evaluate.py --model_dir models/sample --eval_file dev.json --output_dir output/sample_scores --fit_temperature
+python evaluate.py --model_dir models/sample --eval_file dev.json --output_dir output/sample_scores --calibrate
 """
 
 import argparse
@@ -59,7 +59,7 @@ python train.py --model_dir <MiniLM folder> --train_file train_11877.json --eval
 - **Scores**: {scores}
 - **Windows**: {max_length} tokens with an overlap of {doc_stride}; answers of up to {max_answer_length} tokens
   (`reader.json`).
-- **Confidences**: fitted with `evaluate.py --fit_temperature` on one half of the articles of those dev questions
+- **Confidences**: fitted with `evaluate.py --calibrate` on one half of the articles of those dev questions
   (`temperature` and `references` in `reader.json`).
 - **Limits**: English only; it always answers, also where the text holds no answer; it was trained on a seventh of
   SQuAD's training set.

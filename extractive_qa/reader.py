@@ -8,7 +8,6 @@ reader.answer("Who wrote it?", "It was written by Ada Lovelace in 1843.")
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -24,10 +23,12 @@ from extractive_qa.preprocessing.unknown import describe_unknown, unknown_share_
 from extractive_qa.preprocessing.windows import Features, load_tokenizer, prepare_validation_features
 from extractive_qa.progress import NoProgress
 from extractive_qa.settings import DEFAULT_SETTINGS, SETTINGS_FILE, check_config, check_settings, read_settings
+from extractive_qa.text import has_text
 
 logger = logging.getLogger(__name__)
 
 QUESTIONS_AT_ONCE = 512  # read and prepared together, so that windows of like length can share a batch
+DOCUMENT_QUESTIONS_AT_ONCE = 64  # each with some documents
 
 
 class Reader:
@@ -95,11 +96,14 @@ class Reader:
         return unknown_share_of(text, self.tokenizer)
 
     def answer(self, question: str, context: str, top_k: int = 1, min_confidence: float = 0.0) -> dict | list[dict]:
-        """The answer to one question: text, start, end (characters, `context[start:end] == text`), probability.
+        """The answer to one question: text, start, end (characters, `context[start:end] == text`), probability: how
+        likely this is right; and answerable: how likely any answer is there, None where the model has no calibrator
+        (see evaluate.py --calibrate) to tell by.
 
         With top_k > 1 a list of up to top_k answers, best first, none overlapping another, and none but the first
-        punctuation alone. Where question or context hold no token at all, text is "" and probability 0. Any str will
-        do, lone surrogates and control characters too.
+        punctuation or function words alone. Where question or context hold no token at all, text is "" and probability
+        0. Any str will do, lone surrogates and control characters too. Answers are tidied as EM and F1 don't see: a
+        bracket is closed, a comma at the end left out.
         min_confidence: where the best answer's probability is below it, there is one answer, without text, that keeps
         this probability.
         With handle_impossible_answer one of the answers may be "", start and end 0, with a probability of its own; a
@@ -109,22 +113,19 @@ class Reader:
         than 1, and QAError where the model gives NaN or infinity.
         """
         example = {"question": question, "context": context}
-        answers = next(self.answer_all([example], top_k, min_confidence=min_confidence))
+        answers = next(self.answer_all([example], top_k, min_confidence))
         return answers if top_k > 1 else answers[0]
 
     def answer_all(
         self,
         examples: Iterable[dict],
         top_k: int = 1,
-        temperatures: Sequence[float] = (),
         min_confidence: float = 0.0,
         each_batch: Callable[[int, int, int], object] = lambda done, windows, questions: None,
     ) -> Iterator[list[dict]]:
         """The up to top_k best answers of each example (question, context), in order, as `answer` gives them.
 
         Examples may be a stream: 512 are read at a time, and logits are kept for the last few batches alone.
-        temperatures: where some are given, the best answer has `probabilities` too, what its probability would be at
-        each of them with `references` 1. Which answers are the best is the same at every temperature.
         each_batch(done, windows, questions) is called before and after each batch of windows: how many are done, of how
         many, and of how many questions these are.
         """
@@ -132,16 +133,20 @@ class Reader:
             raise ValueError(f"top_k is {top_k}, expected at least 1")
         examples = iter(examples)
         while chunk := list(islice(examples, QUESTIONS_AT_ONCE)):
-            contexts = [example["context"] for example in chunk]
-            for answers in self._answer_features(self._prepare(chunk), contexts, top_k, temperatures, each_batch):
+            features, contexts = self._prepare(chunk), [example["context"] for example in chunk]
+            collector = self._collect(AnswerCollector(features, self.settings, top_k), len(chunk), each_batch)
+            has_question = np.diff(features.question_splits) > 0
+            for number, found in enumerate(collector.answers(contexts)):
+                answers = (has_question[number] and found) or [self._nothing()]
                 yield apply_minimum_confidence(answers, min_confidence)
 
     def answer_documents(
-        self, question: str, documents: Sequence[str | dict], top_k: int = 1, min_confidence: float = 0.0,
+        self, question: str | Sequence[str], documents: Sequence, top_k: int = 1, min_confidence: float = 0.0,
         ranked: bool = False,
-    ) -> dict | list[dict]:  # fmt: skip
+    ) -> dict | list:  # fmt: skip
         """The answer to one question in several documents: as `answer` gives it, with its `document` (None where there
-        is no text), whose characters start and end count.
+        is no text), whose characters start and end count. Of a list of questions, whose documents are a list of as many
+        lists, a list of what one would give.
 
         documents: texts, or dicts that hold one under `text`, such as the passages that a retriever found; in `answer`
         they come back as they are. All are compared on one scale: one softmax over the spans of all windows of all
@@ -150,59 +155,84 @@ class Reader:
         ranked: whether they come in a retriever's order, best first. Then a later one counts less: 2 log(rank) is taken
         off its scores, which is right more often still.
 
-        Raises as `answer`, and ValueError where there is no document.
+        Raises as `answer`, and ValueError where there is no document, or not a list of them for each question.
         """
-        texts = [document if isinstance(document, str) else document["text"] for document in documents]
-        if not texts:
-            raise ValueError("there are no documents")
         if top_k < 1:
             raise ValueError(f"top_k is {top_k}, expected at least 1")
-        distinct = list(dict.fromkeys(texts))
-        features = self._prepare([{"question": question, "context": text} for text in distinct])
-        # one question on one text, the documents one after another
-        begin = np.cumsum([0, *(len(text) + 1 for text in distinct)])  # of each, in characters
-        shift = np.zeros(len(features.context_offsets), dtype=np.int32)
-        document_of = features.example_index  # (N,), of each window; 0 is the first
-        for window, document in enumerate(document_of):
-            shift[features.first_token[window] : features.last_token[window]] = begin[document]
-        features = replace(
-            features, example_index=np.zeros_like(features.example_index),
-            context_offsets=features.context_offsets + shift[:, None],
+        one = isinstance(question, str)
+        asked = list(zip([question], [documents], strict=True) if one else zip(question, documents, strict=True))
+        answers = [
+            apply_minimum_confidence(found, min_confidence)
+            for first in range(0, len(asked), DOCUMENT_QUESTIONS_AT_ONCE)
+            for found in self._answer_documents(asked[first : first + DOCUMENT_QUESTIONS_AT_ONCE], top_k, ranked)
+        ]
+        for found in answers:
+            for answer in found:
+                if not answer["text"]:
+                    answer["document"] = None
+        answers = answers if top_k > 1 else [found[0] for found in answers]
+        return answers[0] if one else answers
+
+    def _answer_documents(self, asked: Sequence[tuple[str, Sequence]], top_k: int, ranked: bool) -> list[list[dict]]:
+        """The answers to questions, each with its documents: as if these followed one another in one text."""
+        collector, begins, texts = self.collect_documents(
+            [(question, [d if isinstance(d, str) else d["text"] for d in documents]) for question, documents in asked],
+            top_k, ranked,
         )  # fmt: skip
-        handicap = np.log1p(document_of) if ranked else None  # off both logits of a span
-        (answers,) = self._answer_features(features, ["\n".join(distinct)], top_k, handicap=handicap)
-        answers = apply_minimum_confidence(answers, min_confidence)
-        for answer in answers:
-            number = int(np.searchsorted(begin, answer["start"], side="right")) - 1
-            answer["document"] = documents[texts.index(distinct[number])] if answer["text"] else None
-            if answer["text"]:
-                answer["start"], answer["end"] = (answer[name] - int(begin[number]) for name in ("start", "end"))
-        return answers if top_k > 1 else answers[0]
+        answers = []
+        for (question, documents), begin, best in zip(asked, begins, collector.answers(texts), strict=True):
+            found = best if has_text(question) and best else [self._nothing()]
+            for answer in found:
+                number = int(np.searchsorted(begin, answer["start"], side="right")) - 1
+                place = int(begin[number])
+                answer["start"], answer["end"] = max(0, answer["start"] - place), max(0, answer["end"] - place)
+                answer["document"] = documents[number]
+            answers.append(found)
+        return answers
+
+    def collect_documents(
+        self, asked: Sequence[tuple[str, Sequence[str]]], top_k: int = 1, ranked: bool = False
+    ) -> tuple[AnswerCollector, list[np.ndarray], list[str]]:
+        """The collected spans of Q questions, each asked of its texts; where each text begins in the question's joined
+        one, in characters; and the Q joined texts. A text that comes again counts once."""
+        pairs, question_of, rank, shift, begins, texts = [], [], [], [], [], []
+        for number, (question, documents) in enumerate(asked):
+            if isinstance(documents, str) or not documents:
+                raise ValueError(f"there are no documents for {question!r:.60}: expected a list of them")
+            begin = np.cumsum([0, *(len(text) + 1 for text in documents)])[:-1]
+            for text in dict.fromkeys(documents):
+                pairs.append({"question": question, "context": text})
+                question_of.append(number)
+                rank.append(documents.index(text))
+                shift.append(begin[rank[-1]])
+            begins.append(begin)
+            texts.append("\n".join(documents))
+        features = self._prepare(pairs)
+        pair = features.example_index  # (N,), of each window
+        handicap = np.log1p(np.array(rank))[pair] if ranked else None  # off both logits of a span
+        collector = AnswerCollector(features, self.settings, top_k, np.array(question_of)[pair], np.array(shift)[pair])
+        return self._collect(collector, len(asked), handicap=handicap), begins, texts
 
     def predict(
         self,
         examples: Sequence[dict],
         top_k: int = 1,
-        temperatures: Sequence[float] = (),
         each: Callable[[dict, list[dict]], object] = lambda example, answers: None,
         bar=None,
     ) -> tuple[dict[str, str], np.ndarray]:
-        """{id: text} of the best answers to all examples (id, question, context), and their probabilities, float
-        (1 + T, Q): as the model has them, and at each of T `temperatures`.
+        """{id: text} of the best answers to all examples (id, question, context), and their probabilities, float (Q,).
 
         each(example, answers) is called for every question when it is answered. bar: one of tqdm's kind, of questions;
         it advances with the windows, which are of 512 questions at a time.
         """
-        predictions, probabilities, bar = {}, np.zeros((1 + len(temperatures), len(examples))), bar or NoProgress()
+        predictions, probabilities, bar = {}, np.zeros(len(examples)), bar or NoProgress()
 
         def each_batch(done: int, windows: int, questions: int) -> None:
             bar.update(len(predictions) + questions * done // windows - bar.n)
 
-        answered = self.answer_all(examples, top_k, temperatures, each_batch=each_batch)
+        answered = self.answer_all(examples, top_k, each_batch=each_batch)
         for number, (example, answers) in enumerate(zip(examples, answered, strict=True)):
-            best = answers[0]
-            predictions[example["id"]] = best["text"]
-            probabilities[:, number] = best["probability"], *best.pop("probabilities", ())
+            predictions[example["id"]], probabilities[number] = answers[0]["text"], answers[0]["probability"]
             bar.update(max(0, number + 1 - bar.n))
             each(example, answers)
         return predictions, probabilities
@@ -221,31 +251,30 @@ class Reader:
             self.watches_unknown = False  # once is enough
         return features
 
-    def _answer_features(
-        self, features: Features, contexts: Sequence[str], top_k: int, temperatures: Sequence[float] = (),
+    def _nothing(self) -> dict:
+        """The answer where there is no token to answer from, or none that asks."""
+        answerable = None if self.settings["calibrator"] is None else 0.0
+        return {"text": "", "start": 0, "end": 0, "probability": 0.0, "answerable": answerable}
+
+    def _collect(
+        self, collector: AnswerCollector, questions: int,
         each_batch: Callable[[int, int, int], object] = lambda done, windows, questions: None,
         handicap: np.ndarray | None = None,
-    ) -> list[list[dict]]:  # fmt: skip
-        """The answers to the questions of windows. contexts: each question's. handicap: float (N,), what is taken off
-        the start and end scores of each window."""
-        collector = AnswerCollector(features, self.settings, top_k, temperatures)
-        done, count, questions = 0, len(features), len(contexts)
+    ) -> AnswerCollector:  # fmt: skip
+        """Has the collector see the scores of all its windows. handicap: float (N,), what is taken off the start and
+        end scores of each window."""
+        features, done = collector.features, 0
         for windows in length_sorted_batches(features.lengths, self.batch_size):
-            each_batch(done, count, questions)
+            each_batch(done, len(features), questions)
             _, start_logits, end_logits = self.logits(features, windows)
             scores = relative_to_cls(start_logits), relative_to_cls(end_logits)
             if handicap is not None:
                 scores = [part - handicap[windows, None].astype(np.float32) for part in scores]
             collector.add(windows, *scores)
             done += len(windows)
-            each_batch(done, count, questions)
-
-        nothing = {"text": "", "start": 0, "end": 0, "probability": 0.0}
-        if len(temperatures):
-            nothing["probabilities"] = [0.0] * len(temperatures)
-        has_question = np.diff(features.question_splits) > 0
-        answers = collector.answers(contexts)
-        return [(has_question[i] and found) or [dict(nothing)] for i, found in enumerate(answers)]
+            each_batch(done, len(features), questions)
+        collector.find_spans()
+        return collector
 
     def logits(self, features: Features, windows: Sequence[int]) -> tuple[list[dict], np.ndarray, np.ndarray]:
         """The windows as dicts, and start_logits and end_logits float32 (B, L).

@@ -9,12 +9,14 @@ from extractive_qa.files.manifest import unlisted
 from extractive_qa.files.reading import read_json_object
 from extractive_qa.model.families import usable_positions
 from extractive_qa.model.folder import SETTINGS_FILE
+from extractive_qa.postprocessing.confidence import check_calibrator
 from extractive_qa.preprocessing.windows import check_window_settings
 
-# of a folder without reader.json (trained elsewhere), and what reader.json does not say
+# of a folder without reader.json (trained elsewhere), and what reader.json does not say. temperature and references are
+# of folders from before there was a calibrator: they are what its confidences were fitted by
 DEFAULT_SETTINGS = {
     "max_length": 384, "doc_stride": 128, "max_answer_length": 30, "handle_impossible_answer": False,
-    "temperature": 1.0, "references": 1.0,
+    "calibrator": None, "temperature": 1.0, "references": 1.0,
 }  # fmt: skip
 
 
@@ -48,6 +50,7 @@ def check_settings(settings: dict) -> list[str]:
             problems.append(f"max_answer_length is {settings['max_answer_length']}, expected at least 1")
     if type(impossible := settings["handle_impossible_answer"]) is not bool:
         problems.append(f"handle_impossible_answer is {impossible!r:.40}, expected true or false")
+    problems += check_calibrator(settings["calibrator"])
     for name, least in (("temperature", 0.01), ("references", 1)):
         if type(settings[name]) not in (int, float) or not least <= settings[name] <= 100:
             problems.append(f"{name} is {settings[name]!r:.40}, expected a number from {least} to 100 (1: as trained)")

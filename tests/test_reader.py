@@ -12,7 +12,7 @@ import torch
 from transformers import AutoModelForQuestionAnswering, AutoTokenizer
 
 from extractive_qa.errors import QAError
-from extractive_qa.postprocessing.answers import SPANS_KEPT, apply_minimum_confidence, only_punctuation
+from extractive_qa.postprocessing.answers import SPANS_KEPT, apply_minimum_confidence
 from extractive_qa.preprocessing.windows import prepare_validation_features
 from extractive_qa.progress import NoProgress
 from extractive_qa.reader import QUESTIONS_AT_ONCE, Reader
@@ -80,11 +80,6 @@ def test_an_answer_ends_where_a_letter_with_its_marks_ends(tiny_model, context, 
     answer = reader.answer("Who?", context)
     assert answer["text"] == text == context[answer["start"] : answer["end"]]
     assert answer["start"] == context.index(token)
-
-
-def test_what_is_punctuation_alone():
-    assert all(map(only_punctuation, [".", "...", "“ ”", "。", "-", ") ("]))
-    assert not any(map(only_punctuation, ["", "a", ". a", "5.", "$", "₮)", "中", "é", "+"]))
 
 
 def test_an_answer_does_not_depend_on_its_batch(tiny_model, reader):
@@ -164,7 +159,13 @@ def test_an_answer_is_found_wherever_it_stands_in_a_long_context(tiny_model, rea
     [("Who?", ""), ("Who?", " \n\t"), ("", TEXT), ("\u200b", TEXT), ("Who?", "\u0000\u200b"), ("", "")],
 )
 def test_without_a_token_the_answer_is_empty_with_probability_0(reader, question, context):
-    assert reader.answer(question, context) == {"text": "", "start": 0, "end": 0, "probability": 0.0}
+    assert reader.answer(question, context) == {
+        "text": "",
+        "start": 0,
+        "end": 0,
+        "probability": 0.0,
+        "answerable": None,
+    }
 
 
 @pytest.mark.fault("any Unicode as question and context")
@@ -298,11 +299,11 @@ def spans_of(window: tuple, longest: int) -> list[tuple[float, int, int, bool]]:
 
 
 @pytest.mark.parametrize("own", [1.0, 1.7])
-def test_probabilities_at_several_temperatures_equal_brute_force(tiny_model, own):
+def test_a_probability_equals_brute_force(tiny_model, own):
     """Random scores; contexts in windows that overlap, and of what several windows keep the best counts once."""
     settings = {"max_length": 48, "doc_stride": 16, "max_answer_length": 4, "temperature": own}
     reader = Reader(tiny_model, "cpu", "no", 8, settings=settings)
-    random, seen, temperatures = np.random.default_rng(0), [], [0.5, 1.0, 1.7, 4.0]
+    random, seen = np.random.default_rng(0), []
 
     def random_logits(features, windows):
         rows = [features[i] for i in windows]
@@ -318,7 +319,7 @@ def test_probabilities_at_several_temperatures_equal_brute_force(tiny_model, own
     repeated = 0
     for example in examples:
         seen.clear()
-        (answers,) = reader.answer_all([example], temperatures=temperatures)
+        (answers,) = reader.answer_all([example])
         spans = [span for window in seen for span in spans_of(window, 4)]
         best: dict[tuple[int, int], float] = {}
         for score, *place, kept in spans:
@@ -326,34 +327,76 @@ def test_probabilities_at_several_temperatures_equal_brute_force(tiny_model, own
                 best[tuple(place)] = max(score, best.get(tuple(place), -np.inf))
         counted = [score for score, *_, kept in spans if not kept] + list(best.values())
         repeated += len(spans) - len(counted)
-        expected = [np.exp(max(best.values()) / t) / sum(np.exp(score / t) for score in counted) for t in temperatures]
-        assert answers[0]["probabilities"] == pytest.approx(expected, rel=1e-3)
-        assert answers[0]["probability"] == answers[0]["probabilities"][temperatures.index(own)]
+        expected = np.exp(max(best.values()) / own) / sum(np.exp(score / own) for score in counted)
+        assert answers[0]["probability"] == pytest.approx(expected, rel=1e-3)
     assert repeated > 3
 
 
-def test_asking_for_probabilities_changes_no_answer_and_a_context_without_token_has_0(reader):
-    plain = list(reader.answer_all(EXAMPLES, top_k=3))
-    asked = list(reader.answer_all(EXAMPLES, top_k=3, temperatures=[2.0, 0.5]))
-    for best in asked:
-        assert len(best[0].pop("probabilities")) == 2
-    assert asked == plain
-    ((nothing,),) = reader.answer_all([{"question": "", "context": TEXT}], temperatures=[2.0, 0.5])
-    assert nothing["probabilities"] == [0.0, 0.0]
-
-
-def test_temperature_and_references_of_the_folder_are_used(tiny_model, reader, tmp_path):
+def test_temperature_and_references_of_an_older_folder_are_used(tiny_model, reader, tmp_path):
     shutil.copytree(tiny_model, tmp_path / "model")
+    (tmp_path / "model" / "reader.json").write_text('{"temperature": 2}', encoding="utf-8")
+    softmax = list(Reader(tmp_path / "model", "cpu", "no", batch_size=4).answer_all(EXAMPLES))
     (tmp_path / "model" / "reader.json").write_text('{"temperature": 2, "references": 3}', encoding="utf-8")
-    fitted = Reader(tmp_path / "model", "cpu", "no", batch_size=4)
-    answers = fitted.answer_all(EXAMPLES, top_k=5, temperatures=[2.0])
-    for plain, best in zip(reader.answer_all(EXAMPLES, top_k=5), answers, strict=True):
+    answers = Reader(tmp_path / "model", "cpu", "no", batch_size=4).answer_all(EXAMPLES, top_k=5)
+    for plain, ((alone,), best) in zip(
+        reader.answer_all(EXAMPLES, top_k=5), zip(softmax, answers, strict=True), strict=True
+    ):
         assert [a["text"] for a in best] == [a["text"] for a in plain]
-        assert best[0]["probability"] == pytest.approx(1 - (1 - best[0]["probabilities"][0]) ** 3)
-        assert sum(a["probability"] for a in best) <= 1
+        assert best[0]["probability"] == pytest.approx(1 - (1 - alone["probability"]) ** 3)
+        assert sum(a["probability"] for a in best) <= 1 and best[0]["answerable"] is None
     (tmp_path / "model" / "reader.json").write_text('{"references": 0.5}', encoding="utf-8")
     with pytest.raises(QAError, match=r"references is 0\.5, expected a number from 1"):
         Reader(tmp_path / "model", "cpu", "no")
+
+
+def test_a_calibrator_decides_what_is_said_of_answers_and_not_which_they_are(tiny_model, reader, tmp_path):
+    shutil.copytree(tiny_model, tmp_path / "model")
+    weights = {"intercept": -1.0, "log_odds": 0.3, "margin": 0.2, "log_windows": 0.1}
+    calibrator = {"right": weights, "answerable": weights | {"intercept": 0.5}}
+    (tmp_path / "model" / "reader.json").write_text(json.dumps({"calibrator": calibrator}), encoding="utf-8")
+    fitted = Reader(tmp_path / "model", "cpu", "no", batch_size=4)
+    for plain, best in zip(reader.answer_all(EXAMPLES, top_k=5), fitted.answer_all(EXAMPLES, top_k=5), strict=True):
+        assert [a["text"] for a in best] == [a["text"] for a in plain]
+        sure = [a["probability"] for a in best]
+        assert sure == sorted(sure, reverse=True) and sum(sure) <= 1 + 1e-9
+        assert sure[0] <= best[0]["answerable"] < 1 and len({a["answerable"] for a in best}) == 1
+    nothing = fitted.answer("", TEXT)
+    assert (nothing["text"], nothing["probability"]) == ("", 0.0)
+    (tmp_path / "model" / "reader.json").write_text('{"calibrator": {"right": {}}}', encoding="utf-8")
+    with pytest.raises(QAError, match=r"calibrator's right is \{\}, expected right and answerable"):
+        Reader(tmp_path / "model", "cpu", "no")
+
+
+def test_with_a_calibrator_no_answer_is_as_sure_as_the_text_is_unlikely_to_hold_one(tiny_model, tmp_path):
+    shutil.copytree(tiny_model, tmp_path / "model")
+    weights = dict.fromkeys(("intercept", "log_odds", "margin", "log_windows"), 0.0)
+    calibrator = {"right": weights | {"intercept": -2.0}, "answerable": weights | {"intercept": -1.0}}
+    settings = {"calibrator": calibrator, "handle_impossible_answer": True}
+    (tmp_path / "model" / "reader.json").write_text(json.dumps(settings), encoding="utf-8")
+    reader = Reader(tmp_path / "model", "cpu", "no")
+    found = [best for best, *_ in reader.answer_all(EXAMPLES)]
+    for answer in found:
+        chance = 1 / (1 + np.e) if answer["text"] else np.e / (1 + np.e)
+        assert answer["answerable"] == pytest.approx(1 / (1 + np.e))
+        assert answer["probability"] == pytest.approx(1 / (1 + np.e**2) if answer["text"] else chance)
+
+
+def test_questions_with_documents_are_answered_together_as_one_by_one(reader):
+    documents = [[TEXT, TEXT * 12, "Bob wrote it."], [{"text": TEXT * 3, "id": 7}], ["", TEXT]]
+    questions = ["Who wrote it?", "In which year?", ""]
+    for ranked in (False, True):
+        alone = [
+            reader.answer_documents(*one, top_k=3, ranked=ranked) for one in zip(questions, documents, strict=True)
+        ]
+        together = reader.answer_documents(questions, documents, top_k=3, ranked=ranked)
+        for one, other in zip(alone, together, strict=True):
+            assert [a | {"probability": 0} for a in one] == [a | {"probability": 0} for a in other]
+            assert [a["probability"] for a in one] == pytest.approx([a["probability"] for a in other], abs=1e-4)
+    assert [found["text"] for found in reader.answer_documents(questions, documents)][2] == ""
+    with pytest.raises(ValueError, match="no documents for 'Who'"):
+        reader.answer_documents(["Who"], [[]])
+    with pytest.raises(ValueError, match="zip"):
+        reader.answer_documents(["Who", "When"], [[TEXT]])
 
 
 def test_an_unsure_answer_is_withheld_with_its_confidence():
@@ -421,7 +464,14 @@ def test_one_document_is_answered_as_a_context_is(reader):
 def test_where_no_document_is_sure_enough_or_has_a_word_there_is_no_text(reader, tiny_model):
     best = reader.answer_documents("Who?", DOCUMENTS)
     unsure = reader.answer_documents("Who?", DOCUMENTS, min_confidence=1.0)
-    assert unsure == {"text": "", "start": 0, "end": 0, "probability": best["probability"], "document": None}
+    assert unsure == {
+        "text": "",
+        "start": 0,
+        "end": 0,
+        "probability": best["probability"],
+        "answerable": None,
+        "document": None,
+    }
     assert reader.answer_documents("Who?", ["", " "])["text"] == ""
     may_find_none = Reader(tiny_model, "cpu", "no", handle_impossible_answer=True)
     none = [answer for answer in may_find_none.answer_documents("Who?", DOCUMENTS, top_k=99) if not answer["text"]]

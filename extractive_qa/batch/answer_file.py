@@ -25,7 +25,7 @@ from extractive_qa.text import printable, shown
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 3  # of the answers and of the groups: raise it when a file that was begun before can't be resumed
+FORMAT = 4  # of the answers and of the groups: raise it when a file that was begun before can't be resumed
 RESUME = "run the same command again: it resumes where this one stopped"
 START_OVER = "Resume with what it was begun with, start over with --overwrite, or choose another --output."
 REPLACE = "Replace it: --overwrite. Or choose another --output."
@@ -51,8 +51,9 @@ def paths_beside(path: Path) -> tuple[Path, Path, Path]:
 
 
 def answer_row(question: dict, answers: list[dict]) -> list[dict]:
-    """The answers of a question as they are written, best first, each with the question and its id."""
-    asked = {name: question[name] for name in ("id", "question")}
+    """The answers of a question as they are written, best first, each with the question, its id, and how likely any
+    answer is there."""
+    asked = {name: question[name] for name in ("id", "question")} | {"answerable": answers[0]["answerable"]}
     return [asked | {"answer": a["text"]} | {name: a[name] for name in COLUMNS[1:]} for a in answers]
 
 
@@ -69,7 +70,8 @@ def csv_lines(rows: list[list[dict]]) -> str:
     """A line for each question. With top_k > 1 further answers are in columns answer_2, start_2 and so on."""
     text = io.StringIO()
     csv.writer(text).writerows(
-        [row[0]["id"], row[0]["question"], *(a[name] for a in row for name in COLUMNS)] for row in rows
+        [*(row[0][name] for name in ("id", "question", "answerable")), *(a[name] for a in row for name in COLUMNS)]
+        for row in rows
     )
     return text.getvalue()
 
@@ -77,7 +79,7 @@ def csv_lines(rows: list[list[dict]]) -> str:
 def csv_header(top_k: int) -> str:
     columns = [f"{name}_{n}" if n > 1 else name for n in range(1, top_k + 1) for name in COLUMNS]
     # Excel takes CSV without a mark for the system's encoding
-    return "\ufeff" + ",".join(["id", "question", *columns]) + "\r\n"
+    return "\ufeff" + ",".join(["id", "question", "answerable", *columns]) + "\r\n"
 
 
 def bad_line(question: Record) -> str:

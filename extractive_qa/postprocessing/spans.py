@@ -8,7 +8,6 @@ twice: it counts with its better score.
 """
 
 from bisect import bisect_left
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -87,21 +86,6 @@ def only_context(
     starts = np.where(inside, start_logits, -np.inf) / temperature
     ends = np.where(inside, end_logits, -np.inf) / temperature
     return starts, np.pad(ends, ((0, 0), (0, max_answer_length - 1)), constant_values=-np.inf)
-
-
-def log_normalisers(
-    start_logits: np.ndarray,
-    end_logits: np.ndarray,
-    context_start: np.ndarray,
-    context_end: np.ndarray,
-    temperatures: Sequence[float],
-    max_answer_length: int = 30,
-) -> np.ndarray:
-    """What best_spans gives as log_normaliser, at each of several temperatures: float64 (B, temperatures)."""
-    edges = context_start, context_end, max_answer_length
-    # float: a temperature of NumPy's would turn float32 logits into float64, and the sum would be another
-    scaled = (only_context(start_logits, end_logits, *edges, float(temperature)) for temperature in temperatures)
-    return np.stack([log_sum_of_spans(*logits, max_answer_length) for logits in scaled], axis=1)
 
 
 def reduce_windows(reduce: np.ufunc, values: np.ndarray, width: int) -> np.ndarray:

@@ -82,7 +82,7 @@ def meaning_of_confidence(confidence: dict | None, scores: dict) -> str:
         sentence = f"Confidences are about right on the whole, as far as so many questions can tell: {measured}."
     else:
         way = "too high" if mean > right else "too low"
-        sentence = f"Confidences are {way}: {measured}. To fix that: evaluate.py --fit_temperature."
+        sentence = f"Confidences are {way}: {measured}. To fix that: evaluate.py --calibrate."
     if row := next((row for row in confidence["thresholds"] if row["answered"] <= 0.5), None):
         sentence += (
             f" Answering only from {100 * row['min_confidence']:.0f} % on, the model answers "

@@ -12,25 +12,24 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
 from extractive_qa.errors import QAError, brief
 from extractive_qa.files.atomic import replace_folder
-from extractive_qa.metrics import COUNTS_CHARACTERS, choose_f1_unit, compute_metrics, exact_matches
+from extractive_qa.files.manifest import NAME as MANIFEST
+from extractive_qa.metrics import COUNTS_CHARACTERS, choose_f1_unit, compute_metrics
 from extractive_qa.model.backends import TorchBackend
 from extractive_qa.model.devices import describe, out_of_memory
 from extractive_qa.model.families import input_names
 from extractive_qa.model.loading import quiet_transformers, require_finite
-from extractive_qa.postprocessing import calibration
 from extractive_qa.preprocessing.windows import Features, load_tokenizer
 from extractive_qa.progress import NoProgress
 from extractive_qa.reader import Reader
-from extractive_qa.settings import DEFAULT_SETTINGS, SETTINGS_FILE, check_settings, read_settings
+from extractive_qa.settings import DEFAULT_SETTINGS, SETTINGS_FILE, check_settings, read_settings, save_settings
 from extractive_qa.text import shown
-from extractive_qa.training import checkpoints
+from extractive_qa.training import checkpoints, situations
 from extractive_qa.training.distillation import Teachers
 from extractive_qa.training.log import TrainingLog
 from extractive_qa.training.model_card import model_card
@@ -40,8 +39,7 @@ from extractive_qa.training.settings import FREE_ON_RESUME, READER_SETTINGS, as_
 logger = logging.getLogger(__name__)
 
 FEW_STEPS = 30  # optimizer steps: fewer hardly move a model
-FEW_QUESTIONS = 200  # scored questions: two numbers fitted to fewer fit their chance
-UNCALIBRATED = {"temperature": 1.0, "references": 1.0}
+CALIBRATION = ("calibrator", "temperature", "references")
 
 
 @dataclass
@@ -71,8 +69,7 @@ class Training:
             self.features = self.negatives.of_epoch(0)  # every epoch has as many windows
         self.inputs = input_names(self.accelerator.unwrap_model(self.model))
         # looked at now, as a damaged file shall not end a training at its first scores
-        few = len(self.eval_examples) < FEW_QUESTIONS
-        self.earlier = earlier_calibration(self.args.model_dir) if few else UNCALIBRATED
+        self.earlier = earlier_calibration(self.args.model_dir)
 
     @property
     def effective_batch(self) -> int:
@@ -174,21 +171,21 @@ class Training:
         )
         require_finite(moments, path, checkpoints.delete_to_go_back(path.parent))
 
-    def write_model(self, folder: Path, scores: dict | None, temperature: float = 1.0, references: float = 1.0) -> None:
+    def write_model(self, folder: Path, scores: dict | None) -> None:
         args = self.args
         settings = {name: vars(args)[name] for name in READER_SETTINGS}
         # files by name only: the folder may travel to where these paths mean nothing
         training = as_settings(args, lambda path: path.name)
         training |= {"mixed_precision": self.precision, "processes": self.accelerator.num_processes}
-        settings |= {"temperature": temperature, "references": references, "scores": scores, "training": training}
+        settings |= self.earlier | {"scores": scores, "training": training}
         save_reader(folder, self.accelerator.unwrap_model(self.model), args.model_dir, settings)
         if scores:
             card = model_card(training, scores, args.model_dir, args.train_file, args.eval_file)
             (folder / "README.md").write_text(card, encoding="utf-8")
 
     def evaluate(self, log: TrainingLog) -> list[str]:
-        """Scores the model as it is; the best by F1 so far becomes final_model, its confidences fitted to the scored
-        questions. Returns what there is to say of it, for people; [] in all processes but the first."""
+        """Scores the model as it is; the best by F1 so far becomes final_model. Returns what there is to say of it, for
+        people; [] in all processes but the first."""
         line, found = self.score(log)
         (line,) = broadcast_object_list([line])  # every process knows the best epoch
         log.write(line)
@@ -208,43 +205,46 @@ class Training:
         )
         reader.watches_unknown = False  # train.py has said it of the questions that are learned from
         with self.progress(desc="scoring", total=len(examples), unit=" questions", leave=False) as bar:
-
-            def each(example: dict, answers: list[dict]) -> None:
-                if self.stop_signals:
-                    raise KeyboardInterrupt(self.how_to_resume(f"stopped after step {self.step}, saved"))
-
-            predictions, probabilities = reader.predict(examples, 1, calibration.TEMPERATURES, each, bar)
+            predictions, _ = reader.predict(examples, 1, lambda *_: self.stop_if_told(), bar)
         scores = compute_metrics(predictions, examples)
         best = max((line["f1"] for line in log.scores), default=0.0)
         line = {"step": self.step, "epoch": self.step / self.steps_per_epoch, **scores}
         found = [f"epoch {line['epoch']:.2f}: EM {scores['exact_match']:.2f}, F1 {scores['f1']:.2f}"]
-        if scores["f1"] >= best or not (args.output_dir / "final_model").exists():
-            correct = np.array(exact_matches(predictions, examples))
-            calibrated = self.save_final_model(scores, probabilities, correct)
-            names = "temperature", "references", "error", "error_uncalibrated"
-            line |= {f"calibration_{name}": calibrated[name] for name in names}
-            found.append(calibration.describe_calibration(calibrated))
+        final_model = args.output_dir / "final_model"
+        if scores["f1"] >= best or not final_model.exists():
+            replace_folder(final_model, lambda folder: self.write_model(folder, scores), checkpoints.RESUME)
         self.model.train()
         return line, found
 
-    def save_final_model(self, scores: dict, probabilities: np.ndarray, correct: np.ndarray) -> dict:
-        """The model as it is becomes final_model, with its scores and with a temperature and references for its
-        confidences: those that fit them to the scored questions, or, where these are few, the ones that the model came
-        with; neither where fitting makes their error larger. probabilities: float (1 + TEMPERATURES, Q), of the best
-        answers, the first row with the earlier calibration. correct: bool (Q,). Returns what report_calibration says.
-        """
-        as_trained = probabilities[1 + np.searchsorted(calibration.TEMPERATURES, 1.0)]
-        every = np.ones(len(correct), dtype=bool)
-        if len(correct) < FEW_QUESTIONS:
-            found = calibration.report_calibration(probabilities[0], as_trained, correct, self.earlier)
-        else:
-            found = calibration.fit_and_report(probabilities[1:], correct, every, every)
-            if found["error"] > found["error_uncalibrated"]:
-                found = calibration.report_calibration(as_trained, as_trained, correct, UNCALIBRATED)
-        fitted = found["temperature"], found["references"]
+    def stop_if_told(self) -> None:
+        """Raises KeyboardInterrupt once a signal came."""
+        if self.stop_signals:
+            raise KeyboardInterrupt(self.how_to_resume(f"stopped after step {self.step}, saved"))
+
+    def calibrate(self, log: TrainingLog) -> str:
+        """Fits the confidences of final_model to the scored questions, in the situations that people ask in. Returns
+        what there is to say of them, for people."""
         final_model = self.args.output_dir / "final_model"
-        replace_folder(final_model, lambda folder: self.write_model(folder, scores, *fitted), checkpoints.RESUME)
-        return found
+        reader = Reader(
+            final_model, str(self.accelerator.device), self.precision, self.args.per_device_eval_batch_size, "torch"
+        )
+        reader.watches_unknown = False
+
+        def progress(**settings):
+            bar = self.progress(**settings)
+            move = bar.update
+
+            def update(count: int = 1) -> None:
+                self.stop_if_told()
+                move(count)
+
+            bar.update = update
+            return bar
+
+        calibrator, found = situations.calibrate(reader, self.eval_examples, progress=progress)
+        save_settings(final_model, situations.fitted_settings(calibrator), manifests=(MANIFEST, checkpoints.MARKER))
+        log.append({"step": self.step, "calibration": found})
+        return situations.describe(found)
 
     def how_to_resume(self, what_happened: str) -> str:
         if not checkpoints.list_checkpoints(self.args.output_dir):
@@ -264,11 +264,6 @@ class Training:
             f"device: {device}, mixed precision: {self.precision}",
             f"output: {shown(args.output_dir)}, with all settings in training_log.jsonl",
         ]
-        if len(self.eval_examples) < FEW_QUESTIONS:
-            kept = f"those of {shown(args.model_dir)} are kept"
-            kept = "they stay as trained" if self.earlier == UNCALIBRATED else kept
-            few = f"{len(self.eval_examples)} scored question(s) are too few to fit them to"
-            lines.append(f"confidences: {few}, {FEW_QUESTIONS} or more are needed; {kept}")
         if choose_f1_unit(self.eval_examples) == "character":
             lines.append(COUNTS_CHARACTERS)
         if args.resume:
@@ -308,10 +303,10 @@ def stop_between_steps(run: Training, announce: Callable[[], object]) -> None:
 
 
 def earlier_calibration(model_dir: Path) -> dict:
-    """The temperature and references of the model that a training starts from; 1 and 1 where it has none. Raises
-    QAError where its reader.json is damaged."""
+    """What reader.json of the model that a training starts from says of confidences. Raises QAError where it is
+    damaged."""
     saved = read_settings(model_dir)
-    found = UNCALIBRATED | {name: saved[name] for name in UNCALIBRATED if name in saved}
+    found = {name: saved[name] for name in CALIBRATION if name in saved}
     if problems := check_settings(DEFAULT_SETTINGS | found):
         raise QAError(f"{model_dir / SETTINGS_FILE}: {'; '.join(problems)}. Fix the file, or delete it.")
     return found

@@ -116,11 +116,12 @@ def render(result: dict | None, language: str, model: str, min_confidence: float
         message = words[name].format(length) if name else result["error"]
         return f'<p class="result problem" role="alert">{escape(message)}</p><p class="facts">{model_line}</p>'
     answers = result["answers"]
-    sure = answers[0]["probability"] >= min_confidence and answers[0]["text"]
+    absent = (answers[0]["answerable"] or 1) < 0.5  # None: not known
+    sure = answers[0]["probability"] >= min_confidence and answers[0]["text"] and not absent
     best = f'<p class="best" dir="auto">{escape(answers[0]["text"])}</p>'
     if not sure:
-        best = f'<p class="best none">{words["no_answer"]}</p>'
-        if answers[0]["text"]:  # else that there is none is the model's answer
+        best = f'<p class="best none">{words["absent" if absent else "no_answer"]}</p>'
+        if answers[0]["text"] and not absent:  # else that there is none is the model's answer
             best += f"<p>{words['unsure'].format(min_confidence)}</p>"
     if result["unknown"] >= WORTH_SAYING:
         best += f'<p class="problem">{words["unknown"].format(result["unknown"])}</p>'

@@ -18,7 +18,9 @@ from extractive_qa.errors import QAError
 from extractive_qa.files.manifest import NAME, check_manifest, write_manifest
 from extractive_qa.metrics import exact_match_score
 from extractive_qa.postprocessing.calibration import calibration_error
+from extractive_qa.postprocessing.confidence import check_calibrator
 from extractive_qa.training.checkpoints import MARKER
+from extractive_qa.training.situations import SITUATIONS
 from utils import console, offline
 from utils.offline import sample_model
 
@@ -106,9 +108,7 @@ def test_metrics_say_how_well_confidences_fit(evaluated):
     best = [answers[0] for answers in read(output / "nbest_predictions.json").values()]
     confidence = np.array([answer["probability"] for answer in best])
     right = [exact_match_score(a["text"], e["answers"]["text"]) for a, e in zip(best, examples, strict=True)]
-    assert (calibration["temperature"], calibration["references"]) == (1.0, 1.0)
     assert calibration["error"] == pytest.approx(calibration_error(confidence, np.array(right)))
-    assert calibration["error_uncalibrated"] == calibration["error"]
     assert sum(point["count"] for point in calibration["reliability"]) == 20
     assert calibration["thresholds"][0] == {
         "min_confidence": 0.0, "answered": 1.0, "exact_match": metrics["exact_match"],
@@ -194,7 +194,7 @@ def test_quiet_prints_the_scores_alone(evaluate, tiny_model, tmp_path, capsys):
 
 def fit_flags(model: Path, output: Path, *flags: object) -> tuple:
     return ("--model_dir", model, "--eval_file", DEV, "--output_dir", output, "--mixed_precision", "no",
-            "--fit_temperature", *flags)  # fmt: skip
+            "--calibrate", *flags)  # fmt: skip
 
 
 def test_confidences_are_fitted_on_one_half_and_the_folder_s_checksums_stay_right(
@@ -209,28 +209,25 @@ def test_confidences_are_fitted_on_one_half_and_the_folder_s_checksums_stay_righ
     evaluate(*fit_flags(model, first))
     printed = capsys.readouterr().out
     calibration, settings = read(first / "metrics.json")["calibration"], read(model / "reader.json")
-    fitted = {name: calibration[name] for name in ("temperature", "references")}
-    assert fitted != {"temperature": 1.0, "references": 1.0}
+    fitted = {"temperature": 1.0, "references": 1.0, "calibrator": calibration["calibrator"]}
+    assert check_calibrator(calibration["calibrator"]) == []
     defaults = {"doc_stride": 128, "max_answer_length": 30, "handle_impossible_answer": False}
     assert {**fitted, **defaults, "max_length": 200, "note": "mine"} == settings
     count = len(read_examples(DEV))
-    assert calibration["fitted_on"] + calibration["measured_on"] == count
-    assert sum(point["count"] for point in calibration["reliability"]) == calibration["measured_on"]
-    assert f"{calibration['error_uncalibrated']:.3f}" in printed and f"{calibration['error']:.3f}" in printed
+    measured = calibration["situations"]
+    assert set(measured) == set(SITUATIONS) and calibration["fitted_on"] + measured["own"]["questions"] == count
+    assert sum(point["count"] for point in calibration["reliability"]) == count
+    assert all(f"calibration error {one['error']:.3f}" in printed for one in measured.values())
     for name in (NAME, MARKER):
         assert check_manifest(model, full=True, name=name)
     after = read(model / NAME)
     assert [entry["file"] for entry in after["files"]] == [entry["file"] for entry in source["files"]]
     assert {**after, "files": None} == {**source, "files": None}
 
-    # the same is found in what was fitted: the fit does not depend on what the folder said before
+    # the folder begins a second fit where the first one ended, which changes little
     evaluate(*fit_flags(model, second))
-    assert read(model / "reader.json") == settings
-    again = read(second / "metrics.json")["calibration"]
-    assert [again[name] for name in ("error", "error_uncalibrated")] == pytest.approx(
-        [calibration[name] for name in ("error", "error_uncalibrated")]
-    )
-    assert read(second / "metrics.json")["settings"]["temperature"] == fitted["temperature"]
+    for target, weights in calibration["calibrator"].items():
+        assert read(model / "reader.json")["calibrator"][target] == pytest.approx(weights, abs=0.5)
     assert list(read(second / "predictions.json").values()) == list(read(first / "predictions.json").values())
 
 
@@ -242,7 +239,7 @@ def test_what_can_not_be_fitted_or_written_leaves_the_folder_as_it_was(refusal, 
     assert "--predictions has none" in refusal(*fit_flags(model, tmp_path, "--predictions", DEV))
     (model / ".reader.json.new").mkdir()  # where the new one would be written
     said = refusal(*fit_flags(model, tmp_path, "--max_samples", 20))
-    assert "reader.json can't be written" in said and '"temperature"' in said
+    assert "reader.json can't be written" in said and '"calibrator"' in said
     assert not (model / "reader.json").exists()
 
 

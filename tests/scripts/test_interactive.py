@@ -20,7 +20,7 @@ class Reader:
     def answer_all(self, examples, top_k, **settings):
         for example in examples:
             asked = json.dumps([example["question"], example["context"]])
-            yield [{"text": f"ASKED{asked}END", "probability": 1.0}]
+            yield [{"text": f"ASKED{asked}END", "probability": 1.0, "answerable": None}]
 args = argparse.Namespace(top_k=1, min_confidence=0.0, encoding="utf-8")
 console.run(lambda: script["interactive"](Reader(), args))
 """

@@ -127,7 +127,7 @@ def test_without_the_setting_there_is_always_an_answer(tiny_model):
 
 def test_a_context_without_a_token_has_surely_no_answer_and_no_question_none(tiny_model):
     reader = Reader(tiny_model, "cpu", "no", handle_impossible_answer=True)
-    assert reader.answer("Who?", " \n") == {"text": "", "start": 0, "end": 0, "probability": 1.0}
+    assert reader.answer("Who?", " \n") == {"text": "", "start": 0, "end": 0, "probability": 1.0, "answerable": None}
     assert reader.answer(" ", TEXTS[0])["probability"] == 0
 
 

@@ -129,13 +129,28 @@ def test_demo_answers_several_questions_the_brief_s_first(run):
     assert "Next" in err
     assert "python predict.py --model_dir" in err
     questions = [line for line in out.splitlines() if line.startswith("question:")]
-    assert "How much area does the Amazon rainforest cover?" in questions[0]
+    assert questions[0] == "question:   What area does the Amazon rainforest cover?"
     assert len(questions) == out.count("confidence: ") == out.count("prediction: ") == 6
-    assert len(set(re.findall("^context: +(.*)$", out, re.MULTILINE))) == 6
+    texts = re.findall("^text: +(.*)$", out, re.MULTILINE)
+    assert len(set(texts)) == 6 and all(re.search(r"\[.+\]", text) for text in texts)
+    assert texts[0].startswith("The Amazon rainforest covers 5,500,000 km2") or texts[0].startswith("[")
+    assert "the truth:  the text does not say" in out
+
+
+def test_the_part_of_a_text_around_an_answer_has_no_half_words(predict):
+    text = "word " * 60 + "Ada wrote it" + " word" * 60
+    shown = predict.around(text, 300, 303)
+    before, _, after = shown.partition("[Ada]")
+    assert set(before.split()) | set(after.split()) == {"...", "word", "wrote", "it"}
+    assert before.startswith("... word") and after.endswith("word ...") and len(shown) < 230
+    assert predict.around("Ada wrote it", 0, 3) == "[Ada] wrote it"
+    assert predict.around("It was Ada", 7, 10) == "It was [Ada]"
 
 
 def test_further_answers_come_below_the_best_also_where_that_is_none(predict):
-    ada, none = {"text": "Ada\x1b", "probability": 0.2}, {"text": "", "probability": 0.7}
+    ada, none = (
+        {"text": text, "probability": sure, "answerable": None} for text, sure in (("Ada\x1b", 0.2), ("", 0.7))
+    )
     assert predict.show([ada, none], 0.0).splitlines() == [
         "prediction: Ada\\x1b", "confidence: 20.00%", "       or:  no answer (70.00%)",
     ]  # fmt: skip
@@ -146,6 +161,19 @@ def test_further_answers_come_below_the_best_also_where_that_is_none(predict):
     assert predict.show([none], 0.8).splitlines() == [
         "prediction: no answer found", "confidence: 70.00% for the best candidate",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("answerable", "is_there"), [(0.4999, False), (0.5, True), (None, True)])
+def test_that_an_answer_is_probably_not_there_is_said_and_the_candidates_stay(predict, answerable, is_there):
+    answers = [{"text": text, "probability": 0.2, "answerable": answerable} for text in ("Ada", "Bob")]
+    shown = predict.show(answers, 0.0).splitlines()
+    if is_there:
+        assert shown == ["prediction: Ada", "confidence: 20.00%", "       or:  Bob (20.00%)"]
+    else:
+        assert shown == [
+            "prediction: probably not in this text", "confidence: 50.01% that it is not there",
+            "       or:  Ada (20.00%)", "       or:  Bob (20.00%)",
+        ]  # fmt: skip
 
 
 # interactive

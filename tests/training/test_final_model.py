@@ -5,7 +5,6 @@ import math
 import os
 import shutil
 import stat
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,11 +15,10 @@ from transformers import AutoModelForQuestionAnswering, AutoTokenizer
 
 from extractive_qa.data.examples import read_examples
 from extractive_qa.errors import QAError
-from extractive_qa.postprocessing.calibration import TEMPERATURES
+from extractive_qa.postprocessing.confidence import check_calibrator
 from extractive_qa.preprocessing.windows import prepare_validation_features
 from extractive_qa.reader import Reader
-from extractive_qa.training.run import Training, earlier_calibration
-from utils.offline import SAMPLE_MODEL_DIR
+from extractive_qa.training.situations import SITUATIONS
 
 
 def test_training_leaves_the_files_it_promises(trained):
@@ -47,72 +45,6 @@ def test_final_model_is_the_best_epoch(trained):
     assert_equal_weights(trained / "final_model", trained / f"checkpoint-{best}")
 
 
-AT_1 = 1 + np.searchsorted(TEMPERATURES, 1.0)  # the row of what a model says as it was trained
-
-
-def saved_calibration(tmp_path, probabilities, correct, earlier) -> tuple[tuple[float, float], dict]:
-    """What temperature and references final_model gets, and what is said of them. Rows as save_final_model has them.
-    earlier: of the model that the training began with, None where it has no reader.json."""
-    if earlier is not None:
-        (tmp_path / "reader.json").write_text(json.dumps(earlier), encoding="utf-8")
-    saved = []
-    run = SimpleNamespace(
-        args=SimpleNamespace(output_dir=tmp_path), earlier=earlier_calibration(tmp_path),
-        write_model=lambda *given: saved.append(given),
-    )  # fmt: skip
-    found = Training.save_final_model(run, {"f1": 1.0}, probabilities, correct)
-    ((_, scores, *calibration),) = saved
-    assert scores == {"f1": 1.0}
-    return tuple(calibration), found
-
-
-def test_confidences_stay_as_trained_where_fitting_makes_their_error_larger(tmp_path):
-    """What fits best by log loss need not by the error of its bins."""
-    probabilities = np.full((1 + len(TEMPERATURES), 200), 0.5)
-    correct = np.tile([True, False, True, False], 50)
-    probabilities[1] = np.tile([0.6, 0.4, 0.6, 0.4], 50)  # never quite wrong: the least loss, and a larger error
-    probabilities[AT_1] = np.tile([1.0, 1e-9, 1.0, 0.9999999], 50)
-    assert saved_calibration(tmp_path, probabilities, correct, {"temperature": 3.0})[0] == (1.0, 1.0)
-
-
-@pytest.mark.parametrize(
-    ("earlier", "kept"),
-    [
-        ({"temperature": 3.4, "references": 12.3, "max_length": 64}, (3.4, 12.3)),
-        ({"references": 2.0}, (1.0, 2.0)),
-        ({}, (1.0, 1.0)),
-        (None, (1.0, 1.0)),
-    ],
-)
-@pytest.mark.parametrize("questions", [5, 199, 200])
-def test_of_few_questions_the_calibration_is_kept_that_the_model_came_with(tmp_path, earlier, kept, questions):
-    """Fitted to five, all of them right, an unanswerable question had been 99.3 % sure."""
-    correct = np.ones(questions, dtype=bool)
-    probabilities = np.full((1 + len(TEMPERATURES), questions), 0.3)
-    probabilities[0] = 0.8
-    calibration, found = saved_calibration(tmp_path, probabilities, correct, earlier)
-    assert (calibration == kept) == (questions < 200)
-    assert (found["temperature"], found["references"]) == calibration
-    if questions < 200:
-        assert found["error"] == pytest.approx(0.2)  # that of the row with the earlier calibration
-        assert found["error_uncalibrated"] == pytest.approx(0.7)
-    else:
-        assert calibration[1] == 16 and "fitted_on" in found
-
-
-def test_a_training_on_the_sample_keeps_the_sample_models_confidences(tmp_path):
-    """It scores 82 questions. A reader of the new folder answers with them, and the start says so."""
-    own = json.loads((SAMPLE_MODEL_DIR / "reader.json").read_text(encoding="utf-8"))
-    run, log = make_run(SAMPLE_MODEL_DIR, tmp_path / "out", "--max_train_samples", 8)
-    assert "confidences: 8 scored question(s) are too few" in run.describe()
-    assert "those of models/sample are kept" in run.describe()
-    found = run.evaluate(log)
-    reader = Reader(tmp_path / "out" / "final_model", "cpu", "no")
-    for name in ("temperature", "references"):
-        assert reader.settings[name] == own[name] == log.lines[-1][f"calibration_{name}"]
-    assert not [line for line in found if "temperature" in line or "references" in line]
-
-
 @pytest.mark.parametrize(
     ("content", "words"), [('{"temperature": "hot"}', "temperature is 'hot'"), ("{", "reader.json")]
 )
@@ -124,10 +56,36 @@ def test_a_damaged_calibration_is_refused_before_the_first_step(tiny_model, tmp_
     assert words in str(refused.value)
 
 
-def test_final_model_and_checkpoints_of_an_encoder_have_confidences_as_trained(trained):
-    for name in ("final_model", "checkpoint-3"):
-        settings = json.loads((trained / name / "reader.json").read_text(encoding="utf-8"))
-        assert (settings["temperature"], settings["references"]) == (1.0, 1.0)
+def test_final_model_has_a_calibrator_and_the_log_says_how_well_it_fits(trained):
+    settings = json.loads((trained / "final_model" / "reader.json").read_text(encoding="utf-8"))
+    assert check_calibrator(settings["calibrator"]) == [] and settings["calibrator"] is not None
+    *_, last = log_without_times(trained)
+    assert set(last["calibration"]) <= set(SITUATIONS) and last["calibration"]["own"]["questions"] > 0
+    answer = Reader(trained / "final_model", "cpu", "no").answer("Who?", "It was Ada.")
+    assert 0 <= answer["probability"] <= answer["answerable"] <= 1
+    checkpoint = json.loads((trained / "checkpoint-3" / "reader.json").read_text(encoding="utf-8"))
+    assert checkpoint.get("calibrator") is None  # that of the model it began with, an encoder
+
+
+def test_until_its_end_a_training_keeps_the_confidences_that_the_model_came_with(tiny_model, tmp_path):
+    shutil.copytree(tiny_model, tmp_path / "model")
+    earlier = {"temperature": 2.0, "references": 3.0}
+    (tmp_path / "model" / "reader.json").write_text(json.dumps(earlier), encoding="utf-8")
+    run, log = make_run(tmp_path / "model", tmp_path / "out", "--max_train_samples", 8, "--max_eval_samples", 8)
+    run.evaluate(log)
+    saved = json.loads((tmp_path / "out" / "final_model" / "reader.json").read_text(encoding="utf-8"))
+    assert earlier.items() <= saved.items()
+    run.calibrate(log)
+    saved = json.loads((tmp_path / "out" / "final_model" / "reader.json").read_text(encoding="utf-8"))
+    assert (saved["temperature"], saved["references"]) == (1.0, 1.0) and saved["calibrator"]
+
+
+def test_a_signal_stops_the_fitting_of_confidences(tiny_model, tmp_path):
+    run, log = make_run(tiny_model, tmp_path / "out", "--max_train_samples", 8, "--max_eval_samples", 8)
+    run.evaluate(log)
+    run.stop_signals.append(0.0)
+    with pytest.raises(KeyboardInterrupt, match="stopped after step"):
+        run.calibrate(log)
 
 
 def test_final_model_gives_the_same_logits_in_plain_transformers(trained):

@@ -46,7 +46,8 @@ class Shown(HTMLParser):
 
 def result(context: str, *spans: tuple[int, int], probability: float = 0.5) -> dict:
     answers = [
-        {"text": context[start:end], "start": start, "end": end, "probability": probability} for start, end in spans
+        {"text": context[start:end], "start": start, "end": end, "probability": probability, "answerable": None}
+        for start, end in spans
     ]
     return {"context": context, "answers": answers, "seconds": 0.1, "unknown": 0.0}
 

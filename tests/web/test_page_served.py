@@ -219,7 +219,7 @@ def test_the_queue_is_limited():
 
     def answer():
         assert go_on.wait(60)
-        return [{"text": "The", "start": 0, "end": 3, "probability": 1.0}]
+        return [{"text": "The", "start": 0, "end": 3, "probability": 1.0, "answerable": None}]
 
     client, body = with_reader(answer)
 
