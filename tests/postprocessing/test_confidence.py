@@ -127,6 +127,7 @@ def test_second_answers_are_right_as_often_as_they_say():
     [
         {}, [], "yes", 3, {"right": WEIGHTS}, TRUE | {"answerable": None}, TRUE | {"right": WEIGHTS | {"margin": "1"}},
         TRUE | {"right": WEIGHTS | {"margin": float("nan")}}, TRUE | {"right": {"intercept": 1.0}},
+        TRUE | {"right": WEIGHTS | {"margin": 10**400}},
     ],
 )  # fmt: skip
 def test_a_damaged_calibrator_is_named(calibrator):
