@@ -48,7 +48,7 @@ def test_the_rules_choose_by_their_own_score_and_votes_add_up():
 def test_what_is_read_is_what_the_reader_says(trained, sample_examples):
     """Its best span, and how probable that is beside its candidate of no answer."""
     reader = Reader(trained / "final_model", "cpu", "no", handle_impossible_answer=True)
-    reader.settings |= {"temperature": 1.0, "references": 1.0}
+    reader.settings |= {"calibrator": None}
     read = read_pairs(reader, sample_examples[:12])
     for number, example in enumerate(sample_examples[:12]):
         answers = reader.answer(example["question"], example["context"], top_k=2)
