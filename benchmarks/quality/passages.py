@@ -33,6 +33,7 @@ from long_contexts import normalize
 
 from extractive_qa.metrics import compute_metrics, normalize_answer
 from extractive_qa.postprocessing.spans import best_spans, relative_to_cls
+from extractive_qa.postprocessing.tidy import tidy
 from extractive_qa.reader import Reader
 from extractive_qa.training.negatives import best_contexts, forms, is_in
 from utils.console import note
@@ -67,7 +68,8 @@ def read_pairs(reader: Reader, pairs: list[dict]) -> dict[str, np.ndarray]:
                 if score[row, 0] > found[name][q]:  # of several windows the best
                     begin = features.context_offsets[first[row, 0] + shift, 0]
                     end = features.context_offsets[last[row, 0] + shift, 1]
-                    found[name][q], texts[name][q] = score[row, 0], pairs[q]["context"][begin:end].strip()
+                    context = pairs[q]["context"]
+                    found[name][q], texts[name][q] = score[row, 0], context[slice(*tidy(context, begin, end))]
     found["probability"] = found["cls"] - np.logaddexp(0, found["any"])  # its logarithm
     texts["probability"] = texts["cls"]
     return found | {f"{name} text": array for name, array in texts.items()}

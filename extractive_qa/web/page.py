@@ -116,7 +116,7 @@ def render(result: dict | None, language: str, model: str, min_confidence: float
         message = words[name].format(length) if name else result["error"]
         return f'<p class="result problem" role="alert">{escape(message)}</p><p class="facts">{model_line}</p>'
     answers = result["answers"]
-    absent = (answers[0]["answerable"] or 1) < 0.5  # None: not known
+    absent = answers[0]["answerable"] is not None and answers[0]["answerable"] < 0.5
     sure = answers[0]["probability"] >= min_confidence and answers[0]["text"] and not absent
     best = f'<p class="best" dir="auto">{escape(answers[0]["text"])}</p>'
     if not sure:
