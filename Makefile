@@ -86,7 +86,7 @@ $(VENV)/.user: requirements.txt
 	$(RUN) -m pip install -q -r requirements.txt
 	touch $@
 
-$(VENV)/.dev: requirements-dev.txt $(VENV)/.user
+$(VENV)/.dev: requirements-dev.txt requirements-documents.txt $(VENV)/.user
 	$(RUN) -m pip install -q -r requirements-dev.txt
 	touch $@
 

@@ -4,6 +4,8 @@
     python predict.py                                 # interactive: give a text, then ask
     python predict.py ask --question "..." --context "..."
     python predict.py ask --question "..." --context_file book.txt --top_k 3 --json
+    python predict.py ask --question "..." --documents DIR   # a folder of txt, md, html, pdf, docx
+    python predict.py --documents DIR                 # the same, question by question
     python predict.py batch --input questions.jsonl --output answers.jsonl
     python predict.py web                             # a page in the browser, on this machine alone
 
@@ -24,6 +26,7 @@ import codecs
 import contextlib
 import json
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -65,6 +68,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--question", default=None, help="ask: the question (default: none)")
     add("--context", default=None, help="ask: the text that holds the answer (default: none)")
     add("--context_file", type=Path, default=None, help="ask: a file with that text (default: none)")
+    add("--documents", type=Path, default=None, help="ask, interactive: a folder of documents to ask (default: none)")
+    add("--passages", type=int, default=10, help="of the documents that are read for a question, best first by BM25")
     add("--encoding", default="utf-8", help="of text files, such as gb18030, big5, shift_jis, cp1252")
     add("--top_k", type=int, default=1, help="answers to show, best first")
     add("--min_confidence", type=float, default=0.0, help="where the best answer is less sure, 0 to 1: no answer found")
@@ -99,12 +104,14 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
     # all that is wrong is told at once, before anything is read
     given = {name for name, value in vars(args).items() if value is not None and value is not False}
-    counts = {name: vars(args)[name] for name in ("top_k", "batch_size") if name in given}
+    counts = {name: vars(args)[name] for name in ("top_k", "passages", "batch_size") if name in given}
     problems = [f"--{name} is {count}, expected at least 1" for name, count in counts.items() if count < 1]
     if not 0 <= args.min_confidence <= 1:  # NaN is refused too
         problems.append(f"--min_confidence is {args.min_confidence}, expected 0 to 1")
-    if args.mode == "ask" and ("question" not in given or len(given & {"context", "context_file"}) != 1):
-        problems.append("ask needs --question, and either --context or --context_file")
+    if args.mode == "ask" and ("question" not in given or len(given & {"context", "context_file", "documents"}) != 1):
+        problems.append("ask needs --question, and one of --context, --context_file and --documents")
+    if args.mode not in ("ask", "interactive") and "documents" in given:
+        problems.append("--documents belongs to: python predict.py ask, or python predict.py")
     if args.mode != "ask" and given & {"question", "context", "context_file"}:
         problems.append("--question, --context and --context_file belong to: python predict.py ask")
     if args.mode == "batch" and not given >= {"input", "output"}:
@@ -160,7 +167,7 @@ def find_answers(reader, question: str, context: str, args: argparse.Namespace) 
     return next(reader.answer_all([example], args.top_k, min_confidence=args.min_confidence, each_batch=each_batch))
 
 
-def show(answers: list[dict], min_confidence: float) -> str:
+def show(answers: list[dict], min_confidence: float, where: str = "this text") -> str:
     """Prediction and confidence; further answers below."""
     best, *others = answers
     sure = best["probability"]
@@ -171,7 +178,7 @@ def show(answers: list[dict], min_confidence: float) -> str:
         of_what = "for the best candidate" if sure < min_confidence else "that the text holds none"
         lines = [f"prediction: {console.paint('no answer found', 'yellow')}", f"confidence: {sure:.2%} {of_what}"]
     elif best["answerable"] is not None and best["answerable"] < PRESENT:
-        lines = [f"prediction: {console.paint('probably not in this text', 'yellow')}",
+        lines = [f"prediction: {console.paint(f'probably not in {where}', 'yellow')}",
                  f"confidence: {1 - best['answerable']:.2%} that it is not there"]  # fmt: skip
         others = answers
     lines += [f"       or:  {printable(a['text']) or 'no answer'} ({a['probability']:.2%})" for a in others]
@@ -179,12 +186,66 @@ def show(answers: list[dict], min_confidence: float) -> str:
 
 
 def ask(reader, args: argparse.Namespace) -> None:
-    answers = find_answers(reader, args.question, args.context, args)
+    if args.index:
+        answers = ask_documents(reader, args.question, args)
+    else:
+        answers = find_answers(reader, args.question, args.context, args)
     question = replace_surrogates(args.question)
-    columns = "text", "start", "end", "probability"
+    columns = ("text", "start", "end", "probability", *(("document",) if args.index else ()))
     found = {"question": question, "answered": answers[0]["text"] != "", "answerable": answers[0]["answerable"],
              "answers": [{name: answer[name] for name in columns} for answer in answers]}  # fmt: skip
-    print(json.dumps(found, ensure_ascii=args.ascii_only) if args.json else show(answers, args.min_confidence))
+    if args.json:
+        print(json.dumps(found, ensure_ascii=args.ascii_only))
+    else:
+        print(show_from_documents(answers, args.min_confidence) if args.index else show(answers, args.min_confidence))
+
+
+def open_documents(args: argparse.Namespace):
+    """The index of --documents, up to date; what was left out of it is said."""
+    from extractive_qa.documents.index import DocumentIndex
+    from utils.preprocessing import CACHE_DIR
+
+    index = DocumentIndex(args.documents, CACHE_DIR, console.progress)
+    for name, reason in index.skipped.items():
+        console.warn(f"{printable(name)} is left out: {printable(reason)}")
+    read = f", {index.read:,} of them read now" if index.read else ""
+    console.note(f"{index.files:,} document(s), {len(index):,} passages{read}")
+    return index
+
+
+def ask_documents(reader, question: str, args: argparse.Namespace) -> list[dict]:
+    """The best answers in the passages that are found for a question, each with its `document`, the passage; one
+    without text where no passage shares a word with it."""
+    question = replace_surrogates(require_words("the question", question))
+    passages = args.index.best(question, args.passages)
+    if not passages:
+        return [{"text": "", "start": 0, "end": 0, "probability": 0.0, "answerable": 0.0, "document": None}]
+    found = reader.answer_documents(question, passages, args.top_k, args.min_confidence, ranked=True)
+    return found if args.top_k > 1 else [found]
+
+
+def show_from_documents(answers: list[dict], min_confidence: float) -> str:
+    """As `show`, with the place of each answer, and the text around the best one."""
+    lines, places = show(answers, min_confidence, "these texts").split("\n"), []
+    for answer in answers:
+        if document := answer["document"]:
+            place = f"page {document['page']}" if document["page"] else f"line {line_of(answer)}"
+            places.append(f"{printable(document['file'])}, {place}")
+    if not places:
+        return "\n".join(lines)
+    best = answers[0]
+    lines.insert(2, f"source:     {places[0]}")
+    lines.insert(3, console.fit(f"text:       {around(best['document']['text'], best['start'], best['end'])}"))
+    listed = len(lines) - 4  # answers below: all of them where the best one is no more than a candidate
+    for number, place in enumerate(places[-listed:] if listed else []):
+        lines[4 + number] += f"  {place}"
+    return "\n".join(lines)
+
+
+def line_of(answer: dict) -> int:
+    """The line of its file on which an answer begins."""
+    document = answer["document"]
+    return document["line"] + document["text"].count("\n", 0, answer["start"])
 
 
 def demo(reader, args: argparse.Namespace) -> None:
@@ -214,6 +275,7 @@ def around(text: str, start: int, end: int) -> str:
     last = len(text) if last < 0 else last
     before, after = "... " * (first > 0) + text[first:start], text[end:last] + " ..." * (last < len(text))
     marked = console.paint(text[start:end], "green") if sys.stdout.isatty() else f"[{text[start:end]}]"
+    before, after = (re.sub(r"\s+", " ", part) for part in (before, after))
     return printable(before) + (marked if end > start else "") + printable(after)
 
 
@@ -265,6 +327,17 @@ def interactive(reader, args: argparse.Namespace) -> None:
     print()
 
 
+def interactive_documents(reader, args: argparse.Namespace) -> None:
+    """Takes questions about the documents, a line each, until `quit`, an empty line or the end of input."""
+    console.say(f"Ask about {args.documents}, a question a line. An empty line, quit or {END_OF_INPUT} ends.")
+    with contextlib.suppress(EOFError):
+        while (question := input("> " if sys.stdin.isatty() else "").strip()) not in ("", "quit", "exit", ":quit"):
+            try:
+                print(show_from_documents(ask_documents(reader, question, args), args.min_confidence))
+            except QAError as error:  # a person can try again
+                console.warn(str(error))
+
+
 def size(text: str) -> str:
     return f"{len(text.split()):,} words, {len(text):,} characters. Ask about it"
 
@@ -290,6 +363,8 @@ def main(argv: list[str] | None = None) -> None:
         raise QAError("standard input is closed. Expected a text and questions there, or: python predict.py ask")
     if args.mode == "ask":
         require_words("the question", args.question)
+    args.index = open_documents(args) if args.documents else None
+    if args.mode == "ask" and not args.index:
         from_file = args.context_file and read_text_file(args.context_file, args.encoding)
         args.context = from_file or require_words("the context", args.context)
     if args.mode == "batch":
@@ -312,7 +387,8 @@ def main(argv: list[str] | None = None) -> None:
         handle_impossible_answer=args.handle_impossible_answer,
     )  # fmt: skip
     # each mode prints its own result: answers to standard output, all else to standard error
-    MODES[args.mode](reader, args)
+    mode = interactive_documents if args.index and args.mode == "interactive" else MODES[args.mode]
+    mode(reader, args)
 
 
 if __name__ == "__main__":

@@ -176,6 +176,54 @@ def test_that_an_answer_is_probably_not_there_is_said_and_the_candidates_stay(pr
         ]  # fmt: skip
 
 
+# a folder of documents
+
+
+@pytest.fixture
+def documents(tmp_path, monkeypatch):
+    """A folder of two; what is kept of it goes to a folder of the test's own."""
+    monkeypatch.setattr("utils.preprocessing.CACHE_DIR", tmp_path / "cache")
+    made = tmp_path / "documents"
+    made.mkdir()
+    (made / "ada.txt").write_text("A first line.\n\nAda Lovelace wrote the notes in 1843.", encoding="utf-8")
+    (made / "tea.md").write_text("Lu Yu wrote a book about tea.", encoding="utf-8")
+    (made / "bad.txt").write_bytes(b"")
+    return made
+
+
+def test_documents_are_asked_with_file_and_line(run, documents):
+    asked = ("ask", "--question", "Who wrote the notes?", "--documents", documents)
+    out, err = run(*asked, "--top_k", 2)
+    assert "bad.txt is left out" in err and "2 document(s), 2 passages, 3 of them read now" in err
+    source, text = out.splitlines()[2:4]
+    assert re.fullmatch(r"source:     (ada\.txt, line [13]|tea\.md, line 1)", source)
+    assert re.match(r"text:       .*\[.+\]", text)
+    out, err = run(*asked, "--top_k", 3, "--json")
+    assert "read now" not in err  # kept from the first time
+    for answer in json.loads(out)["answers"]:
+        passage, file = answer["document"]["text"], documents / answer["document"]["file"]
+        assert passage[answer["start"] : answer["end"]] == answer["text"]
+        assert passage in file.read_text(encoding="utf-8")
+    out, _ = run("ask", "--question", "xyzzy?", "--documents", documents)
+    assert out.startswith("prediction: no answer found")
+
+
+def test_documents_are_asked_question_by_question(run, documents):
+    out, _ = run("--documents", documents, typed="Who wrote the notes?\nWho wrote about tea?\nquit\nWho?\n")
+    assert out.count("prediction: ") == out.count("source: ") == 2
+
+
+def test_documents_that_are_missing_or_asked_otherwise_are_refused(run, tmp_path):
+    for arguments, words in (
+        (("ask", "--question", "Who?", "--documents", tmp_path / "none"), "is no folder"),
+        (("ask", "--question", "Who?", "--documents", tmp_path, "--context", "x"), "ask needs --question, and one of"),
+        (("demo", "--documents", tmp_path), "--documents belongs to"),
+        (("ask", "--question", "Who?", "--documents", tmp_path, "--passages", 0), "--passages is 0"),
+    ):
+        with pytest.raises(QAError, match=words):
+            run(*arguments)
+
+
 # interactive
 
 
@@ -238,8 +286,8 @@ def test_without_a_trained_model_the_bundled_sample_answers_and_says_so(predict,
 
 REFUSED = [
     (["ask"], ["--question", "--context"]),
-    (["ask", "--question", "Who?"], ["either --context or --context_file"]),
-    ([*ASKED, "--context_file", "README.md"], ["either --context or --context_file"]),
+    (["ask", "--question", "Who?"], ["one of --context, --context_file and --documents"]),
+    ([*ASKED, "--context_file", "README.md"], ["one of --context, --context_file and --documents"]),
     (["ask", "--question", "Who?", "--context_file", "none.txt"], ["none.txt can't be read"]),
     ([*ASKED, "--top_k", "0", "--batch_size", "-1"], ["--top_k is 0", "--batch_size is -1"]),
     ([*ASKED, "--overwrite"], ["python predict.py batch"]),

@@ -1,0 +1,59 @@
+"""A text cut into passages for a retriever: they overlap, and end with a sentence where that can be helped."""
+
+import re
+
+LONGEST, OVERLAP = 180, 60  # words
+LONGEST_WORD = 40  # characters: what is longer, as text without spaces, is cut
+# a sentence, with the white space behind it: up to a full stop or an empty line
+SENTENCE = re.compile(r".+?(?:[.!?][\"'”’)\]]*(?=\s)|[。！？]|\n\s*\n|\Z)\s*", re.DOTALL)
+PARTS = re.compile(rf"\S{{1,{LONGEST_WORD}}}\s*")
+# words, and of scripts without spaces between them each run, of which pairs are taken
+WORDS = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]+|[^\W\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]+")
+
+
+# English words that find nothing: without them the right paragraph is the first more often (docs/RESULTS.md)
+STOP_WORDS = frozenset({
+    "a", "an", "the", "of", "in", "on", "at", "to", "by", "for", "from", "with", "and", "or", "is", "are", "was",
+    "were", "did", "do", "does", "what", "who", "when", "where", "which", "how", "that", "this", "it", "its", "be",
+    "as",
+})  # fmt: skip
+
+
+def cut_passages(text: str) -> list[tuple[int, int]]:
+    """Where passages begin and end, in characters, end exclusive: up to LONGEST words each, the last OVERLAP of one, or
+    fewer, again in the next. Every word is in one at least."""
+    pieces = []  # (start, end, words): sentences, and parts of those that are too long
+    for sentence in SENTENCE.finditer(text):
+        parts = list(PARTS.finditer(sentence[0]))
+        for first in range(0, len(parts), LONGEST):
+            some = parts[first : first + LONGEST]
+            start = sentence.start() + some[0].start()
+            pieces.append((start, sentence.start() + some[-1].end(), len(some)))
+    passages, first = [], 0
+    while first < len(pieces):
+        last, words = first, 0
+        while last < len(pieces) and (last == first or words + pieces[last][2] <= LONGEST):
+            words += pieces[last][2]
+            last += 1
+        start, end = pieces[first][0], pieces[last - 1][1]
+        passages.append((start, start + len(text[start:end].rstrip())))
+        if last == len(pieces):
+            break
+        begin, repeated = last, 0
+        room = min(OVERLAP, LONGEST - pieces[last][2])  # what comes next must fit in too
+        while begin - 1 > first and repeated + pieces[begin - 1][2] <= room:
+            begin -= 1
+            repeated += pieces[begin][2]
+        first = begin
+    return passages
+
+
+def words_of(text: str) -> list[str]:
+    """The terms by which BM25 finds a text: words in any case; of Chinese and Japanese pairs of characters."""
+    terms = []
+    for word in WORDS.findall(text.casefold()):
+        if "\u3040" <= word[0] <= "\u9fff" and len(word) > 1:
+            terms += [word[i : i + 2] for i in range(len(word) - 1)]
+        elif word not in STOP_WORDS:
+            terms.append(word)
+    return terms

@@ -1,0 +1,54 @@
+"""Passages: every word is in one, they overlap, and end with a sentence."""
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from extractive_qa.documents.passages import LONGEST, LONGEST_WORD, OVERLAP, cut_passages, words_of
+
+SENTENCES = st.lists(
+    st.tuples(st.integers(1, 250), st.sampled_from([". ", "! ", "。", "\n\n", ' said." ', " ", "\n"])), max_size=12
+)
+
+
+@given(SENTENCES)
+def test_every_word_is_in_a_passage_and_none_is_too_long(sentences):
+    text = "".join(" ".join(f"w{i}x{n}" for n in range(count)) + end for i, (count, end) in enumerate(sentences))
+    passages = cut_passages(text)
+    covered = set()
+    for (start, end), (next_start, next_end) in itertools.pairwise(passages):
+        assert start < next_start and end < next_end and next_start <= end + 2
+    for start, end in passages:
+        assert 0 <= start < end <= len(text) and text[start:end] == text[start:end].strip()
+        assert len(text[start:end].split()) <= LONGEST
+        covered.update(range(start, end))
+    assert covered >= {place for place, char in enumerate(text) if not char.isspace()}
+
+
+def test_passages_end_with_a_sentence_and_repeat_the_last_of_the_one_before():
+    sentence = "This sentence has exactly eight words in it. "
+    text = sentence * 100
+    passages = [text[start:end] for start, end in cut_passages(text)]
+    assert all(passage.endswith("it.") and passage.startswith("This") for passage in passages)
+    assert all(len(passage.split()) > LONGEST - 8 for passage in passages[:-1])
+    (first, second), words = cut_passages(text)[:2], sentence.split()
+    repeated = len(text[second[0] : first[1]].split())
+    assert OVERLAP - len(words) < repeated <= OVERLAP
+
+
+@pytest.mark.parametrize("text", ["", " \n ", "\n\n\n"])
+def test_no_text_has_no_passage(text):
+    assert cut_passages(text) == []
+
+
+def test_a_line_without_a_space_is_cut_too():
+    passages = cut_passages("x" * 100_000)
+    assert "".join("x" * (end - start) for start, end in passages) == "x" * 100_000
+    assert max(end - start for start, end in passages) == LONGEST * LONGEST_WORD
+
+
+def test_words_are_found_in_any_case_and_chinese_by_pairs():
+    assert words_of("What is the Height of Éverest in 2,020?") == ["height", "éverest", "2", "020"]
+    assert words_of("青石桥 bridge 桥") == ["青石", "石桥", "bridge", "桥"]
