@@ -11,7 +11,7 @@ import numpy as np
 
 from extractive_qa.documents.passages import cut_passages, words_of
 from extractive_qa.documents.reading import KINDS, read_document
-from extractive_qa.errors import QAError
+from extractive_qa.errors import QAError, brief
 from extractive_qa.files.atomic import replace_folder
 from extractive_qa.files.locks import locked
 from extractive_qa.files.manifest import sha256_of
@@ -20,6 +20,7 @@ from extractive_qa.progress import NoProgress
 
 FORMAT = 1  # of what is kept: raise it when passages are cut or found in another way
 LIST, PASSAGES, OFFSETS, BM25 = "index.json", "passages.jsonl", "offsets.npy", "bm25"
+TERMS, TERM_SPLITS, VOCABULARY = "terms.npy", "term_splits.npy", "vocabulary.json"
 EXPECTED = "an index of documents"
 
 
@@ -41,9 +42,12 @@ class DocumentIndex:
         self.kept = kept_in / f"documents-{name}"
         kept_in.mkdir(parents=True, exist_ok=True)
         with locked(kept_in / f"documents-{name}.lock", "another process", self.kept, "--documents"):
-            self.bring_up_to_date(progress)
-        self.offsets = np.load(self.kept / OFFSETS, mmap_mode="r")
-        self.retriever = self.load_retriever()
+            try:
+                self.bring_up_to_date(progress)
+                self.offsets = np.load(self.kept / OFFSETS, mmap_mode="r")
+                self.retriever = self.load_retriever()
+            except (ValueError, LookupError, EOFError, FileNotFoundError) as error:  # of damaged or missing files
+                raise QAError(f"{self.kept} is damaged ({brief(error)}). Delete it: it is made again.") from None
 
     # ---- what there is
 
@@ -73,7 +77,8 @@ class DocumentIndex:
             listed = "".join(f"\n  {name}: {reason}" for name, reason in list(self.skipped.items())[:5])
             raise QAError(f"{self.folder} holds no document that can be read. Expected {', '.join(KINDS)}.{listed}")
         if files != earlier:
-            replace_folder(self.kept, lambda new: self.write(new, files, changed, progress))
+            kept = self.kept_passages() if earlier else ({}, {})
+            replace_folder(self.kept, lambda new: self.write(new, files, changed, *kept, progress))
 
     def paths(self) -> Iterator[Path]:
         """The documents in the folder, by their endings. Hidden ones are left out, and what a link leads out to."""
@@ -111,35 +116,48 @@ class DocumentIndex:
 
     # ---- what is kept
 
-    def write(self, new: Path, files: dict, changed: dict, progress: Callable) -> None:
-        """Writes the index to the folder `new`: passages in the order of `files`, those of unchanged files as they were
-        kept, and BM25 over all."""
+    def write(
+        self, new: Path, files: dict, changed: dict, kept: dict, vocabulary: dict[str, int], progress: Callable
+    ) -> None:
+        """Writes the index to the folder `new`: passages and their terms in the order of `files`, those of unchanged
+        files as they were kept, and BM25 over all. kept, vocabulary: as kept_passages gives them."""
         import bm25s
 
-        kept = self.kept_passages() if self.kept.exists() else {}
-        offsets, terms, place = [], [], 0
+        lengths, terms = [], []  # bytes of each passage, and its terms as numbers, int32
         with (new / PASSAGES).open("wb") as file:
             for name in progress(files, desc="indexing", unit=" files", leave=False):
-                new_ones = [json.dumps(passage, ensure_ascii=False) for passage in changed.get(name, [])]
-                for line in new_ones if name in changed else kept.get(name, []):
-                    encoded = line.encode("utf-8", "surrogatepass") + b"\n"
-                    file.write(encoded)
-                    offsets.append(place)
-                    place += len(encoded)
-                    terms.append(words_of(json.loads(line)["text"]))
-        np.save(new / OFFSETS, np.array([*offsets, place], dtype=np.int64))
+                if name in changed:
+                    lines = [json.dumps(one, ensure_ascii=False) + "\n" for one in changed[name]]
+                    encoded = [line.encode("utf-8", "surrogatepass") for line in lines]
+                    words = (words_of(one["text"]) for one in changed[name])
+                    numbers = [[vocabulary.setdefault(word, len(vocabulary)) for word in some] for some in words]
+                else:
+                    encoded, numbers = kept.get(name, ([], []))
+                file.writelines(encoded)
+                lengths += map(len, encoded)
+                terms += [np.asarray(some, dtype=np.int32) for some in numbers]
+        np.save(new / OFFSETS, np.cumsum([0, *lengths]))
+        np.save(new / TERMS, np.concatenate([np.zeros(0, dtype=np.int32), *terms]))
+        np.save(new / TERM_SPLITS, np.cumsum([0, *map(len, terms)]))
+        (new / VOCABULARY).write_text(json.dumps(list(vocabulary)), encoding="utf-8")
         retriever = bm25s.BM25(k1=1.2, b=0.5)
-        retriever.index(terms, show_progress=False)
+        tokenized = bm25s.tokenization.Tokenized(ids=[some.tolist() for some in terms], vocab=vocabulary)
+        retriever.index(tokenized, show_progress=False)
         retriever.save(new / BM25)
         (new / LIST).write_text(json.dumps({"format": FORMAT, "whole": True, "files": files}), encoding="utf-8")
 
-    def kept_passages(self) -> dict[str, list[str]]:
-        """{file: its passages, as lines of JSON} of the index that is kept."""
-        found: dict[str, list[str]] = {}
-        with (self.kept / PASSAGES).open(encoding="utf-8", errors="surrogatepass", newline="\n") as file:
-            for line in file:
-                found.setdefault(json.loads(line)["file"], []).append(line.rstrip("\n"))
-        return found
+    def kept_passages(self) -> tuple[dict, dict[str, int]]:
+        """{file: its passages as lines of JSON, and their terms as numbers} of the index that is kept, and the
+        vocabulary {term: its number}."""
+        offsets, splits, terms = (np.load(self.kept / name) for name in (OFFSETS, TERM_SPLITS, TERMS))
+        words = json.loads((self.kept / VOCABULARY).read_text(encoding="utf-8"))
+        found, number = {}, 0
+        with (self.kept / PASSAGES).open("rb") as file:
+            for name, known in self.earlier_files().items():
+                some = range(number, number := number + known.get("passages", 0))
+                lines = [file.read(int(offsets[i + 1] - offsets[i])) for i in some]
+                found[name] = lines, [terms[splits[i] : splits[i + 1]] for i in some]
+        return found, {word: place for place, word in enumerate(words)}
 
     def load_retriever(self):
         import bm25s

@@ -71,6 +71,26 @@ def test_a_damaged_or_older_index_is_made_again(folder, tmp_path, damage):
     assert DocumentIndex(folder, tmp_path / "kept").best("krill")
 
 
+@pytest.mark.fault("damaged file")
+@pytest.mark.parametrize(
+    "name", ["terms.npy", "offsets.npy", "vocabulary.json", "passages.jsonl", "bm25/params.index.json"]
+)
+@pytest.mark.parametrize("is_cut", [True, False])
+def test_a_damaged_part_is_named_with_what_to_do(folder, tmp_path, name, is_cut):
+    kept = DocumentIndex(folder, tmp_path / "kept").kept
+    (folder / "tea.txt").write_text("Coffee.", encoding="utf-8")  # so that all parts are read
+    if is_cut:
+        (kept / name).write_bytes(b"")
+    else:
+        (kept / name).unlink()
+    try:
+        assert DocumentIndex(folder, tmp_path / "kept").best("coffee")[0]["text"] == "Coffee."
+    except QAError as error:
+        assert "Delete it: it is made again" in str(error)
+        shutil.rmtree(kept)
+        assert DocumentIndex(folder, tmp_path / "kept").best("coffee")[0]["text"] == "Coffee."
+
+
 @pytest.mark.fault("hostile file")
 def test_what_can_not_be_read_is_left_out_and_named(folder, tmp_path):
     (folder / "broken.pdf").write_bytes(b"%PDF-1.4 cut")
