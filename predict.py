@@ -56,7 +56,7 @@ DEMO = {
     "Nine countries share it, and about 60 per cent of it lies in Brazil.",
     "answers": {"text": ["5,500,000 km2"]},
 }  # fmt: skip
-DEMO_IDS = ("sample-dev-0003", "sample-dev-0019", "sample-dev-0043", "sample-dev-0007", "sample-none-0001")
+DEMO_IDS = ("sample-dev-0003", "sample-dev-0019", "sample-dev-0043", "sample-dev-0007", "sample-none-0046")
 PAGE_EXAMPLES = ("sample-dev-0077", "sample-dev-0016", "sample-dev-0022", "sample-dev-0018")
 
 
