@@ -17,8 +17,8 @@ from harness import DEV_FILE, Peer, peer_python
 
 from extractive_qa.data.examples import read_examples
 from extractive_qa.errors import QAError
-from extractive_qa.preprocessing.windows import prepare_validation_features
 from extractive_qa.postprocessing.tidy import tidy
+from extractive_qa.preprocessing.windows import prepare_validation_features
 from extractive_qa.reader import Reader
 from utils.offline import SAMPLE_MODEL_DIR
 
