@@ -4,6 +4,7 @@ import io
 import re
 import zipfile
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 from extractive_qa.errors import QAError, brief
@@ -81,7 +82,7 @@ def docx(path: Path, content: bytes) -> list[tuple[int | None, str]]:
 def optional(name: str):
     """A library that only some documents need. Raises QAError where it is missing."""
     try:
-        return __import__(name)
+        return import_module(name)
     except ImportError:
         raise QAError(f"the library {name} is missing. {INSTALL}") from None
 
