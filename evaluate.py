@@ -139,11 +139,11 @@ def predict(examples: list[dict], args: argparse.Namespace) -> tuple[dict[str, s
 
     fitted = {}
     if args.calibrate:
-        from extractive_qa.training.situations import calibrate  # BM25, which nothing else here needs
+        from extractive_qa.training.situations import MOST_QUESTIONS, calibrate  # BM25, which nothing else here needs
 
         halves = ([e for e, first in zip(examples, fitted_on, strict=True) if first == half] for half in (True, False))
         fitted = dict(zip(("calibrator", "situations"), calibrate(reader, *halves, console.progress), strict=True))
-        fitted["fitted_on"] = int(fitted_on.sum())
+        fitted["fitted_on"] = min(int(fitted_on.sum()), MOST_QUESTIONS)
     began = time.monotonic()  # the model is loaded: only answering is measured
     bar = console.progress(desc="answering", total=len(examples), unit=" questions", leave=False)
     with writing(args.output_dir, OTHER_PLACE):

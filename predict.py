@@ -39,12 +39,12 @@ from extractive_qa.files.reading import read_text
 from extractive_qa.metrics import exact_match_score
 from extractive_qa.model.backends import BACKENDS, PRECISIONS
 from extractive_qa.model.folder import require_model
+from extractive_qa.postprocessing.confidence import is_absent
 from extractive_qa.progress import NoProgress
 from extractive_qa.text import as_argument, has_text, printable, replace_surrogates
 
 TRAINED_MODEL = OUTPUT_DIR / "final_model"
 SAMPLE_QUESTIONS, NO_ANSWER = SAMPLE_DATA_DIR / "dev.json", SAMPLE_DATA_DIR / "unanswerable.json"
-PRESENT = 0.5  # the chance that any answer is there below which it is said
 LONG = 32  # windows: from here on a text is shown being read
 END_OF_INPUT = "Ctrl-Z" if os.name == "nt" else "Ctrl-D"
 HOW_TO_ASK = f"""Give a text, then ask about it. It ends with a line of a single . (or {END_OF_INPUT}).
@@ -167,22 +167,35 @@ def find_answers(reader, question: str, context: str, args: argparse.Namespace) 
     return next(reader.answer_all([example], args.top_k, min_confidence=args.min_confidence, each_batch=each_batch))
 
 
-def show(answers: list[dict], min_confidence: float, where: str = "this text") -> str:
-    """Prediction and confidence; further answers below."""
+def show(answers: list[dict], min_confidence: float) -> str:
+    """Prediction and confidence; out of documents also the place, and the text around it. Further answers below."""
     best, *others = answers
-    sure = best["probability"]
+    sure, document = best["probability"], best.get("document")
     # printable: a text may hold control characters, which could clear the terminal
     lines = [f"prediction: {console.paint(printable(best['text']), 'green')}", f"confidence: {sure:.2%}"]
     if not best["text"]:
         # either the best span was not sure enough, or "there is none" was itself the best answer
         of_what = "for the best candidate" if sure < min_confidence else "that the text holds none"
         lines = [f"prediction: {console.paint('no answer found', 'yellow')}", f"confidence: {sure:.2%} {of_what}"]
-    elif best["answerable"] is not None and best["answerable"] < PRESENT:
+    elif is_absent(best["answerable"]):
+        where = "these texts" if document else "this text"
         lines = [f"prediction: {console.paint(f'probably not in {where}', 'yellow')}",
                  f"confidence: {1 - best['answerable']:.2%} that it is not there"]  # fmt: skip
         others = answers
-    lines += [f"       or:  {printable(a['text']) or 'no answer'} ({a['probability']:.2%})" for a in others]
+    if document:
+        lines += [f"source:     {place_of(best)}",
+                  console.fit(f"text:       {around(document['text'], best['start'], best['end'])}")]  # fmt: skip
+    for answer in others:
+        place = f"  {place_of(answer)}" if answer.get("document") else ""
+        lines.append(f"       or:  {printable(answer['text']) or 'no answer'} ({answer['probability']:.2%}){place}")
     return "\n".join(lines)
+
+
+def place_of(answer: dict) -> str:
+    """The file of an answer's document, and the page, or the line on which the answer begins."""
+    document = answer["document"]
+    line = document["line"] + document["text"].count("\n", 0, answer["start"])
+    return f"{printable(document['file'])}, " + (f"page {document['page']}" if document["page"] else f"line {line}")
 
 
 def ask(reader, args: argparse.Namespace) -> None:
@@ -194,10 +207,7 @@ def ask(reader, args: argparse.Namespace) -> None:
     columns = ("text", "start", "end", "probability", *(("document",) if args.index else ()))
     found = {"question": question, "answered": answers[0]["text"] != "", "answerable": answers[0]["answerable"],
              "answers": [{name: answer[name] for name in columns} for answer in answers]}  # fmt: skip
-    if args.json:
-        print(json.dumps(found, ensure_ascii=args.ascii_only))
-    else:
-        print(show_from_documents(answers, args.min_confidence) if args.index else show(answers, args.min_confidence))
+    print(json.dumps(found, ensure_ascii=args.ascii_only) if args.json else show(answers, args.min_confidence))
 
 
 def open_documents(args: argparse.Namespace):
@@ -222,30 +232,6 @@ def ask_documents(reader, question: str, args: argparse.Namespace) -> list[dict]
         return [{"text": "", "start": 0, "end": 0, "probability": 0.0, "answerable": 0.0, "document": None}]
     found = reader.answer_documents(question, passages, args.top_k, args.min_confidence, ranked=True)
     return found if args.top_k > 1 else [found]
-
-
-def show_from_documents(answers: list[dict], min_confidence: float) -> str:
-    """As `show`, with the place of each answer, and the text around the best one."""
-    lines, places = show(answers, min_confidence, "these texts").split("\n"), []
-    for answer in answers:
-        if document := answer["document"]:
-            place = f"page {document['page']}" if document["page"] else f"line {line_of(answer)}"
-            places.append(f"{printable(document['file'])}, {place}")
-    if not places:
-        return "\n".join(lines)
-    best = answers[0]
-    lines.insert(2, f"source:     {places[0]}")
-    lines.insert(3, console.fit(f"text:       {around(best['document']['text'], best['start'], best['end'])}"))
-    listed = len(lines) - 4  # answers below: all of them where the best one is no more than a candidate
-    for number, place in enumerate(places[-listed:] if listed else []):
-        lines[4 + number] += f"  {place}"
-    return "\n".join(lines)
-
-
-def line_of(answer: dict) -> int:
-    """The line of its file on which an answer begins."""
-    document = answer["document"]
-    return document["line"] + document["text"].count("\n", 0, answer["start"])
 
 
 def demo(reader, args: argparse.Namespace) -> None:
@@ -333,7 +319,7 @@ def interactive_documents(reader, args: argparse.Namespace) -> None:
     with contextlib.suppress(EOFError):
         while (question := input("> " if sys.stdin.isatty() else "").strip()) not in ("", "quit", "exit", ":quit"):
             try:
-                print(show_from_documents(ask_documents(reader, question, args), args.min_confidence))
+                print(show(ask_documents(reader, question, args), args.min_confidence))
             except QAError as error:  # a person can try again
                 console.warn(str(error))
 

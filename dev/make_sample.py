@@ -64,7 +64,7 @@ python train.py --model_dir <what that has made> --train_file train_11877.json -
 - **Scores**: {scores}
 - **Windows**: {max_length} tokens with an overlap of {doc_stride}; answers of up to {max_answer_length} tokens
   (`reader.json`).
-- **Confidences**: fitted with `evaluate.py --calibrate` on one half of the articles of those dev questions
+- **Confidences**: fitted as `evaluate.py --calibrate` does, on one half of the articles of those dev questions
   (`calibrator` in `reader.json`).
 - **Limits**: English only; it was trained on a seventh of SQuAD's training set. It always has an answer;
   `answerable` says how likely the text holds any.

@@ -3,7 +3,7 @@
 from extractive_qa import Reader
 reader = Reader("output/final_model")
 reader.answer("Who wrote it?", "It was written by Ada Lovelace in 1843.")
-# {'text': 'Ada Lovelace', 'start': 18, 'end': 30, 'probability': 0.98}
+# {'text': 'Ada Lovelace', 'start': 18, 'end': 30, 'probability': 0.98, 'answerable': 0.99}
 """
 
 import logging

@@ -26,12 +26,11 @@ from extractive_qa.data.examples import read_examples
 from extractive_qa.postprocessing.calibration import calibration_error, split_in_halves
 from extractive_qa.postprocessing.confidence import apply_calibrator
 from extractive_qa.reader import Reader
-from extractive_qa.training.situations import SITUATIONS, Judged, fit, judge
+from extractive_qa.training.situations import ABSENT, OWN, SITUATIONS, Judged, fit, judge
 from utils.console import progress
 from utils.offline import SAMPLE_DATA_DIR, SAMPLE_MODEL_DIR
 
 SPLITS = 20
-OWN, ABSENT = SITUATIONS.index("own"), SITUATIONS.index("absent")
 
 
 def measure(judged: Judged, fitted_on: np.ndarray, random: np.random.Generator) -> dict:

@@ -36,12 +36,12 @@ from extractive_qa.postprocessing.spans import best_spans, relative_to_cls
 from extractive_qa.postprocessing.tidy import tidy
 from extractive_qa.reader import Reader
 from extractive_qa.training.negatives import best_contexts, forms, is_in
+from extractive_qa.training.situations import DEPTH
 from utils.console import note
 from utils.offline import SAMPLE_MODEL_DIR
 
 PASSAGES = (5, 10)
 RANK = 2  # of `ranked`: chosen on held-out training questions, see docs/RESULTS.md
-DEPTH = 50  # paragraphs by BM25 among which one without the answer is looked for
 
 
 def read_pairs(reader: Reader, pairs: list[dict]) -> dict[str, np.ndarray]:

@@ -110,7 +110,7 @@ class DocumentIndex:
         """The list of the index that is kept, {} where there is none of this format or it is damaged."""
         try:
             kept = read_json_object(self.kept / LIST, EXPECTED)
-            return kept["files"] if kept["format"] == FORMAT and kept["whole"] else {}
+            return kept["files"] if kept["format"] == FORMAT else {}
         except (QAError, LookupError):
             return {}
 
@@ -144,7 +144,7 @@ class DocumentIndex:
         tokenized = bm25s.tokenization.Tokenized(ids=[some.tolist() for some in terms], vocab=vocabulary)
         retriever.index(tokenized, show_progress=False)
         retriever.save(new / BM25)
-        (new / LIST).write_text(json.dumps({"format": FORMAT, "whole": True, "files": files}), encoding="utf-8")
+        (new / LIST).write_text(json.dumps({"format": FORMAT, "files": files}), encoding="utf-8")
 
     def kept_passages(self) -> tuple[dict, dict[str, int]]:
         """{file: its passages as lines of JSON, and their terms as numbers} of the index that is kept, and the
@@ -178,12 +178,18 @@ class DocumentIndex:
         if not known:
             return []
         scores = self.retriever.get_scores(known)
-        least = np.partition(scores, -count)[-count] if count < len(scores) else 0.0
-        best = np.flatnonzero((scores >= least) & (scores > 0))
-        return [self.passage(int(number)) for number in best[np.argsort(-scores[best], kind="stable")][:count]]
+        return [self.passage(number) for number in best_first(scores, count).tolist()]
 
     def passage(self, number: int) -> dict:
         start, end = (int(place) for place in self.offsets[number : number + 2])
         with (self.kept / PASSAGES).open("rb") as file:
             file.seek(start)
             return json.loads(file.read(end - start).decode("utf-8", "surrogatepass"))
+
+
+def best_first(scores: np.ndarray, most: int) -> np.ndarray:
+    """The numbers of up to `most` of the scores above 0, best first, equal ones in their order, which the library's own
+    choice leaves to the processor. scores: float (N,)."""
+    least = np.partition(scores, -most)[-most] if most < len(scores) else 0.0
+    best = np.flatnonzero((scores >= least) & (scores > 0))
+    return best[np.argsort(-scores[best], kind="stable")][:most]

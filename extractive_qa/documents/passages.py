@@ -11,7 +11,7 @@ PARTS = re.compile(rf"\S{{1,{LONGEST_WORD}}}\s*")
 WORDS = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]+|[^\W\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]+")
 
 
-# English words that find nothing: without them the right paragraph is the first more often (docs/RESULTS.md)
+# English words that find nothing: without them the right paragraph is among the first a little more often
 STOP_WORDS = frozenset({
     "a", "an", "the", "of", "in", "on", "at", "to", "by", "for", "from", "with", "and", "or", "is", "are", "was",
     "were", "did", "do", "does", "what", "who", "when", "where", "which", "how", "that", "this", "it", "its", "be",

@@ -6,8 +6,6 @@ of several references. So a calibrator learns that chance from questions whose a
 the scores. Platt, 1999; Guo et al., 2017 (arXiv 1706.04599); Kamath et al., 2020 (arXiv 2006.09462).
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 
 # each a float of the question: see features_of
@@ -38,6 +36,11 @@ def apply_calibrator(calibrator: dict, features: np.ndarray) -> tuple[np.ndarray
         sigmoid(features @ np.array([calibrator[target][name] for name in FEATURES])) for target in TARGETS
     )
     return np.minimum(right, answerable), answerable
+
+
+def is_absent(answerable: float | None) -> bool:
+    """Whether a text is said to hold no answer, by the chance that it holds one; None: not known."""
+    return answerable is not None and answerable < 0.5
 
 
 def fit_calibrator(
@@ -119,7 +122,7 @@ def check_calibrator(calibrator: object) -> list[str]:
         return []
     expected = f"expected {' and '.join(TARGETS)}, each with numbers for {', '.join(FEATURES)}"
     for target in TARGETS:
-        weights: Sequence | dict = calibrator.get(target) if isinstance(calibrator, dict) else None
+        weights = calibrator.get(target) if isinstance(calibrator, dict) else None
         numbers = [weights.get(name) for name in FEATURES] if isinstance(weights, dict) else [None]
         if not all(type(number) in (int, float) and abs(number) < 1e9 for number in numbers):
             return [f"calibrator's {target} is {weights!r:.60}, {expected}"]

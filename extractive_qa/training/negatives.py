@@ -14,6 +14,7 @@ from itertools import islice
 import numpy as np
 from tokenizers import Tokenizer
 
+from extractive_qa.documents.index import best_first
 from extractive_qa.errors import QAError
 from extractive_qa.metrics import normalize_answer
 from extractive_qa.preprocessing.windows import Features, cut_windows, tokenize
@@ -145,7 +146,4 @@ def best_contexts(questions: Sequence[str], contexts: Sequence[str], most: int) 
     index.index(words, show_progress=False)
     for question in asked:
         scores = index.get_scores(question) if question else np.zeros(len(contexts))
-        # as the library's own choice, which leaves the order of equal scores to the processor
-        least = np.partition(scores, -most)[-most] if most < len(scores) else 0.0
-        best = np.flatnonzero((scores >= least) & (scores > 0))
-        yield best[np.argsort(-scores[best], kind="stable")][:most]
+        yield best_first(scores, most)

@@ -230,18 +230,9 @@ class Training:
         )
         reader.watches_unknown = False
 
-        def progress(**settings):
-            bar = self.progress(**settings)
-            move = bar.update
-
-            def update(count: int = 1) -> None:
-                self.stop_if_told()
-                move(count)
-
-            bar.update = update
-            return bar
-
-        calibrator, found = situations.calibrate(reader, self.eval_examples, progress=progress)
+        calibrator, found = situations.calibrate(
+            reader, self.eval_examples, progress=self.progress, before_each=self.stop_if_told
+        )
         save_settings(final_model, situations.fitted_settings(calibrator), manifests=(MANIFEST, checkpoints.MARKER))
         log.append({"step": self.step, "calibration": found})
         return situations.describe(found)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from extractive_qa.metrics import exact_match_score
+from extractive_qa.metrics import choose_f1_unit, exact_match_score
 from extractive_qa.postprocessing.calibration import calibration_error
 from extractive_qa.postprocessing.confidence import apply_calibrator, fit_calibrator
 from extractive_qa.progress import NoProgress
@@ -24,6 +24,7 @@ from extractive_qa.training.augmentation import among_neighbours
 from extractive_qa.training.negatives import best_contexts, forms, is_in
 
 SITUATIONS = ("own", "long", "passages", "absent")
+OWN, LONG, SEVERAL, ABSENT = range(len(SITUATIONS))
 MOST_QUESTIONS = 300  # of a file, drawn: each is read in some ten windows
 NEIGHBOURS = 4  # contexts of a long text
 PASSAGES = 5
@@ -55,30 +56,34 @@ def make_situations(examples: Sequence[dict], contexts: Sequence[str]) -> list[t
     place_of = {context: place for place, context in enumerate(contexts)}
     for number, (example, best) in enumerate(zip(examples, map(np.ndarray.tolist, ranking), strict=True)):
         references = [forms(text) for text in example["answers"]["text"]]
-        rows.append((0, number, [example["context"]], bool(references)))
+        rows.append((OWN, number, [example["context"]], bool(references)))
         if not references or len(contexts) < 2:
             continue
         first = place_of[example["context"]] - number % NEIGHBOURS  # the own one is the first, the second ...
-        rows.append((1, number, [among_neighbours(example, contexts, first, NEIGHBOURS)[0]["context"]], True))
+        rows.append((LONG, number, [among_neighbours(example, contexts, first, NEIGHBOURS)[0]["context"]], True))
         holds = [any(is_in(reference, in_forms[context]) for reference in references) for context in best]
         if best:
             texts = [contexts[context] for context in best[:PASSAGES]]
-            rows.append((2, number, texts, any(holds[:PASSAGES])))
+            rows.append((SEVERAL, number, texts, any(holds[:PASSAGES])))
         absent = next((context for context, held in zip(best, holds, strict=True) if not held), None)
         if absent is not None:
-            rows.append((3, number, [contexts[absent]], False))
+            rows.append((ABSENT, number, [contexts[absent]], False))
     return rows
 
 
-def judge(reader: Reader, examples: Sequence[dict], contexts: Sequence[str], progress: Callable = NoProgress) -> Judged:
-    """Asks the examples in all situations. progress: called like tqdm."""
-    rows = make_situations(examples, contexts)
+def judge(
+    reader: Reader, examples: Sequence[dict], contexts: Sequence[str], progress: Callable = NoProgress,
+    before_each: Callable[[], object] = lambda: None,
+) -> Judged:  # fmt: skip
+    """Asks the examples in all situations. progress: called like tqdm. before_each: called between batches."""
+    rows, unit = make_situations(examples, contexts), choose_f1_unit(examples)
     features, right = [], []
     settings = reader.settings
     reader.settings = settings | {"handle_impossible_answer": False}  # the best span is judged, whatever [CLS] says
     try:
         with progress(desc="fitting confidences", total=len(rows), unit=" questions", leave=False) as bar:
             for first in range(0, len(rows), AT_ONCE):
+                before_each()
                 some = rows[first : first + AT_ONCE]
                 asked = [(examples[number]["question"], texts) for _, number, texts, _ in some]
                 collector, _, joined = reader.collect_documents(asked, ranked=True)
@@ -87,7 +92,8 @@ def judge(reader: Reader, examples: Sequence[dict], contexts: Sequence[str], pro
                 for (situation, number, _, _), found in zip(some, answers, strict=True):
                     references = examples[number]["answers"]["text"]
                     text = found[0]["text"] if found else ""
-                    right.append(situation != 3 and bool(references) and exact_match_score(text, references) == 1)
+                    is_right = bool(references) and exact_match_score(text, references, unit) == 1
+                    right.append(situation != ABSENT and is_right)
                 bar.update(len(some))
     finally:
         reader.settings = settings
@@ -102,7 +108,7 @@ def fit(judged: Judged, rows: np.ndarray, earlier: dict | None) -> dict:
     for whether an answer is right those without one count as ABSENT_SHARE says."""
     counts = np.bincount(judged.situation[rows], minlength=len(SITUATIONS))
     weights = counts.mean() / counts[judged.situation[rows]]
-    weights = np.stack([np.where(judged.situation[rows] == 3, ABSENT_SHARE, 1) * weights, weights])
+    weights = np.stack([np.where(judged.situation[rows] == ABSENT, ABSENT_SHARE, 1) * weights, weights])
     return fit_calibrator(judged.features[rows], judged.right[rows], judged.answerable[rows], weights, earlier)
 
 
@@ -123,12 +129,13 @@ def errors(judged: Judged, rows: np.ndarray, calibrator: dict) -> dict[str, dict
 
 
 def calibrate(
-    reader: Reader, examples: Sequence[dict], measured: Sequence[dict] = (), progress: Callable = NoProgress
-) -> tuple[dict, dict]:
+    reader: Reader, examples: Sequence[dict], measured: Sequence[dict] = (), progress: Callable = NoProgress,
+    before_each: Callable[[], object] = lambda: None,
+) -> tuple[dict, dict]:  # fmt: skip
     """The calibrator that fits `examples` best, or MOST_QUESTIONS of them that are drawn; and what `errors` says of it
     on `measured`, with no text in common, or on the same questions where there are none. The reader has it from now
     on."""
-    judged = [judge(reader, *draw(some), progress) for some in (examples, measured) if some]
+    judged = [judge(reader, *draw(some), progress, before_each) for some in (examples, measured) if some]
     calibrator = fit(judged[0], np.ones(len(judged[0].right), dtype=bool), reader.settings["calibrator"])
     reader.settings |= fitted_settings(calibrator)
     return calibrator, errors(judged[-1], np.ones(len(judged[-1].right), dtype=bool), calibrator)

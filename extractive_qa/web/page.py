@@ -16,6 +16,7 @@ from pathlib import Path
 from string import Template
 
 from extractive_qa.errors import QAError
+from extractive_qa.postprocessing.confidence import is_absent
 from extractive_qa.preprocessing.unknown import WORTH_SAYING
 from extractive_qa.text import has_text, replace_surrogates, shown
 from extractive_qa.web.request_filter import RequestFilter
@@ -116,7 +117,7 @@ def render(result: dict | None, language: str, model: str, min_confidence: float
         message = words[name].format(length) if name else result["error"]
         return f'<p class="result problem" role="alert">{escape(message)}</p><p class="facts">{model_line}</p>'
     answers = result["answers"]
-    absent = answers[0]["answerable"] is not None and answers[0]["answerable"] < 0.5
+    absent = is_absent(answers[0]["answerable"])
     sure = answers[0]["probability"] >= min_confidence and answers[0]["text"] and not absent
     best = f'<p class="best" dir="auto">{escape(answers[0]["text"])}</p>'
     if not sure:

@@ -73,7 +73,9 @@ def test_what_is_right_is_judged_and_each_situation_counts_as_much(tiny_model, e
 def test_a_calibrator_is_fitted_on_some_and_measured_on_others(tiny_model, examples, monkeypatch):
     """Made-up scores, which are worth what they are worth; the questions on one side alone are measured."""
     reader, thrown = Reader(tiny_model, "cpu", "no", batch_size=64), random.Random(0)
-    monkeypatch.setattr(situations, "exact_match_score", lambda text, right: float(any(r[:4] in text for r in right)))
+    monkeypatch.setattr(
+        situations, "exact_match_score", lambda text, right, unit: float(any(r[:4] in text for r in right))
+    )
 
     def logits(features, windows):
         rows = [features[i] for i in windows]
