@@ -1,6 +1,6 @@
 # make quickstart   environment, then train, evaluate and predict on the bundled sample
 # make test         environment, then the whole test suite
-# make test-web     an environment with the web page's extra, and the page's tests, in a browser where Chromium is there
+# make test-web     the page in a browser, where Chromium is there, and its interface by its own description
 # make test-slow    every fault that the tests try on purpose, the slow ones too, counted
 # make audit        known vulnerabilities of everything that is installed, asked of pypi.org
 # make coverage     line coverage by the test suite, the processes that it starts counted too
@@ -24,17 +24,16 @@ quickstart: $(VENV)/.user
 test: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto
 
-# the page has an environment of its own: Gradio asks for an older Pillow. Debian: apt-get install chromium
-test-web: .venv-web/.made
-	.venv-web/bin/python -m pytest tests/web
+# Debian: apt-get install chromium fonts-noto-cjk
+test-web: $(VENV)/.web
+	$(RUN) -m pytest tests/web
 
 # docs/page_*.png, as a user sees the page
-screenshots: .venv-web/.made
-	.venv-web/bin/python dev/screenshots.py
+screenshots: $(VENV)/.web
+	$(RUN) dev/screenshots.py
 
-.venv-web/.made: requirements-dev.txt requirements-web.txt requirements.txt
-	$(PYTHON) -m venv .venv-web
-	.venv-web/bin/python -m pip install -q -r requirements-dev.txt -r requirements-web.txt playwright==1.65.2
+$(VENV)/.web: $(VENV)/.dev
+	$(RUN) -m pip install -q playwright==1.65.2 schemathesis==4.32.5
 	touch $@
 
 # every fault that is tried on purpose, the long tests too; the table goes into docs/RESULTS.md
@@ -86,7 +85,7 @@ $(VENV)/.user: requirements.txt
 	$(RUN) -m pip install -q -r requirements.txt
 	touch $@
 
-$(VENV)/.dev: requirements-dev.txt requirements-documents.txt $(VENV)/.user
+$(VENV)/.dev: requirements-dev.txt requirements-documents.txt requirements-web.txt $(VENV)/.user
 	$(RUN) -m pip install -q -r requirements-dev.txt
 	touch $@
 
@@ -115,4 +114,4 @@ $(RANDOM_READER)/onnx.json: $(VENV)/.dev
 	touch $@
 
 clean:
-	rm -rf $(VENV) .venv-web .venv-compat .venv-peers .venv-audit mutants .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-compat .venv-peers .venv-audit mutants .pytest_cache .ruff_cache .hypothesis

@@ -6,8 +6,8 @@
     python predict.py ask --question "..." --context_file book.txt --top_k 3 --json
     python predict.py ask --question "..." --documents DIR   # a folder of txt, md, html, pdf, docx
     python predict.py --documents DIR                 # the same, question by question
-    python predict.py batch --input questions.jsonl --output answers.jsonl
-    python predict.py web                             # a page in the browser, on this machine alone
+    python predict.py batch --input questions.jsonl --output answers.jsonl   # with --documents DIR: of its files
+    python predict.py web                             # a page in the browser and a JSON interface, on this machine alone
 
 Reads --model_dir; where nothing was trained yet, the bundled sample model. Texts may be of any length. The confidence
 is how likely the answer is right; below --min_confidence the answer is "no answer found". Where the text more likely
@@ -27,6 +27,7 @@ import contextlib
 import json
 import os
 import re
+import secrets
 import sys
 from pathlib import Path
 
@@ -68,7 +69,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--question", default=None, help="ask: the question (default: none)")
     add("--context", default=None, help="ask: the text that holds the answer (default: none)")
     add("--context_file", type=Path, default=None, help="ask: a file with that text (default: none)")
-    add("--documents", type=Path, default=None, help="ask, interactive: a folder of documents to ask (default: none)")
+    add("--documents", type=Path, default=None, help="a folder of documents to ask (default: none)")
     add("--passages", type=int, default=10, help="of the documents that are read for a question, best first by BM25")
     add("--encoding", default="utf-8", help="of text files, such as gb18030, big5, shift_jis, cp1252")
     add("--top_k", type=int, default=1, help="answers to show, best first")
@@ -99,6 +100,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument_group("web, a page in the browser (pip install -r requirements-web.txt)").add_argument
     add("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0: open to other machines")
     add("--port", type=int, default=7860, help="port to listen on; 0: a free one")
+    add("--token", nargs="?", const=secrets.token_urlsafe(16), default=None,
+        help="who asks must have it: it is in the address that is printed. Without a value a random one (default: none)")  # fmt: skip
+    add("--allow_host", default=None, help="a further name of this server, as behind a proxy (default: none)")
+    add("--timeout", type=float, default=300.0, help="seconds that a question may take, waiting included")
+    add("--corrections", type=Path, default=OUTPUT_DIR / "corrections.json", help="SQuAD file for corrected answers")
     args = parser.parse_args(argv)
     console.be_quiet(args.quiet)
 
@@ -110,12 +116,16 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         problems.append(f"--min_confidence is {args.min_confidence}, expected 0 to 1")
     if args.mode == "ask" and ("question" not in given or len(given & {"context", "context_file", "documents"}) != 1):
         problems.append("ask needs --question, and one of --context, --context_file and --documents")
-    if args.mode not in ("ask", "interactive") and "documents" in given:
-        problems.append("--documents belongs to: python predict.py ask, or python predict.py")
+    if args.mode == "demo" and "documents" in given:
+        problems.append("--documents belongs to: python predict.py ask, batch, web, or none of these")
     if args.mode != "ask" and given & {"question", "context", "context_file"}:
         problems.append("--question, --context and --context_file belong to: python predict.py ask")
     if args.mode == "batch" and not given >= {"input", "output"}:
         problems.append("batch needs --input and --output")
+    if args.token is not None and not re.fullmatch(r"[\w-]{8,}", args.token, re.ASCII):
+        problems.append("--token is expected to have 8 or more letters, digits, - and _")
+    if not args.timeout > 0:  # NaN is refused too
+        problems.append(f"--timeout is {args.timeout:g}, expected more than 0 seconds")
     if args.mode != "batch" and given & {"input", "output", "overwrite"}:
         problems.append("--input, --output and --overwrite belong to: python predict.py batch")
     if problems:
@@ -194,8 +204,8 @@ def show(answers: list[dict], min_confidence: float) -> str:
 def place_of(answer: dict) -> str:
     """The file of an answer's document, and the page, or the line on which the answer begins."""
     document = answer["document"]
-    line = document["line"] + document["text"].count("\n", 0, answer["start"])
-    return f"{printable(document['file'])}, " + (f"page {document['page']}" if document["page"] else f"line {line}")
+    place = f"page {document['page']}" if document["page"] else f"line {document['line']}"
+    return f"{printable(document['file'])}, {place}"
 
 
 def ask(reader, args: argparse.Namespace) -> None:
@@ -224,14 +234,11 @@ def open_documents(args: argparse.Namespace):
 
 
 def ask_documents(reader, question: str, args: argparse.Namespace) -> list[dict]:
-    """The best answers in the passages that are found for a question, each with its `document`, the passage; one
-    without text where no passage shares a word with it."""
+    """The best answers in the passages that are found for a question, each with its `document`: see answers_from."""
+    from extractive_qa.batch.run import answers_from
+
     question = replace_surrogates(require_words("the question", question))
-    passages = args.index.best(question, args.passages)
-    if not passages:
-        return [{"text": "", "start": 0, "end": 0, "probability": 0.0, "answerable": 0.0, "document": None}]
-    found = reader.answer_documents(question, passages, args.top_k, args.min_confidence, ranked=True)
-    return found if args.top_k > 1 else [found]
+    return answers_from(args.index, reader, [question], args.passages, args.top_k, args.min_confidence)[0]
 
 
 def demo(reader, args: argparse.Namespace) -> None:
@@ -276,7 +283,7 @@ def batch(reader, args: argparse.Namespace) -> None:
     bars = console.progress if args.output or not sys.stdout.isatty() else NoProgress
     try:
         say(answer_file(reader, source, target, args.top_k, args.min_confidence, args.overwrite, args.ascii_only, bars,
-                        args.renumber_ids, args.encoding))  # fmt: skip
+                        args.renumber_ids, args.encoding, args.index, args.passages))  # fmt: skip
     except OSError as error:
         if console.reader_has_gone(error):  # predict.py batch ... | head: nothing is wrong
             raise
@@ -329,12 +336,15 @@ def size(text: str) -> str:
 
 
 def web(reader, args: argparse.Namespace) -> None:
-    from extractive_qa.web.page import serve
+    from extractive_qa.web.serve import serve
 
     by_id = {example["id"]: example for example in read_examples(SAMPLE_QUESTIONS)}
-    examples = [by_id[name] for name in PAGE_EXAMPLES]
+    examples = [{name: by_id[one][name] for name in ("question", "context")} for one in PAGE_EXAMPLES]
     # flushed, so that a program that started us can read the address
-    serve(reader, args.host, args.port, examples, lambda address: print(address, flush=True), args.min_confidence)
+    serve(
+        reader, args.host, args.port, lambda address: print(address, flush=True), args.index, args.corrections,
+        args.allow_host, args.token, args.timeout, examples=examples, min_confidence=args.min_confidence,
+    )  # fmt: skip
 
 
 # each is called with a Reader and the arguments
@@ -349,19 +359,19 @@ def main(argv: list[str] | None = None) -> None:
         raise QAError("standard input is closed. Expected a text and questions there, or: python predict.py ask")
     if args.mode == "ask":
         require_words("the question", args.question)
-    args.index = open_documents(args) if args.documents else None
-    if args.mode == "ask" and not args.index:
-        from_file = args.context_file and read_text_file(args.context_file, args.encoding)
-        args.context = from_file or require_words("the context", args.context)
     if args.mode == "batch":
         from extractive_qa.batch.run import check_paths
 
         args.input, args.output = (None if name == "-" else Path(name) for name in (args.input, args.output))
         check_paths(args.input, args.output)
+    args.index = open_documents(args) if args.documents else None
+    if args.mode == "ask" and not args.index:
+        from_file = args.context_file and read_text_file(args.context_file, args.encoding)
+        args.context = from_file or require_words("the context", args.context)
     if args.mode == "web":
-        from extractive_qa.web.page import require_gradio
+        from extractive_qa.web.serve import require_fastapi
 
-        require_gradio()
+        require_fastapi()
     model_dir = choose_model(args)
     require_model(model_dir)  # all its files are there; whether they fit is seen when they are loaded
 

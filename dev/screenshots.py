@@ -41,10 +41,9 @@ def take(browser, address: str, path: Path, example: int, settings: dict) -> Non
     context = browser.new_context(**settings)
     tab = context.new_page()
     tab.goto(address)
-    tab.wait_for_selector("#answer[aria-live]")
-    tab.wait_for_function("document.documentElement.lang === navigator.language.slice(0, 2)")
+    tab.wait_for_selector("main:not([hidden])")
     tab.locator("#examples button").nth(example).click()
-    tab.wait_for_selector("#answer mark.chosen")
+    tab.wait_for_selector("mark.chosen")
     tab.mouse.move(0, 0)
     if not settings.get("is_mobile"):  # there the page itself has moved to the answer
         tab.evaluate("scrollTo(0, 0)")  # the example stood below the fold
@@ -61,7 +60,7 @@ def main(argv: list[str] | None = None) -> None:
         raise QAError("Playwright is missing. Expected the web page's environment. Run: make screenshots") from None
     path = next(filter(None, map(shutil.which, BROWSERS)), None)
     if path is None:
-        raise QAError(f"no browser was found, expected one of {', '.join(BROWSERS)}. Run: apt-get install chromium")
+        raise QAError(f"no browser was found, expected one of {', '.join(BROWSERS)}. Run: apt-get install chromium fonts-noto-cjk")
     command = [sys.executable, "predict.py", "web", "--port", "0", *(["--sample"] if args.sample else [])]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as server, sync_playwright() as running:
         try:

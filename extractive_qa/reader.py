@@ -143,6 +143,7 @@ class Reader:
     def answer_documents(
         self, question: str | Sequence[str], documents: Sequence, top_k: int = 1, min_confidence: float = 0.0,
         ranked: bool = False,
+        each_batch: Callable[[int, int, int], object] = lambda done, windows, questions: None,
     ) -> dict | list:  # fmt: skip
         """The answer to one question in several documents: as `answer` gives it, with its `document` (None where there
         is no text), whose characters start and end count. Of a list of questions, whose documents are a list of as many
@@ -153,7 +154,7 @@ class Reader:
         documents, each relative to its window's [CLS], as over the windows of one long text. That is right more often
         than the document with the highest probability of its own: docs/RESULTS.md, "Paragraphs that lack the answer".
         ranked: whether they come in a retriever's order, best first. Then a later one counts less: 2 log(rank) is taken
-        off its scores, which is right more often still.
+        off its scores, which is right more often still. each_batch: as answer_all calls it, for 64 questions at a time.
 
         Raises as `answer`, and ValueError where there is no document, or not a list of them for each question.
         """
@@ -164,7 +165,9 @@ class Reader:
         answers = [
             apply_minimum_confidence(found, min_confidence)
             for first in range(0, len(asked), DOCUMENT_QUESTIONS_AT_ONCE)
-            for found in self._answer_documents(asked[first : first + DOCUMENT_QUESTIONS_AT_ONCE], top_k, ranked)
+            for found in self._answer_documents(
+                asked[first : first + DOCUMENT_QUESTIONS_AT_ONCE], top_k, ranked, each_batch
+            )
         ]
         for found in answers:
             for answer in found:
@@ -173,11 +176,13 @@ class Reader:
         answers = answers if top_k > 1 else [found[0] for found in answers]
         return answers[0] if one else answers
 
-    def _answer_documents(self, asked: Sequence[tuple[str, Sequence]], top_k: int, ranked: bool) -> list[list[dict]]:
+    def _answer_documents(
+        self, asked: Sequence[tuple[str, Sequence]], top_k: int, ranked: bool, each_batch: Callable
+    ) -> list[list[dict]]:
         """The answers to questions, each with its documents: as if these followed one another in one text."""
         collector, begins, texts = self.collect_documents(
             [(question, [d if isinstance(d, str) else d["text"] for d in documents]) for question, documents in asked],
-            top_k, ranked,
+            top_k, ranked, each_batch,
         )  # fmt: skip
         answers = []
         for (question, documents), begin, best in zip(asked, begins, collector.answers(texts), strict=True):
@@ -191,8 +196,9 @@ class Reader:
         return answers
 
     def collect_documents(
-        self, asked: Sequence[tuple[str, Sequence[str]]], top_k: int = 1, ranked: bool = False
-    ) -> tuple[AnswerCollector, list[np.ndarray], list[str]]:
+        self, asked: Sequence[tuple[str, Sequence[str]]], top_k: int = 1, ranked: bool = False,
+        each_batch: Callable[[int, int, int], object] = lambda done, windows, questions: None,
+    ) -> tuple[AnswerCollector, list[np.ndarray], list[str]]:  # fmt: skip
         """The collected spans of Q questions, each asked of its texts; where each text begins in the question's joined
         one, in characters; and the Q joined texts. A text that comes again counts once."""
         pairs, question_of, rank, shift, begins, texts = [], [], [], [], [], []
@@ -211,7 +217,7 @@ class Reader:
         pair = features.example_index  # (N,), of each window
         handicap = np.log1p(np.array(rank))[pair] if ranked else None  # off both logits of a span
         collector = AnswerCollector(features, self.settings, top_k, np.array(question_of)[pair], np.array(shift)[pair])
-        return self._collect(collector, len(asked), handicap=handicap), begins, texts
+        return self._collect(collector, len(asked), each_batch, handicap), begins, texts
 
     def predict(
         self,

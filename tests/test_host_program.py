@@ -51,7 +51,7 @@ open(sys.argv[4], "w").write(json.dumps(report))
 """
 HEAVY = {
     "torch", "transformers", "datasets", "evaluate", "accelerate", "tensorboard", "matplotlib", "pandas", "pyarrow",
-    "huggingface_hub", "safetensors", "tqdm", "psutil", "requests", "gradio", "jinja2", "onnx", "utils",
+    "huggingface_hub", "safetensors", "tqdm", "psutil", "requests", "fastapi", "jinja2", "onnx", "utils",
 }  # fmt: skip
 
 

@@ -25,7 +25,6 @@ SWITCHES = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "DISABLE_SAFETENSORS_CONVERSION": "1",  # else transformers asks the Hub for a conversion, in a thread
     "HF_UPDATE_DOWNLOAD_COUNTS": "0",  # evaluate counts uses on a server
-    "GRADIO_ANALYTICS_ENABLED": "False",  # else Gradio reports each start, and asks for newer versions of itself
     "ORT_DISABLE_TELEMETRY": "1",  # else ONNX Runtime (1.29 and later) sends what it runs to its maker, from a thread
 }
 

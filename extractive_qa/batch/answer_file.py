@@ -29,7 +29,9 @@ FORMAT = 4  # of the answers and of the groups: raise it when a file that was be
 RESUME = "run the same command again: it resumes where this one stopped"
 START_OVER = "Resume with what it was begun with, start over with --overwrite, or choose another --output."
 REPLACE = "Replace it: --overwrite. Or choose another --output."
+ASKED = ("id", "question", "answerable")
 COLUMNS = ("answer", "start", "end", "probability")
+DOCUMENT = ("file", "page", "line", "text")  # of an answer out of a folder: CSV has document_file and so on
 
 
 def bad_path(path: Path) -> Path:
@@ -52,16 +54,18 @@ def paths_beside(path: Path) -> tuple[Path, Path, Path]:
 
 def answer_row(question: dict, answers: list[dict]) -> list[dict]:
     """The answers of a question as they are written, best first, each with the question, its id, and how likely any
-    answer is there."""
+    answer is there; where they are out of documents, each with its `document`, or None."""
     asked = {name: question[name] for name in ("id", "question")} | {"answerable": answers[0]["answerable"]}
-    return [asked | {"answer": a["text"]} | {name: a[name] for name in COLUMNS[1:]} for a in answers]
+    names = [name for name in (*COLUMNS, "document") if name in answers[0]]
+    return [asked | {"answer": a["text"]} | {name: a[name] for name in names} for a in answers]
 
 
 def json_lines(rows: list[list[dict]], top_k: int, ascii_only: bool = False) -> str:
     """A line for each question. With top_k > 1 further answers are its `alternatives`, without the question."""
     lines = []
     for best, *others in rows:
-        more = {"alternatives": [{name: other[name] for name in COLUMNS} for other in others]} if top_k > 1 else {}
+        less = [{name: other[name] for name in other if name not in ASKED} for other in others]
+        more = {"alternatives": less} if top_k > 1 else {}
         lines.append(json.dumps(best | more, ensure_ascii=ascii_only) + "\n")
     return "".join(lines)
 
@@ -70,16 +74,23 @@ def csv_lines(rows: list[list[dict]]) -> str:
     """A line for each question. With top_k > 1 further answers are in columns answer_2, start_2 and so on."""
     text = io.StringIO()
     csv.writer(text).writerows(
-        [*(row[0][name] for name in ("id", "question", "answerable")), *(a[name] for a in row for name in COLUMNS)]
-        for row in rows
+        [*(row[0][name] for name in ASKED), *(cell for answer in row for cell in csv_cells(answer))] for row in rows
     )
     return text.getvalue()
 
 
-def csv_header(top_k: int) -> str:
-    columns = [f"{name}_{n}" if n > 1 else name for n in range(1, top_k + 1) for name in COLUMNS]
+def csv_cells(answer: dict) -> list:
+    cells = [answer[name] for name in COLUMNS]
+    if "document" in answer:
+        cells += [(answer["document"] or {}).get(name) for name in DOCUMENT]
+    return cells
+
+
+def csv_header(top_k: int, documents: bool) -> str:
+    names = [*COLUMNS, *(f"document_{name}" for name in DOCUMENT if documents)]
+    columns = [f"{name}_{n}" if n > 1 else name for n in range(1, top_k + 1) for name in names]
     # Excel takes CSV without a mark for the system's encoding
-    return "\ufeff" + ",".join(["id", "question", "answerable", *columns]) + "\r\n"
+    return "\ufeff" + ",".join([*ASKED, *columns]) + "\r\n"
 
 
 def bad_line(question: Record) -> str:
@@ -121,12 +132,12 @@ class AnswerFile(AbstractContextManager):
     """The file `path` of answers, and beside it the bad records and how far it goes, or that it is complete.
 
     done: records of the input that an earlier run has finished. is_complete: whether it has finished all, with the same
-    result as this run would have. run: what the answers depend on; {} where no run can be resumed. Raises QAError where
-    a file can't be written, or belongs to another run.
+    result as this run would have. run: what the answers depend on; {} where no run can be resumed. documents: whether
+    answers have one. Raises QAError where a file can't be written, or belongs to another run.
     """
 
-    def __init__(self, path: Path, top_k: int, run: dict, overwrite: bool):
-        self.path, self.top_k, self.run = path, top_k, run
+    def __init__(self, path: Path, top_k: int, run: dict, overwrite: bool, documents: bool = False):
+        self.path, self.top_k, self.run, self.documents = path, top_k, run, documents
         self.resume = RESUME if run else "start over with --overwrite"
         self.bad_path, self.progress_path, self.done_path = paths_beside(path)
         self.done, self.counts, self.sizes = 0, [0, 0], [0, 0]  # counts and bytes: of answers, of bad records
@@ -199,7 +210,7 @@ class AnswerFile(AbstractContextManager):
     def write(self, rows: list[list[dict]], bad: list[Record], done: int) -> None:
         """Adds a group, after which `done` records are finished, on the disk before the progress says so."""
         if self.path.suffix.lower() == ".csv":
-            text = (csv_header(self.top_k) if self.done == 0 else "") + csv_lines(rows)
+            text = (csv_header(self.top_k, self.documents) if self.done == 0 else "") + csv_lines(rows)
         else:
             text = json_lines(rows, self.top_k)
         with explain_write_failure(self.path, self.resume):

@@ -32,6 +32,7 @@ from extractive_qa.files.manifest import sha256_of
 from extractive_qa.model.backends import OnnxBackend
 from extractive_qa.model.folder import ONNX_FILES, files_that_decide
 from extractive_qa.progress import NoProgress
+from extractive_qa.reader import DOCUMENT_QUESTIONS_AT_ONCE
 from extractive_qa.text import printable, shown
 
 logger = logging.getLogger(__name__)
@@ -71,9 +72,14 @@ def answer_file(
     progress: Callable = NoProgress,
     renumber_ids: bool = False,
     encoding: str = "utf-8",
+    index=None,
+    passages: int = 10,
 ) -> str:
     """Answers the questions of the file `source`, or of a stream of JSON Lines, with a Reader, into the file `target`,
     or a stream, as JSON Lines. Returns what was done, in words.
+
+    index: a DocumentIndex. Then no record needs a context, each question is asked of the best of its passages, up to
+    `passages` of them, and each answer has its `document`.
 
     min_confidence: below it an answer has no text. overwrite: replaces answers that are there, of a finished run, or of
     an unfinished one that can't be resumed. ascii_only: of a stream, whether other characters are written as \\u00e9.
@@ -89,29 +95,34 @@ def answer_file(
     elif from_file:
         run = what_answers_depend_on(reader, source) | {
             "top_k": top_k, "min_confidence": min_confidence, "renumber_ids": renumber_ids, "encoding": encoding,
+            "documents": index and index.sha256(), "passages": index and passages,
         }  # fmt: skip
-        output = AnswerFile(target, top_k, run, overwrite)
+        output = AnswerFile(target, top_k, run, overwrite, index is not None)
     else:  # what was read from a pipe can't be read again: no resuming
-        output = AnswerFile(target, top_k, {}, overwrite)
+        output = AnswerFile(target, top_k, {}, overwrite, index is not None)
+    names = ("question",) if index else ("question", "context")
     with output:
         if output.is_complete:
             return output.finish(0, 0)
         if output.done:
             logger.info(f"{shown(target)} was begun before: resuming after {output.done:,} questions")
-        read = partial(read_records, source, with_answers=False, encoding=encoding)
+        read = partial(read_records, source, columns=names, encoding=encoding)
         ids = Ids(read if from_file else None, renumber_ids)
-        questions = check_questions(read() if from_file else read_pipe(source), ids)
+        questions = check_questions(read() if from_file else read_pipe(source), ids, names)
         end = 0  # bytes of the file, up to which all is done
         for question in islice(questions, output.done):
             end = question.end
         began, answered, bad, faults = time.monotonic(), 0, [], []
         try:
             with bar_of(source, end, progress) if from_file else NoProgress() as bar:
-                for group in grouped(questions):
+                for group in grouped(questions, DOCUMENT_QUESTIONS_AT_ONCE if index else None):
                     examples = [question.content for question in group if not question.fault]
-                    best = reader.answer_all(
-                        examples, top_k, min_confidence=min_confidence, each_batch=moves(bar, end, group[-1].end)
-                    )
+                    each_batch = moves(bar, end, group[-1].end)
+                    if index:
+                        asked = [example["question"] for example in examples]
+                        best = answers_from(index, reader, asked, passages, top_k, min_confidence, each_batch)
+                    else:
+                        best = reader.answer_all(examples, top_k, min_confidence=min_confidence, each_batch=each_batch)
                     rows = [answer_row(*pair) for pair in zip(examples, best, strict=True)]
                     faulty = [question for question in group if question.fault]
                     bad, faults = bad + faulty, (faults + faulty)[:FAULTS_SHOWN]
@@ -130,8 +141,29 @@ def answer_file(
         if not output.counts[0]:
             output.discard()
             name = source if from_file else "standard input"
-            raise QAError(nothing_answered(name, output.counts[1] + len(bad), faults))
+            raise QAError(nothing_answered(name, output.counts[1] + len(bad), faults, names))
         return output.finish(time.monotonic() - began, answered)
+
+
+def answers_from(
+    index,
+    reader,
+    questions: list[str],
+    passages: int,
+    top_k: int,
+    min_confidence: float,
+    each_batch: Callable[[int, int, int], object] = lambda done, windows, questions: None,
+) -> list[list[dict]]:
+    """The best answers to each question in up to `passages` passages of an index, each with its `document`: file, page,
+    line on which the answer begins, and text, the passage, whose characters start and end count. Where no passage shares
+    a word with the question one without text; its `document` is None."""
+    found = [index.best(question, passages) or [""] for question in questions]
+    best = reader.answer_documents(questions, found, top_k, min_confidence, ranked=True, each_batch=each_batch)
+    best = best if top_k > 1 else [[answer] for answer in best]
+    for answer in (answer for answers in best for answer in answers if answer["document"]):
+        line = answer["document"]["line"] + answer["document"]["text"].count("\n", 0, answer["start"])
+        answer["document"] = answer["document"] | {"line": line}
+    return best
 
 
 def bar_of(path: Path, done: int, progress: Callable) -> AbstractContextManager:
@@ -145,7 +177,7 @@ def moves(bar, begin: int, end: int) -> Callable[[int, int, int], None]:
     return lambda done, windows, _: bar.update(begin + (end - begin) * done // windows - bar.n)
 
 
-def nothing_answered(name: Path | str, bad: int, faults: list[Record]) -> str:
+def nothing_answered(name: Path | str, bad: int, faults: list[Record], names: tuple[str, ...]) -> str:
     """What there is to say of an input without a good question. faults: of some of its `bad` records."""
     if not bad:
         return f"{name} holds no question. Expected {FORMATS if isinstance(name, Path) else 'JSON Lines'}."
@@ -153,7 +185,7 @@ def nothing_answered(name: Path | str, bad: int, faults: list[Record]) -> str:
     more = f"\n  ... and {bad - len(faults):,} more" if bad > len(faults) else ""
     return (
         f"{name}: none of its {bad:,} record(s) can be answered:{listed}{more}\n"
-        "No file was written. Expected question and context in each record, and no id twice."
+        f"No file was written. Expected {' and '.join(names)} in each record, and no id twice."
     )
 
 

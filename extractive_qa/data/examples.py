@@ -172,15 +172,15 @@ def identifier_of(content: object) -> str | None:
     return replace_surrogates(str(identifier)) if known else None
 
 
-def check_question(record: Record, ids: Ids) -> tuple[dict, list[str]]:
-    """id, question and context of a record, which needs no answer ({} where it lacks one of them), and what is wrong
-    with them."""
+def check_question(record: Record, ids: Ids, names: Iterable[str] = ("question", "context")) -> tuple[dict, list[str]]:
+    """The id and the texts `names` of a record, which needs no answer ({} where it lacks one of them), and what is
+    wrong with them."""
     if record.fault:
         return {}, [record.fault]
     if not isinstance(record.content, dict):
         return {}, [f"expected a JSON object: got {printable(record.beginning(), 40)}"]
     content, faults = record.content, []
-    for name in ("question", "context"):
+    for name in names:
         value = content.get(name)
         if is_missing(value):
             faults.append(f"`{name}` is missing: {keys_found(content, name)}")
@@ -196,5 +196,5 @@ def check_question(record: Record, ids: Ids) -> tuple[dict, list[str]]:
     if faults:
         return {}, faults
     identifier, fault = ids.give(identifier, record.number)
-    texts = {name: replace_surrogates(content[name]) for name in ("question", "context")}
+    texts = {name: replace_surrogates(content[name]) for name in names}
     return {"id": identifier, **texts}, [fault] if fault else []

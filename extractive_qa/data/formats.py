@@ -10,7 +10,7 @@ import csv
 import gzip
 import io
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
@@ -39,6 +39,7 @@ FORMATS = (
 SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
 WORKBOOKS = (".xlsx", ".xlsm", ".xls", ".ods", ".numbers")
 ROWS = 1024  # of a table, turned into records at once
+ANSWERED = ("question", "context", "answers")  # what a table of questions with answers must have
 KIND = 10_000  # bytes that show what kind of file it is
 
 
@@ -58,13 +59,13 @@ class Record(NamedTuple):
 
 
 def read_records(
-    path: str | Path, split: str | None = None, with_answers: bool = True, encoding: str = "utf-8"
+    path: str | Path, split: str | None = None, columns: Sequence[str] = ANSWERED, encoding: str = "utf-8"
 ) -> Iterator[Record]:
     """The records of a file in any of the FORMATS, in order.
 
     split: which part of a saved DatasetDict, or of a JSON file of several, "train" or "validation"; other files hold
     one part and ignore it. None: the only part, or of several the one to validate with.
-    with_answers: whether the columns of a table must be those of questions with answers.
+    columns: which a table must have; instead of `answers` it may have `answer`.
     encoding: of text, as Python names it.
     Raises QAError where the path is missing or the file as a whole can't be read.
     """
@@ -72,16 +73,16 @@ def read_records(
     with reading(path, FORMATS):
         suffix = suffix_of(path)
         if path.is_dir():
-            yield from read_saved_dataset(path, split, with_answers)
+            yield from read_saved_dataset(path, split, columns)
         elif suffix == ".parquet":
-            yield from read_parquet(path, with_answers)
+            yield from read_parquet(path, columns)
         else:
             size = size_of(path)
             with path.open("rb") as file, opened_text(path, file, encoding) as (text, text_size):
                 if suffix == ".json":
                     records = read_whole_json(path, text, split)
                 elif suffix in (".csv", ".tsv"):
-                    records = read_csv(path, text, with_answers, "\t" if suffix == ".tsv" else ",;\t")
+                    records = read_csv(path, text, columns, "\t" if suffix == ".tsv" else ",;\t")
                 else:
                     records = read_json_lines(path, text, split)
                 for record in records:
@@ -202,7 +203,7 @@ class CsvLines:
         return line.text + "\n"
 
 
-def read_csv(path: Path, stream: BinaryIO, with_answers: bool, delimiters: str) -> Iterator[Record]:
+def read_csv(path: Path, stream: BinaryIO, columns: Sequence[str], delimiters: str) -> Iterator[Record]:
     lines = CsvLines(path, stream)
     first = next(lines, "")
     # Excel writes semicolons where numbers have a decimal comma
@@ -213,8 +214,7 @@ def read_csv(path: Path, stream: BinaryIO, with_answers: bool, delimiters: str) 
         raise QAError(f"{path}: the names of the columns can't be read: {error}. Expected CSV, lines of LF.") from None
     if lines.fault:
         raise QAError(f"{path}, line 1, the names of the columns, {lines.fault}")
-    names = check_columns(path, names, with_answers)
-    number = 0
+    names, number = check_columns(path, names, columns), 0
     while True:
         place, content = f"line {lines.number + 1}", None
         lines.text = lines.fault = ""
@@ -248,17 +248,17 @@ def next_row(rows: Iterator[list[str]]) -> list[str] | None:
         csv.field_size_limit(found)
 
 
-def check_columns(path: Path, found: list[str], with_answers: bool) -> list[str]:
+def check_columns(path: Path, found: list[str], columns: Sequence[str]) -> list[str]:
     """Our names of the columns of a table. Raises QAError where they can't hold questions."""
     names = [canonical_name(name) for name in found]
-    wanted = ["question", "context"] + (["answer" if "answer" in names else "answers"] if with_answers else [])
+    wanted = ["answer" if name == "answers" and "answer" in names else name for name in columns]
     faults = [f"no column {name}" for name in wanted if name not in names]
     faults += [f"two columns {name}" for name in ("id", *wanted, "answer_start") if names.count(name) > 1]
     if faults:
-        answers = ", and answer (or answers, as in SQuAD); id and answer_start" if with_answers else "; id"
+        more = ", and answer (or answers, as in SQuAD); id and answer_start" if "answers" in columns else "; id"
         raise QAError(
             f"{path} has {' and '.join(faults)}. Found the columns {printable(', '.join(found), 200)}. Expected "
-            f"question, context{answers} where there are any."
+            f"{', '.join(name for name in columns if name != 'answers')}{more} where there are any."
         )
     return names
 
@@ -301,13 +301,13 @@ def is_json_object(line: str) -> bool:
         return False
 
 
-def read_parquet(path: Path, with_answers: bool) -> Iterator[Record]:
+def read_parquet(path: Path, columns: Sequence[str]) -> Iterator[Record]:
     import pyarrow
     import pyarrow.parquet
 
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
-            check_columns(path, file.schema_arrow.names, with_answers)
+            check_columns(path, file.schema_arrow.names, columns)
             rows = (rename(row) for batch in file.iter_batches(ROWS) for row in batch.to_pylist())
             yield from numbered(path, rows, file.metadata.num_rows)
     except UnicodeDecodeError as error:
@@ -316,7 +316,7 @@ def read_parquet(path: Path, with_answers: bool) -> Iterator[Record]:
         raise QAError(f"{path} is not a Parquet file: {error}. Save it again, or give it its right ending.") from None
 
 
-def read_saved_dataset(path: Path, split: str | None, with_answers: bool) -> Iterator[Record]:
+def read_saved_dataset(path: Path, split: str | None, columns: Sequence[str]) -> Iterator[Record]:
     import datasets
     import pyarrow
 
@@ -327,7 +327,7 @@ def read_saved_dataset(path: Path, split: str | None, with_answers: bool) -> Ite
         saved = datasets.load_from_disk(str(path), keep_in_memory=True)
         if isinstance(saved, datasets.DatasetDict):
             saved = choose_split(saved, split)
-        check_columns(path, saved.column_names, with_answers)
+        check_columns(path, saved.column_names, columns)
         tables = saved.with_format("arrow").iter(ROWS)
         yield from numbered(path, (rename(row) for table in tables for row in table.to_pylist()), len(saved))
     except NoSuchSplit as error:

@@ -4,7 +4,7 @@ what has not changed is not read again."""
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +17,9 @@ from extractive_qa.files.locks import locked
 from extractive_qa.files.manifest import sha256_of
 from extractive_qa.files.reading import read_json_object
 from extractive_qa.progress import NoProgress
+from extractive_qa.text import replace_surrogates
 
-FORMAT = 1  # of what is kept: raise it when passages are cut or found in another way
+FORMAT = 2  # of what is kept: raise it when passages are cut or found in another way
 LIST, PASSAGES, OFFSETS, BM25 = "index.json", "passages.jsonl", "offsets.npy", "bm25"
 TERMS, TERM_SPLITS, VOCABULARY = "terms.npy", "term_splits.npy", "vocabulary.json"
 EXPECTED = "an index of documents"
@@ -45,6 +46,8 @@ class DocumentIndex:
             try:
                 self.bring_up_to_date(progress)
                 self.offsets = np.load(self.kept / OFFSETS, mmap_mode="r")
+                # as the offsets it stays what it is where another process brings the index up to date
+                self.passages = np.memmap(self.kept / PASSAGES, mode="r")
                 self.retriever = self.load_retriever()
             except (ValueError, LookupError, EOFError, FileNotFoundError) as error:  # of damaged or missing files
                 raise QAError(f"{self.kept} is damaged ({brief(error)}). Delete it: it is made again.") from None
@@ -93,9 +96,10 @@ class DocumentIndex:
 
     def read_file(self, path: Path, seen: dict, changed: dict, name: str) -> dict:
         """What the list says of a file, whose passages go to `changed`."""
+        shown = replace_surrogates(name)  # of names that are no UTF-8
         try:
             passages = [
-                {"text": text[start:end], "file": name, "page": page, "line": text.count("\n", 0, start) + 1}
+                {"text": text[start:end], "file": shown, "page": page, "line": text.count("\n", 0, start) + 1}
                 for page, text in read_document(path)
                 for start, end in cut_passages(text)
             ]
@@ -121,14 +125,12 @@ class DocumentIndex:
     ) -> None:
         """Writes the index to the folder `new`: passages and their terms in the order of `files`, those of unchanged
         files as they were kept, and BM25 over all. kept, vocabulary: as kept_passages gives them."""
-        import bm25s
-
         lengths, terms = [], []  # bytes of each passage, and its terms as numbers, int32
         with (new / PASSAGES).open("wb") as file:
             for name in progress(files, desc="indexing", unit=" files", leave=False):
                 if name in changed:
                     lines = [json.dumps(one, ensure_ascii=False) + "\n" for one in changed[name]]
-                    encoded = [line.encode("utf-8", "surrogatepass") for line in lines]
+                    encoded = [line.encode() for line in lines]
                     words = (words_of(one["text"]) for one in changed[name])
                     numbers = [[vocabulary.setdefault(word, len(vocabulary)) for word in some] for some in words]
                 else:
@@ -140,10 +142,7 @@ class DocumentIndex:
         np.save(new / TERMS, np.concatenate([np.zeros(0, dtype=np.int32), *terms]))
         np.save(new / TERM_SPLITS, np.cumsum([0, *map(len, terms)]))
         (new / VOCABULARY).write_text(json.dumps(list(vocabulary)), encoding="utf-8")
-        retriever = bm25s.BM25(k1=1.2, b=0.5)
-        tokenized = bm25s.tokenization.Tokenized(ids=[some.tolist() for some in terms], vocab=vocabulary)
-        retriever.index(tokenized, show_progress=False)
-        retriever.save(new / BM25)
+        make_retriever([some.tolist() for some in terms], vocabulary).save(new / BM25)
         (new / LIST).write_text(json.dumps({"format": FORMAT, "files": files}), encoding="utf-8")
 
     def kept_passages(self) -> tuple[dict, dict[str, int]]:
@@ -166,6 +165,12 @@ class DocumentIndex:
 
     # ---- what is asked
 
+    def sha256(self) -> str:
+        """Of all passages, and of the way they are found: what `best` gives depends on this alone."""
+        digest = hashlib.sha256(self.passages)
+        digest.update(str(FORMAT).encode())
+        return digest.hexdigest()
+
     def __len__(self) -> int:
         """How many passages there are."""
         return len(self.offsets) - 1
@@ -173,18 +178,39 @@ class DocumentIndex:
     def best(self, question: str, count: int = 10) -> list[dict]:
         """The up to `count` best passages for a question by BM25, best first: text, file (relative to the folder), page
         (None where the kind has none), line (of the page, or file). Where none shares a word with it, []."""
-        terms = words_of(question)
-        known = [term for term in terms if term in self.retriever.vocab_dict]
-        if not known:
-            return []
-        scores = self.retriever.get_scores(known)
-        return [self.passage(number) for number in best_first(scores, count).tolist()]
+        return [self.passage(number) for number in best_numbers(self.retriever, question, count)]
 
     def passage(self, number: int) -> dict:
-        start, end = (int(place) for place in self.offsets[number : number + 2])
-        with (self.kept / PASSAGES).open("rb") as file:
-            file.seek(start)
-            return json.loads(file.read(end - start).decode("utf-8", "surrogatepass"))
+        start, end = self.offsets[number : number + 2]
+        return json.loads(self.passages[start:end].tobytes())
+
+
+def best_passages(question: str, texts: Sequence[str], count: int = 10) -> list[dict]:
+    """The up to `count` best passages of some texts for a question by BM25, best first: text, document (the number of
+    its text), start (in characters of that)."""
+    passages = [
+        {"text": text[start:end], "document": number, "start": start}
+        for number, text in enumerate(texts)
+        for start, end in cut_passages(text)
+    ]
+    vocabulary: dict[str, int] = {}
+    terms = [[vocabulary.setdefault(word, len(vocabulary)) for word in words_of(one["text"])] for one in passages]
+    return [passages[number] for number in best_numbers(make_retriever(terms, vocabulary), question, count)]
+
+
+def make_retriever(terms: list[list[int]], vocabulary: dict[str, int]):
+    """BM25 over the terms of each passage, as numbers of the vocabulary."""
+    import bm25s
+
+    retriever = bm25s.BM25(k1=0.9, b=0.8)
+    retriever.index(bm25s.tokenization.Tokenized(ids=terms, vocab=vocabulary), show_progress=False)
+    return retriever
+
+
+def best_numbers(retriever, question: str, count: int) -> list[int]:
+    """The numbers of the up to `count` best passages that share a word with the question, best first."""
+    known = [term for term in words_of(question) if term in retriever.vocab_dict]
+    return best_first(retriever.get_scores(known), count).tolist() if known else []
 
 
 def best_first(scores: np.ndarray, most: int) -> np.ndarray:

@@ -1,6 +1,7 @@
 """A text cut into passages for a retriever: they overlap, and end with a sentence where that can be helped."""
 
 import re
+import unicodedata
 
 LONGEST, OVERLAP = 180, 60  # words
 LONGEST_WORD = 40  # characters: what is longer, as text without spaces, is cut
@@ -9,6 +10,7 @@ SENTENCE = re.compile(r".+?(?:[.!?][\"'”’)\]]*(?=\s)|[。！？]|\n\s*\n|\Z)
 PARTS = re.compile(rf"\S{{1,{LONGEST_WORD}}}\s*")
 # words, and of scripts without spaces between them each run, of which pairs are taken
 WORDS = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]+|[^\W\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]+")
+ACCENTS = re.compile(r"[\u0300-\u036f]+")  # of Latin, Greek and Cyrillic letters, once they are apart from these
 
 
 # English words that find nothing: without them the right paragraph is among the first a little more often
@@ -49,11 +51,19 @@ def cut_passages(text: str) -> list[tuple[int, int]]:
 
 
 def words_of(text: str) -> list[str]:
-    """The terms by which BM25 finds a text: words in any case; of Chinese and Japanese pairs of characters."""
+    """The terms by which BM25 finds a text: words in any case, without accents; of Chinese and Japanese pairs of
+    characters. Behind them the stem of each by Porter's English stemmer: a word counts most as it is, and less in
+    another form."""
+    import Stemmer
+
+    text = text.casefold()
+    if not text.isascii():
+        text = unicodedata.normalize("NFC", ACCENTS.sub("", unicodedata.normalize("NFKD", text)))
     terms = []
-    for word in WORDS.findall(text.casefold()):
+    for word in WORDS.findall(text):
         if "\u3040" <= word[0] <= "\u9fff" and len(word) > 1:
             terms += [word[i : i + 2] for i in range(len(word) - 1)]
         elif word not in STOP_WORDS:
             terms.append(word)
-    return terms
+    # one for each text: a stemmer is not for several threads at once
+    return terms + Stemmer.Stemmer("english", 0).stemWords(terms)

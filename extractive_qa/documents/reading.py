@@ -10,6 +10,7 @@ from pathlib import Path
 from extractive_qa.errors import QAError, brief
 from extractive_qa.files.encodings import guess_encoding
 from extractive_qa.files.reading import decode_text
+from extractive_qa.text import replace_surrogates
 
 MOST_BYTES = 64 * 2**20  # of a file
 MOST_UNPACKED = 256 * 2**20  # of a Word file, which is a zip archive
@@ -23,20 +24,35 @@ BLOCKS = (
 
 
 def read_document(path: Path) -> list[tuple[int | None, str]]:
-    """The text of a document: (page, text) of each page, counted from 1; one with None where the kind has no pages.
+    """The text of a document: as read_content has it. Raises OSError too."""
+    kind_of(path)
+    require_size(path.stat().st_size)
+    return read_content(path, path.read_bytes())
 
-    Raises QAError where it is of another kind, too large, damaged, encrypted, or holds no text; OSError too.
+
+def read_content(path: Path, content: bytes) -> list[tuple[int | None, str]]:
+    """The text of a document with this name and content: (page, text) of each page, counted from 1; one with None where
+    the kind has no pages.
+
+    Raises QAError where it is of another kind, too large, damaged, encrypted, or holds no text.
     """
-    kind = KINDS.get(path.suffix.lower())
-    if kind is None:
-        raise QAError(f"{path.suffix or 'a name without an ending'} is not read. Expected {', '.join(KINDS)}")
-    if (size := path.stat().st_size) > MOST_BYTES:
-        raise QAError(f"{size / 2**20:,.0f} MB are too many. Expected at most {MOST_BYTES // 2**20} MB: split it")
-    pages = [(page, text) for page, text in kind(path, path.read_bytes()) if text.strip()]
+    require_size(len(content))
+    pages = [(page, replace_surrogates(text)) for page, text in kind_of(path)(path, content) if text.strip()]
     if not pages:
         scanned = " (scanned pages?)" if path.suffix.lower() == ".pdf" else ""
         raise QAError(f"there is no text in it{scanned}")
     return pages
+
+
+def kind_of(path: Path) -> Callable:
+    if kind := KINDS.get(path.suffix.lower()):
+        return kind
+    raise QAError(f"{path.suffix or 'a name without an ending'} is not read. Expected {', '.join(KINDS)}")
+
+
+def require_size(size: int) -> None:
+    if size > MOST_BYTES:
+        raise QAError(f"{size / 2**20:,.0f} MB are too many. Expected at most {MOST_BYTES // 2**20} MB: split it")
 
 
 def plain(path: Path, content: bytes) -> list[tuple[int | None, str]]:

@@ -28,7 +28,7 @@ def as_csv(records, delimiter=",") -> bytes:
 
 
 def questions_of(path):
-    read = partial(read_records, path, with_answers=False)
+    read = partial(read_records, path, columns=("question", "context"))
     return list(check_questions(read(), Ids(read)))
 
 

@@ -205,7 +205,7 @@ def test_lines_and_rows_are_read_in_flat_memory(suffix, tmp_path):
         file.write("question,context\n" if suffix == "csv" else "")
         file.writelines(row + "\n" for _ in range(200))  # 20 MB
     tracemalloc.start()
-    count = sum(record.content["context"] == text for record in read_records(file.name, with_answers=False))
+    count = sum(record.content["context"] == text for record in read_records(file.name, columns=("question", "context")))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert count == 200
@@ -250,7 +250,7 @@ def test_a_bad_line_or_row_is_named_and_stops_no_other(tmp_path, suffix, damage,
     for bad, reason in damage:
         path = tmp_path / f"a.{suffix}"
         path.write_bytes(header + good + bad + b"\n" + good)
-        first, found, last = read_records(path, with_answers=False)
+        first, found, last = read_records(path, columns=("question", "context"))
         assert (first.fault, last.fault) == ("", "")
         assert first.content == last.content
         assert reason in found.fault
@@ -263,7 +263,7 @@ def test_a_bad_line_or_row_is_named_and_stops_no_other(tmp_path, suffix, damage,
 @pytest.mark.fault("damaged input")
 def test_a_quote_that_is_never_closed_is_named(tmp_path):
     (tmp_path / "a.csv").write_bytes(b'id,question,context\ng,Who?,He.\nx,Who?,"He\ny,Who?,He.\n')
-    first, bad = read_records(tmp_path / "a.csv", with_answers=False)
+    first, bad = read_records(tmp_path / "a.csv", columns=("question", "context"))
     assert first.fault == ""
     assert bad.place == "line 3"
     assert "up to line 4" in bad.fault
