@@ -21,6 +21,7 @@ from extractive_qa.preprocessing.windows import prepare_validation_features
 from extractive_qa.progress import NoProgress
 from extractive_qa.reader import Reader
 
+TABLE_ROWS = 1_000  # a table of embeddings with so many is kept in integers
 ROW_RATIO = 3  # tokens whose largest value passes this many times the median get scales of their own
 
 
@@ -166,12 +167,18 @@ def largest_pairs(matrix: np.ndarray) -> np.ndarray:
     return np.maximum(pairs.clip(min=0).sum(axis=1), -pairs.clip(max=0).sum(axis=1)).max(axis=0)
 
 
+def is_large_table(tensor: onnx.TensorProto | None) -> bool:
+    """Whether a weight is a table of words: of positions and token types there are few."""
+    return tensor is not None and len(tensor.dims) == 2 and tensor.dims[0] >= TABLE_ROWS
+
+
 def to_int8(model: onnx.ModelProto, ranges: dict[str, ActivationRange]) -> onnx.ModelProto:
-    """The model with its products in 8-bit integers: weights per output channel, activations by `ranges`."""
+    """The model with its products in 8-bit integers: weights per output channel, activations by `ranges`; and its table
+    of word embeddings, with a step for each word."""
     quantized = deepcopy(model)
     graph, products = quantized.graph, Products(quantized)
     product_names = {node.name for nodes in products.by_input.values() for node in nodes}
-    constants, nodes, absorbed, ready = {}, [], set(), {}
+    constants, nodes, absorbed, tables, ready = {}, [], set(), set(), {}
 
     def constant(name: str, value: np.ndarray) -> str:
         constants[name] = numpy_helper.from_array(value, name)
@@ -199,8 +206,21 @@ def to_int8(model: onnx.ModelProto, ranges: dict[str, ActivationRange]) -> onnx.
         step = constant(f"{x}_step", np.float32((1 if how.by_row else max(how.top, 1e-12)) / levels))
         return add("QuantizeLinear", [scaled, step, zero], f"{x}_int8"), step, zero
 
+    def look_up(table: str, ids: str, output: str) -> None:
+        """Rows of a table by their numbers, from the table in integers."""
+        rows = products.array(table)
+        steps = np.maximum(np.abs(rows).max(axis=1, keepdims=True), 1e-12).astype(np.float32) / 127
+        integers = constant(f"{output}_table", np.rint(rows / steps).astype(np.int8))
+        row = add("Gather", [integers, ids], f"{output}_integers")
+        step = add("Gather", [constant(f"{output}_steps", steps), ids], f"{output}_step")
+        add("Mul", [add("Cast", [row], f"{output}_unit", to=onnx.TensorProto.FLOAT), step], output)
+
     for node in graph.node:
         if node.name in absorbed:
+            continue
+        if node.op_type == "Gather" and is_large_table(products.weights.get(node.input[0])):
+            look_up(node.input[0], node.input[1], node.output[0])
+            tables.add(node.input[0])
             continue
         if node.name not in product_names:
             nodes.append(node)
@@ -227,7 +247,7 @@ def to_int8(model: onnx.ModelProto, ranges: dict[str, ActivationRange]) -> onnx.
     read = {name for node in nodes for name in node.input}
     relus = {relu.name for x in ready if (relu := products.relu_before(x)) and x not in read}
     nodes = [node for node in nodes if node.name not in relus]
-    replaced = {node.input[1] for group in products.by_input.values() for node in group}
+    replaced = tables | {node.input[1] for group in products.by_input.values() for node in group}
     kept = [tensor for tensor in graph.initializer if tensor.name not in replaced]
     del graph.node[:], graph.initializer[:]
     graph.node.extend(nodes)

@@ -97,3 +97,39 @@ def test_no_product_saturates_on_any_processor(before):
         (found,) = session.run(None, {"x": np.ones((rows, 65), np.float32)})
         exact = integers.sum(axis=0) - int(zero) * weight8.sum(axis=0, dtype=int)
         np.testing.assert_array_equal(np.rint(found / (step * steps)), np.tile(exact, (rows, 1)))
+
+
+def test_the_table_of_words_is_in_integers_and_the_other_tables_are_not(model, tiny_model):
+    own = without_identities(copy_of(model))
+    ranges = measure_activation_ranges(own, Reader(tiny_model, "cpu", "no"), TEXTS)
+    before = {tensor.name: numpy_helper.to_array(tensor) for tensor in own.graph.initializer}
+    after = {tensor.name: numpy_helper.to_array(tensor) for tensor in to_int8(own, ranges).graph.initializer}
+    (name,) = [name for name in before if "word_embeddings" in name]
+    assert name not in after
+    assert [part for part in before if "position_embeddings" in part and part in after]
+    (table,) = [name for name in after if name.endswith("_table")]
+    assert after[table].dtype == np.int8
+    restored = after[table] * after[table.replace("_table", "_steps")]
+    assert np.abs(restored - before[name]).max() <= np.abs(before[name]).max() / 127 / 2 + 1e-6
+
+
+def question(number: int) -> dict:
+    return {"id": str(number), "question": "?", "context": "a b", "answers": {"text": ["right"], "answer_start": [0]}}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "questions", "error", "stays"),
+    [
+        (0, 80, 0.03, True), (0, 80, 0.11, False),  # with few questions the logits tell
+        (1, 80, 0.03, True), (8, 80, 0.03, False),  # 1.25 points are chance, 10 are not
+        (18, 2_000, 0.03, True), (40, 2_000, 0.03, False),  # 0.9 points are within chance of 0.5; 2 are not
+    ],
+)  # fmt: skip
+def test_int8_is_refused_for_a_loss_beyond_chance(wrong, questions, error, stays):
+    examples = [question(number) for number in range(questions)]
+    plain = {example["id"]: "right" for example in examples}
+    found = plain | {str(number): "wrong" for number in range(wrong)}
+    check = export.judge("int8", {"no": plain, "int8": found}, examples, 1.0, error, 1)
+    assert (check.refused == "") is stays
+    assert check.lost[0] == pytest.approx(100 * wrong / questions)
+    assert check.changed == wrong / questions
