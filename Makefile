@@ -95,7 +95,7 @@ $(VENV)/.dev: requirements-dev.txt requirements-documents.txt requirements-web.t
 	touch $@
 
 # ours and common implementations in turn; those run in an environment of their own. The table says who is ahead.
-BENCHMARKS := preparing spans training answering
+BENCHMARKS := preparing spans training answering documents
 RANDOM_READER := models/mobilebert-random-reader
 
 bench: $(VENV)/.dev .venv-peers/.made $(RANDOM_READER)/onnx.json

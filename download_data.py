@@ -24,6 +24,7 @@ import argparse
 import importlib.util
 import os
 import shutil
+import ssl
 from pathlib import Path
 
 from extractive_qa.errors import QAError
@@ -106,6 +107,7 @@ def prepare_network(proxy: str | None) -> None:
         if os.environ.get(switch, "0") != "0":
             note(f"{switch} is set, and ignored here: this is the script that downloads")
             os.environ[switch] = "0"
+    trust_certificates()
     # the HTTP libraries differ in which of these they read
     if proxy:
         names = ("http_proxy", "https_proxy", "all_proxy")
@@ -122,6 +124,27 @@ def prepare_network(proxy: str | None) -> None:
             "installed. Expected an HTTP proxy; most SOCKS programs offer one as well. "
             "Run: python download_data.py --proxy http://HOST:PORT"
         )
+
+
+def trust_certificates() -> None:
+    """Has every HTTP library trust the certificates that the user names in the variable of any one: a company's own,
+    for instance. Raises QAError where they can't be read."""
+    # of requests, in its order; of httpx and the Hub's client
+    ours, theirs = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"), ("SSL_CERT_FILE", "SSL_CERT_DIR")
+    given = {name: os.environ[name] for name in (*ours, *theirs) if os.environ.get(name)}
+    for name, path in given.items():
+        try:
+            ssl.create_default_context(**{"capath" if Path(path).is_dir() else "cafile": path})
+        except OSError as error:  # of ssl too
+            raise QAError(
+                f"{name} names {path}, which can't be read ({error.strerror or error}). Expected a file with "
+                "certificates (PEM). Correct the variable, then run the same command again."
+            ) from None
+    if given and not given.keys() & set(ours):
+        os.environ["REQUESTS_CA_BUNDLE"] = next(iter(given.values()))
+    if given and not given.keys() & set(theirs):
+        path = next(iter(given.values()))
+        os.environ["SSL_CERT_DIR" if Path(path).is_dir() else "SSL_CERT_FILE"] = path
 
 
 def hand_folder(folder: Path) -> Path:

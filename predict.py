@@ -276,6 +276,8 @@ def batch(reader, args: argparse.Namespace) -> None:
     """A file of questions in, a file of answers out; None of the two is standard input or output."""
     from extractive_qa.batch.run import answer_file
 
+    if None in (args.input, args.output) and isinstance(sys.stdout, console.HostStream):
+        raise QAError("standard input and output are no files here. Expected names: --input FILE --output FILE")
     # sys.stdout would be written once more as the process ends; this file may fail and is then forgotten
     target = args.output or open(sys.stdout.fileno(), "wb", closefd=False)  # noqa: SIM115
     source, say = args.input or sys.stdin.buffer, print if args.output else console.note

@@ -13,7 +13,9 @@ be deleted.
 """
 
 from utils.console import exit_quietly_on_interrupt
-from utils.offline import MODEL_DIR, OUTPUT_DIR, SAMPLE_DATA_DIR, SAMPLE_MODEL_DIR, SQUAD_DIR, TEACHER_DIR, go_offline
+from utils.offline import (
+    MODEL_DIR, OUTPUT_DIR, PROJECT_ROOT, SAMPLE_DATA_DIR, SAMPLE_MODEL_DIR, SQUAD_DIR, TEACHER_DIR, go_offline,
+)  # fmt: skip
 
 go_offline()  # before any Hugging Face library is imported
 exit_quietly_on_interrupt()  # Ctrl-C ends the imports without a traceback
@@ -33,7 +35,7 @@ from extractive_qa.files.reading import require
 from extractive_qa.model.folder import card_languages
 from extractive_qa.text import as_argument, shown
 from extractive_qa.training import checkpoints
-from extractive_qa.training.settings import DOWNLOAD, check_files, check_flags, inputs, number_or_auto
+from extractive_qa.training.settings import DOWNLOAD, check_files, check_flags, epochs, follow, inputs, number_or_auto
 from utils import console
 
 # settings: one block, one line a flag. Names are those of transformers' TrainingArguments and run_qa.py
@@ -75,7 +77,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--preset", choices=sorted(PRESETS),
         help="paper: 5 epochs, 4e-5, batch 32; best: the same with the teacher of download_data.py --teacher, or "
         "another --teacher_dir (default: none)")
-    add("--num_train_epochs", type=int, default=3, help="passes over the questions")
+    add("--num_train_epochs", type=epochs, default=3, metavar="N",
+        help="passes over the questions, 0.5 too: half of one. A step that is begun is done whole, as by transformers' "
+        "Trainer; scored after each pass, and at the end")
     add("--max_steps", type=int, default=-1, help="stop after so many optimizer steps; -1: by epochs")
     add("--per_device_train_batch_size", type=number_or_auto, default=MICRO_BATCH, metavar="N",
         help=f"windows at once (micro-batch); auto: the most that fit the GPU, accumulated to as many as {MICRO_BATCH} "
@@ -122,6 +126,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     # fmt: on
 
     # parsed again with other defaults: those of a preset, the sample, a resumed run. Flags that were given still win
+    parser.set_defaults(project_dir=PROJECT_ROOT)  # for a run that is resumed after the project was moved
     args = parser.parse_args(argv)
     console.be_quiet(args.quiet)
     if args.preset:
@@ -131,9 +136,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.resume:
         checkpoint = checkpoints.latest_checkpoint(args.output_dir)
-        saved = checkpoints.read_state(checkpoint)["settings"]
+        # the files may have moved with the run; what they hold is compared with what it was
+        saved = follow(checkpoints.read_state(checkpoint)["settings"], args)
         # where the run now is, and how much it says, is new; overwriting was done when it began
-        own = {"resume", "output_dir", "quiet", "overwrite_output_dir"}
+        own = {"resume", "output_dir", "quiet", "overwrite_output_dir", "project_dir"}
         parser.set_defaults(**{name: value for name, value in saved.items() if name not in own})
         args = parser.parse_args(argv)
         args.resume = checkpoint  # the folder from now on
@@ -171,7 +177,7 @@ from extractive_qa.training.finite_guard import FiniteGuard
 from extractive_qa.training.log import TrainingLog
 from extractive_qa.training.negatives import Negatives
 from extractive_qa.training.run import Training, stop_between_steps
-from extractive_qa.training.start import load_trainable, parameter_groups, start_accelerator
+from extractive_qa.training.start import fingerprints, load_trainable, parameter_groups, start_accelerator
 from utils.preprocessing import CACHE_DIR, WORTH_A_FILE, cached_train_features
 
 # data, device, model, optimizer
@@ -212,6 +218,7 @@ def prepare(args: argparse.Namespace) -> Training:
     if args.negative_contexts:
         share = args.negative_contexts
         negatives = Negatives(examples, features, contexts, *windows, share, args.seed, console.progress)
+    contents = fingerprints(args, examples, contexts, eval_examples, features)
 
     # device: the first of CUDA, Apple's GPU and the CPU; bf16 where the hardware computes in it
     accelerator, precision = start_accelerator(args)
@@ -243,7 +250,7 @@ def prepare(args: argparse.Namespace) -> Training:
     return Training(
         args, features, len(examples), eval_examples, accelerator, precision, model, optimizer,
         micro_batch_size=args.per_device_train_batch_size, teachers=teachers, negatives=negatives,
-        progress=console.progress,
+        contents=contents, progress=console.progress,
     )  # fmt: skip
 
 

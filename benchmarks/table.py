@@ -26,6 +26,9 @@ WORK = {
     "answering_fp32": ("answering in fp32", "回答问题，fp32", 1),
     "latency": ("one short question, warm", "单个短问题，已预热", 1),
     "cold_start": ("one question from a cold start", "冷启动回答一个问题", 2),
+    "documents": ("asking 913 documents, fastest precision", "询问 913 篇文档，最快精度", 2),
+    "documents_fp32": ("asking 913 documents in fp32", "询问 913 篇文档，fp32", 2),
+    "documents_cold": ("asking 913 documents from a cold start", "冷启动询问 913 篇文档", 2),
 }
 UNITS = {"questions/s": "问题/秒", "windows/s": "窗口/秒", "ms": "毫秒", "s": "秒"}
 HEADINGS = (

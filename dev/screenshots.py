@@ -17,15 +17,17 @@ sys.path.insert(0, str(ROOT))
 from extractive_qa.errors import QAError
 from extractive_qa.text import shown
 from utils import console
+from utils.offline import SAMPLE_DATA_DIR
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 DESKTOP, PHONE = {"width": 1280, "height": 880}, {"width": 390, "height": 844}
-# file name, number of the example, settings of the browser
+QUESTION = "What is the region above 8,000 m called?"
+# file name, number of the example, None: QUESTION of the folder of documents; settings of the browser
 PICTURES = [
-    ("page_light.png", 1, {"viewport": DESKTOP}),
+    ("page_light.png", None, {"viewport": DESKTOP}),
     ("page_dark.png", 2, {"viewport": DESKTOP, "color_scheme": "dark"}),
-    ("page_chinese.png", 1, {"viewport": DESKTOP, "locale": "zh-CN"}),
-    ("page_phone.png", 1, {"viewport": PHONE, "has_touch": True, "is_mobile": True}),
+    ("page_chinese.png", None, {"viewport": DESKTOP, "locale": "zh-CN"}),
+    ("page_phone.png", None, {"viewport": PHONE, "has_touch": True, "is_mobile": True}),
 ]
 
 
@@ -36,13 +38,17 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def take(browser, address: str, path: Path, example: int, settings: dict) -> None:
-    """Opens the page, tries an example, and writes what is then seen to `path`."""
+def take(browser, address: str, path: Path, example: int | None, settings: dict) -> None:
+    """Opens the page, asks the folder or tries an example, and writes what is then seen to `path`."""
     context = browser.new_context(**settings)
     tab = context.new_page()
     tab.goto(address)
     tab.wait_for_selector("main:not([hidden])")
-    tab.locator("#examples button").nth(example).click()
+    if example is None:
+        tab.fill("#question", QUESTION)
+        tab.click("#ask")
+    else:
+        tab.locator("#examples button").nth(example).click()
     tab.wait_for_selector("mark.chosen")
     tab.mouse.move(0, 0)
     if not settings.get("is_mobile"):  # there the page itself has moved to the answer
@@ -61,7 +67,7 @@ def main(argv: list[str] | None = None) -> None:
     path = next(filter(None, map(shutil.which, BROWSERS)), None)
     if path is None:
         raise QAError(f"no browser was found, expected one of {', '.join(BROWSERS)}. Run: apt-get install chromium fonts-noto-cjk")
-    command = [sys.executable, "predict.py", "web", "--port", "0", *(["--sample"] if args.sample else [])]
+    command = [sys.executable, "predict.py", "web", "--port", "0", "--documents", SAMPLE_DATA_DIR / "documents", *(["--sample"] if args.sample else [])]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as server, sync_playwright() as running:
         try:
             address = server.stdout.readline().strip()

@@ -22,7 +22,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from extractive_qa.text import WITHOUT_SPACES, mostly_without_spaces
+from extractive_qa.arguments import IDS, choice, require_fields, require_kind, require_text, several
+from extractive_qa.text import WITHOUT_SPACES, mostly_without_spaces, replace_surrogates, short_repr
 
 PUNCTUATION = str.maketrans("", "", string.punctuation)
 ARTICLES = re.compile(r"\b(a|an|the)\b")
@@ -33,9 +34,9 @@ COUNTS_CHARACTERS = "EM and F1 count characters: the references are mostly of sc
 
 def choose_f1_unit(examples: Sequence[dict], f1_unit: str = "auto") -> str:
     """What EM and F1 of `examples` count: "word" or "character". "auto": characters where the references of all
-    examples together are mostly of scripts without spaces. Raises ValueError where f1_unit is none of F1_UNITS."""
-    if f1_unit not in F1_UNITS:
-        raise ValueError(f"f1_unit is {f1_unit!r}, expected one of {', '.join(F1_UNITS)}")
+    examples together are mostly of scripts without spaces. Raises ValueError where f1_unit is none of F1_UNITS,
+    TypeError where it is no str."""
+    choice("f1_unit", f1_unit, F1_UNITS)
     if f1_unit != "auto":
         return f1_unit
     references = (text for example in examples for text in example["answers"]["text"])
@@ -99,8 +100,15 @@ def compute_metrics(predictions: Mapping[str, str], examples: Sequence[dict], f1
     some have no answer, also the official SQuAD 2 script's `HasAns_exact`, `HasAns_f1`, `HasAns_total`, `NoAns_...`.
 
     predictions: {id: text}. examples: as extractive_qa.data.examples.read_examples gives them. f1_unit: what is
-    counted, "word", "character" or "auto", as choose_f1_unit decides it.
+    counted, "word", "character" or "auto", as choose_f1_unit decides it. Raises TypeError where one of them is of
+    another kind, ValueError where an example has no id or answers, or f1_unit is none of these.
     """
+    require_kind("predictions", predictions, Mapping, "a dict {id: text}")
+    for identifier, text in predictions.items():
+        require_kind(f"the prediction of {short_repr(identifier)}", text, (str, type(None)), "str")
+    examples = [
+        with_references(number, example) for number, example in enumerate(several("examples", examples, "a list"))
+    ]
     unit = choose_f1_unit(examples, f1_unit)
     scores = mean_scores(predictions, examples, unit)
     groups = {"HasAns": [], "NoAns": []}
@@ -113,11 +121,23 @@ def compute_metrics(predictions: Mapping[str, str], examples: Sequence[dict], f1
     return scores
 
 
+def with_references(number: int, example: object) -> dict:
+    """An example's id and answers, checked."""
+    name = f"example {number}"
+    require_fields(name, example, (), ("id", "answers"))
+    require_kind(f"id of {name}", example["id"], IDS, "str")
+    require_fields(f"answers of {name}", example["answers"], (), ("text",))
+    texts = list(several(f"answers of {name}", example["answers"]["text"], "a list of str"))
+    for text in texts:
+        require_text(f"an answer of {name}", text)
+    return {"id": example["id"], "answers": {"text": texts}}
+
+
 def mean_scores(predictions: Mapping[str, str], examples: Sequence[dict], f1_unit: str) -> dict:
     """`{"exact_match", "f1", "total"}` as compute_metrics gives them."""
-    references = [example["answers"]["text"] for example in examples]
+    references = [list(map(replace_surrogates, example["answers"]["text"])) for example in examples]
     given = [predictions.get(example["id"]) for example in examples]
-    answered = [(p, r) for p, r in zip(given, references, strict=True) if p is not None]
+    answered = [(replace_surrogates(p), r) for p, r in zip(given, references, strict=True) if p is not None]
     total = len(examples)
     if not answered:
         return {"exact_match": 0.0, "f1": 0.0, "total": total}

@@ -3,7 +3,7 @@
 from extractive_qa import Reader
 reader = Reader("output/final_model")
 reader.answer("Who wrote it?", "It was written by Ada Lovelace in 1843.")
-# {'text': 'Ada Lovelace', 'start': 18, 'end': 30, 'probability': 0.98, 'answerable': 0.99}
+# {'text': 'Ada Lovelace', 'start': 18, 'end': 30, 'places': [...], 'probability': 0.98, 'answerable': 0.99}
 """
 
 import logging
@@ -13,16 +13,17 @@ from pathlib import Path
 
 import numpy as np
 
+from extractive_qa import arguments
 from extractive_qa.errors import QAError
-from extractive_qa.model.backends import OnnxBackend, TorchBackend, open_backend
-from extractive_qa.model.folder import card_languages, require_folder
+from extractive_qa.model.backends import BACKENDS, PRECISIONS, OnnxBackend, TorchBackend, open_backend
+from extractive_qa.model.folder import card_languages, require_folder, require_model
 from extractive_qa.postprocessing.answers import AnswerCollector, apply_minimum_confidence
 from extractive_qa.postprocessing.spans import relative_to_cls
 from extractive_qa.preprocessing.batches import length_sorted_batches, pad_batch
 from extractive_qa.preprocessing.unknown import describe_unknown, unknown_share_of
 from extractive_qa.preprocessing.windows import Features, load_tokenizer, prepare_validation_features
 from extractive_qa.progress import NoProgress
-from extractive_qa.settings import DEFAULT_SETTINGS, SETTINGS_FILE, check_config, check_settings, read_settings
+from extractive_qa.settings import check_config, choose_settings, fit_windows
 from extractive_qa.text import has_text
 
 logger = logging.getLogger(__name__)
@@ -35,18 +36,25 @@ class Reader:
     """Answers questions from contexts of any length with the model of a folder. Never touches the network.
 
     model_dir: config.json, safetensors, tokenizer.json and, where the model was trained here, reader.json.
-    device: "auto", "cpu", "cuda", "cuda:1", "mps". mixed_precision: "auto" (bf16 where the device has it, int8 where
-    that was exported), "no", "bf16", "fp16" or "int8". batch_size: windows at once; None: 16 on a CPU, 32 on a GPU.
+    ~ is the home folder.
+    device: "auto", "cpu", "cuda", "cuda:1", "mps"; 1 and "1" are "cuda:1", and a torch.device is taken too.
+    mixed_precision: "auto" (bf16 where the device has it, int8 where that was exported), "no" (fp32), "bf16", "fp16" or
+    "int8". batch_size: windows at once; None: 16 on a CPU, 32 on a GPU.
     backend: "auto" (ONNX Runtime on a CPU where the model was exported, else PyTorch), "torch" or "onnx"; or a backend
     that is there already, and `settings`, the window settings that go with it (training evaluates with these).
-    threads: of ONNX Runtime's pool, or of PyTorch while it computes on a CPU; None: one a core.
+    threads: of ONNX Runtime's pool, or of PyTorch while it computes on a CPU; None: one a core. In a process that was
+    forked from one in which PyTorch had computed it has one thread, as the others were not forked.
 
     The settings of the model, from its reader.json, may be overridden: max_length (tokens in a window), doc_stride
     (overlap of two windows, tokens), max_answer_length (tokens), and handle_impossible_answer: whether "" may be the
     answer where the context holds none, as a model trained on SQuAD 2 says. It competes in the same softmax, with the
-    score that [CLS] has, which is 0: it wins where no span of any window scores more than its window's [CLS].
+    score that [CLS] has, which is 0: it wins where no answer's places together score more than their window's [CLS].
+    Windows are no longer than the model has positions for tokens; where they have to be shorter, that is logged.
 
-    Raises QAError where the folder holds no model that can answer, or the device is not there.
+    A Reader can be pickled: its folder and settings are, and the model is opened again, which another process sees too.
+
+    Raises QAError where the folder holds no model that can answer, the settings don't fit each other, or the device is
+    not there; TypeError where an argument is of another kind; ValueError where it is none of what is said here.
     """
 
     def __init__(
@@ -64,41 +72,60 @@ class Reader:
         handle_impossible_answer: bool | None = None,
         threads: int | None = None,
     ):
-        if threads is not None and threads < 1:
-            raise ValueError(f"threads is {threads}, expected at least 1")
-        self.model_dir = require_folder(model_dir)  # before any library is loaded
-        if isinstance(backend, str):
-            backend = open_backend(self.model_dir, backend, device, mixed_precision, threads)
-        self.backend = backend
+        path, device = arguments.folder("model_dir", model_dir), arguments.device_name(device)
+        arguments.choice("mixed_precision", mixed_precision, PRECISIONS, " (no: fp32)")
+        batch_size = None if batch_size is None else arguments.whole("batch_size", batch_size, 1)
+        self.threads = None if threads is None else arguments.whole("threads", threads, 1, most=1024)
+        if isinstance(backend, type) or not callable(getattr(backend, "logits", None)):
+            arguments.choice("backend", backend, BACKENDS, ", or a backend")
+        arguments.require_kind("settings", settings, (dict, type(None)), "a dict")
+        overrides = arguments.overrides(max_length, doc_stride, max_answer_length, handle_impossible_answer)
+        self.model_dir = require_folder(path)  # before any library is loaded
+        if opens := isinstance(backend, str):
+            backend = open_backend(self.model_dir, backend, device, mixed_precision, self.threads)
+        self.backend, self.can_be_pickled = backend, opens  # another's backend may hold anything
         self.batch_size = batch_size or self.backend.batch_size
-        overrides = {
-            "max_length": max_length, "doc_stride": doc_stride, "max_answer_length": max_answer_length,
-            "handle_impossible_answer": handle_impossible_answer,
-        }  # fmt: skip
-        overrides = {name: value for name, value in overrides.items() if value is not None}
-        self.settings = DEFAULT_SETTINGS | (read_settings(self.model_dir) if settings is None else settings) | overrides
+        self.settings = choose_settings(self.model_dir, settings, overrides)
         self.tokenizer = load_tokenizer(self.model_dir)
-        if problems := check_settings(self.settings):
-            arguments = ", ".join(f"{name}={value!r:.40}" for name, value in overrides.items())
-            given = f" with Reader(..., {arguments})" if overrides else ""
-            fix = "Fix the file, or delete it: then the defaults hold."
-            raise QAError(f"{self.model_dir / SETTINGS_FILE}{given}: {'; '.join(problems)}. {fix}")
         config = self.backend.config
-        if problems := check_config(config, self.settings["max_length"], self.tokenizer.get_vocab_size()):
+        if problems := check_config(config, self.tokenizer.get_vocab_size()):
             raise QAError(f"{self.model_dir / 'config.json'}: {'; '.join(problems)}. Copy the model again.")
+        asked, self.settings = self.settings, fit_windows(self.settings, config)
+        if self.settings != asked:
+            changed = (f"{name} is {self.settings[name]}, not {asked[name]}" for name in ("max_length", "doc_stride"))
+            logger.warning(f"{self.model_dir} has positions for fewer tokens than windows: {', '.join(changed)}")
         self.settings["max_answer_length"] = min(self.settings["max_answer_length"], self.settings["max_length"])
         self.pad_id = config.get("pad_token_id") or 0
         self.languages, self.watches_unknown = card_languages(self.model_dir), True
 
+    def __getstate__(self) -> dict:
+        """What a Reader that answers alike is made with. Raises TypeError where it was given a backend object."""
+        if not self.can_be_pickled:
+            raise TypeError(
+                "a Reader that was given a backend object can't be pickled. Expected backend='auto', 'torch' or "
+                "'onnx', or a Reader made in the other process."
+            )
+        backend, device = ("onnx", "cpu") if isinstance(self.backend, OnnxBackend) else ("torch", self.backend.device)
+        return {
+            "model_dir": self.model_dir.absolute(), "device": str(device), "mixed_precision": self.backend.precision,
+            "batch_size": self.batch_size, "backend": backend, "settings": self.settings, "threads": self.threads,
+        }  # fmt: skip
+
+    def __setstate__(self, state: dict) -> None:
+        self.__init__(**state)
+
     def unknown_share(self, text: str) -> float:
         """The share, 0 to 1, of a text's characters that the model's tokenizer does not know. From 5 % on it was
-        trained on another language, and its answers mean little."""
+        trained on another language, and its answers mean little. Raises TypeError where it is no str."""
+        arguments.require_text("text", text)
         return unknown_share_of(text, self.tokenizer)
 
     def answer(self, question: str, context: str, top_k: int = 1, min_confidence: float = 0.0) -> dict | list[dict]:
         """The answer to one question: text, start, end (characters, `context[start:end] == text`), probability: how
-        likely this is right; and answerable: how likely any answer is there, None where the model has no calibrator
-        (see evaluate.py --calibrate) to tell by.
+        likely this is right; answerable: how likely any answer is there, None where the model has no calibrator (see
+        evaluate.py --calibrate) to tell by; and places: where the model finds this answer, from left to right, each
+        with start and end. Texts are one answer where they differ in case, white space, marks at their ends or an
+        article before them alone. Its probability is that of all its places together, start and end are the best one.
 
         With top_k > 1 a list of up to top_k answers, best first, none overlapping another, and none but the first
         punctuation or function words alone. Where question or context hold no token at all, text is "" and probability
@@ -109,12 +136,15 @@ class Reader:
         With handle_impossible_answer one of the answers may be "", start and end 0, with a probability of its own; a
         context without a token then has no other answer, and its probability is 1.
 
-        Raises TypeError where question or context is no str (None, bytes, a number), ValueError where top_k is less
-        than 1, and QAError where the model gives NaN or infinity.
+        Raises TypeError where question or context is no str (None, bytes, a number) or another argument no number,
+        ValueError where top_k is less than 1 or min_confidence not from 0 to 1, and QAError where the model gives NaN
+        or infinity.
         """
+        arguments.require_text("question", question)
+        arguments.require_text("context", context)
         example = {"question": question, "context": context}
         answers = next(self.answer_all([example], top_k, min_confidence))
-        return answers if top_k > 1 else answers[0]
+        return answers if top_k != 1 else answers[0]
 
     def answer_all(
         self,
@@ -128,16 +158,28 @@ class Reader:
         Examples may be a stream: 512 are read at a time, and logits are kept for the last few batches alone.
         each_batch(done, windows, questions) is called before and after each batch of windows: how many are done, of how
         many, and of how many questions these are.
+
+        Raises as `answer`, and ValueError, when it comes to it, where an example has no question or context.
         """
-        if top_k < 1:
-            raise ValueError(f"top_k is {top_k}, expected at least 1")
-        examples = iter(examples)
+        top_k, min_confidence = arguments.whole("top_k", top_k, 1), arguments.share("min_confidence", min_confidence)
+        arguments.require_callable("each_batch", each_batch)
+        return self._answer_all(
+            arguments.several("examples", examples, arguments.EXAMPLES), top_k, min_confidence, each_batch
+        )
+
+    def _answer_all(
+        self, examples: Iterator[dict], top_k: int, min_confidence: float, each_batch: Callable
+    ) -> Iterator[list[dict]]:
+        number = 0
         while chunk := list(islice(examples, QUESTIONS_AT_ONCE)):
+            for example in chunk:
+                arguments.require_fields(f"example {number}", example, ("question", "context"))
+                number += 1
             features, contexts = self._prepare(chunk), [example["context"] for example in chunk]
             collector = self._collect(AnswerCollector(features, self.settings, top_k), len(chunk), each_batch)
             has_question = np.diff(features.question_splits) > 0
-            for number, found in enumerate(collector.answers(contexts)):
-                answers = (has_question[number] and found) or [self._nothing()]
+            for asked, found in zip(has_question.tolist(), collector.answers(contexts), strict=True):
+                answers = (asked and found) or [self._nothing()]
                 yield apply_minimum_confidence(answers, min_confidence)
 
     def answer_documents(
@@ -146,8 +188,8 @@ class Reader:
         each_batch: Callable[[int, int, int], object] = lambda done, windows, questions: None,
     ) -> dict | list:  # fmt: skip
         """The answer to one question in several documents: as `answer` gives it, with its `document` (None where there
-        is no text), whose characters start and end count. Of a list of questions, whose documents are a list of as many
-        lists, a list of what one would give.
+        is no text), whose characters start and end count, as each of its places has. Of a list of questions, whose
+        documents are a list of as many lists, a list of what one would give.
 
         documents: texts, or dicts that hold one under `text`, such as the passages that a retriever found; in `answer`
         they come back as they are. All are compared on one scale: one softmax over the spans of all windows of all
@@ -156,12 +198,13 @@ class Reader:
         ranked: whether they come in a retriever's order, best first. Then a later one counts less: 2 log(rank) is taken
         off its scores, which is right more often still. each_batch: as answer_all calls it, for 64 questions at a time.
 
-        Raises as `answer`, and ValueError where there is no document, or not a list of them for each question.
+        Raises as `answer`, and ValueError where there is no document, one has no text, or there is not a list of them
+        for each question.
         """
-        if top_k < 1:
-            raise ValueError(f"top_k is {top_k}, expected at least 1")
-        one = isinstance(question, str)
-        asked = list(zip([question], [documents], strict=True) if one else zip(question, documents, strict=True))
+        top_k, min_confidence = arguments.whole("top_k", top_k, 1), arguments.share("min_confidence", min_confidence)
+        ranked, one = arguments.truth("ranked", ranked), isinstance(question, str)
+        arguments.require_callable("each_batch", each_batch)
+        asked = arguments.questions_of_documents(question, documents)
         answers = [
             apply_minimum_confidence(found, min_confidence)
             for first in range(0, len(asked), DOCUMENT_QUESTIONS_AT_ONCE)
@@ -173,7 +216,7 @@ class Reader:
             for answer in found:
                 if not answer["text"]:
                     answer["document"] = None
-        answers = answers if top_k > 1 else [found[0] for found in answers]
+        answers = answers if top_k != 1 else [found[0] for found in answers]
         return answers[0] if one else answers
 
     def _answer_documents(
@@ -188,10 +231,11 @@ class Reader:
         for (question, documents), begin, best in zip(asked, begins, collector.answers(texts), strict=True):
             found = best if has_text(question) and best else [self._nothing()]
             for answer in found:
-                number = int(np.searchsorted(begin, answer["start"], side="right")) - 1
-                place = int(begin[number])
-                answer["start"], answer["end"] = max(0, answer["start"] - place), max(0, answer["end"] - place)
-                answer["document"] = documents[number]
+                for place in (answer, *answer["places"]):
+                    number = int(np.searchsorted(begin, place["start"], side="right")) - 1
+                    first = int(begin[number])
+                    place["start"], place["end"] = max(0, place["start"] - first), max(0, place["end"] - first)
+                    place["document"] = documents[number]
             answers.append(found)
         return answers
 
@@ -229,9 +273,13 @@ class Reader:
         """{id: text} of the best answers to all examples (id, question, context), and their probabilities, float (Q,).
 
         each(example, answers) is called for every question when it is answered. bar: one of tqdm's kind, of questions;
-        it advances with the windows, which are of 512 questions at a time.
+        it advances with the windows, which are of 512 questions at a time. Raises as `answer_all`, before any answer.
         """
-        predictions, probabilities, bar = {}, np.zeros(len(examples)), bar or NoProgress()
+        arguments.require_callable("each", each)
+        bar = NoProgress() if bar is None else bar
+        arguments.require_callable("bar.update", getattr(bar, "update", None))
+        examples = arguments.examples_with_ids(examples)
+        predictions, probabilities = {}, np.zeros(len(examples))
 
         def each_batch(done: int, windows: int, questions: int) -> None:
             bar.update(len(predictions) + questions * done // windows - bar.n)
@@ -244,11 +292,7 @@ class Reader:
         return predictions, probabilities
 
     def _prepare(self, examples: Sequence[dict]) -> Features:
-        """The windows of questions, each on its context. Raises TypeError where one is no str."""
-        for example in examples:
-            for name in ("question", "context"):
-                if not isinstance(example[name], str):
-                    raise TypeError(f"{name} is {example[name]!r:.40} ({type(example[name]).__name__}), expected str")
+        """The windows of questions, each on its context."""
         settings = self.settings
         features = prepare_validation_features(examples, self.tokenizer, settings["max_length"], settings["doc_stride"])
         contexts = [example["context"] for example in examples]
@@ -260,7 +304,7 @@ class Reader:
     def _nothing(self) -> dict:
         """The answer where there is no token to answer from, or none that asks."""
         answerable = None if self.settings["calibrator"] is None else 0.0
-        return {"text": "", "start": 0, "end": 0, "probability": 0.0, "answerable": answerable}
+        return {"text": "", "start": 0, "end": 0, "places": [], "probability": 0.0, "answerable": answerable}
 
     def _collect(
         self, collector: AnswerCollector, questions: int,
@@ -299,7 +343,7 @@ class Reader:
 
 def count_windows(model_dir: Path, examples: Sequence[dict]) -> np.ndarray:
     """int64 (Q,): how many windows the model of a folder cuts each example's context into."""
-    settings = DEFAULT_SETTINGS | read_settings(model_dir)
+    settings = fit_windows(choose_settings(model_dir), require_model(model_dir))
     tokenizer = load_tokenizer(model_dir)
     features = prepare_validation_features(examples, tokenizer, settings["max_length"], settings["doc_stride"])
     return np.bincount(features.example_index, minlength=len(examples))

@@ -4,13 +4,16 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
+
+from extractive_qa.errors import QAError
 from extractive_qa.files.atomic import write_json, writing
 from extractive_qa.files.manifest import unlisted
 from extractive_qa.files.reading import read_json_object
 from extractive_qa.model.families import usable_positions
 from extractive_qa.model.folder import SETTINGS_FILE
 from extractive_qa.postprocessing.confidence import check_calibrator
-from extractive_qa.preprocessing.windows import check_window_settings
+from extractive_qa.preprocessing.windows import SHORTEST_WINDOW, check_window_settings, longest_question
 
 # of a folder without reader.json (trained elsewhere), and what reader.json does not say. temperature and references are
 # of folders from before there was a calibrator: they are what its confidences were fitted by
@@ -18,12 +21,30 @@ DEFAULT_SETTINGS = {
     "max_length": 384, "doc_stride": 128, "max_answer_length": 30, "handle_impossible_answer": False,
     "calibrator": None, "temperature": 1.0, "references": 1.0,
 }  # fmt: skip
+SPECIAL_TOKENS = 4  # at most, around a question and a context: RoBERTa's
 
 
 def read_settings(model_dir: Path) -> dict:
     """What reader.json of a folder says, {} where there is none. Raises QAError where it can't be read."""
     path = model_dir / SETTINGS_FILE
     return read_json_object(path, "a reader's settings") if path.exists() else {}
+
+
+def choose_settings(model_dir: Path, settings: dict | None = None, overrides: dict | None = None) -> dict:
+    """What a reader answers with: `settings`, or where there are none what the folder's reader.json says, changed by
+    the `overrides`; else the defaults. Raises QAError where they can't work."""
+    path, overrides = model_dir / SETTINGS_FILE, overrides or {}
+    found = read_settings(model_dir) if settings is None else settings
+    found = {name: value.item() if isinstance(value, np.generic) else value for name, value in found.items()}
+    chosen = DEFAULT_SETTINGS | found | overrides
+    if problems := check_settings(chosen):
+        given = ", ".join(f"{name}={value!r:.40}" for name, value in overrides.items())
+        where, fix = f"Reader(..., {given or 'settings'})", "Change that, or leave it out: then the defaults hold."
+        if settings is None and path.is_file():
+            where = f"{path} with {where}" if overrides else str(path)
+            fix = "Fix the file, or delete it: then the defaults hold."
+        raise QAError(f"{where}: {'; '.join(problems)}. {fix}")
+    return chosen
 
 
 def save_settings(model_dir: Path, changes: dict, manifests: Iterable[str] = ()) -> None:
@@ -62,17 +83,23 @@ def not_whole(settings: dict, names: Iterable[str]) -> list[str]:
     return [f"{name} is {value!r:.40}, expected a whole number" for name, value in kinds.items()]
 
 
-def check_config(config: dict, max_length: int, tokens: int) -> list[str]:
-    """What keeps a model with this config.json from answering in windows of `max_length` tokens out of the `tokens`
-    that its tokenizer knows."""
+def fit_windows(settings: dict, config: dict) -> dict:
+    """The settings with windows no longer than a model with this config.json has positions for tokens, and an overlap
+    that is as much less. config: one that check_config finds nothing wrong with."""
+    positions, longest = usable_positions(config), settings["max_length"]
+    if not positions or longest <= positions:
+        return dict(settings)
+    overlap = min(settings["doc_stride"] * positions // longest, longest_question(positions, 0, SPECIAL_TOKENS) - 1)
+    return settings | {"max_length": positions, "doc_stride": max(0, overlap)}
+
+
+def check_config(config: dict, tokens: int) -> list[str]:
+    """What keeps a model with this config.json from answering in windows of the `tokens` that its tokenizer knows."""
     names = ("max_position_embeddings", "vocab_size", "pad_token_id")
     if problems := not_whole(config, [name for name in names if config.get(name) is not None]):
         return problems
-    if (positions := usable_positions(config) or max_length) < max_length:
-        problems.append(
-            f"the model has {positions} positions for tokens, but windows have {max_length} tokens. "
-            f"Expected max_length of at most that in {SETTINGS_FILE}"
-        )
+    if (positions := usable_positions(config)) is not None and positions < SHORTEST_WINDOW:
+        problems.append(f"the model has {positions} positions for tokens, expected at least {SHORTEST_WINDOW}")
     known = config.get("vocab_size") or tokens
     if tokens > known:
         problems.append(f"the model knows {known} tokens, but tokenizer.json has {tokens}: files of two models")

@@ -84,6 +84,20 @@ def test_pictures_of_the_page_need_playwright(tmp_path):
     assert_refused(run_script("dev/screenshots.py", code=2, PYTHONPATH=str(tmp_path)), "Playwright is missing")
 
 
+def test_the_sample_documents_are_what_the_script_makes_and_answer(tmp_path, capsys):
+    made, kept = tmp_path / "documents", PROJECT_ROOT / "data" / "sample" / "documents"
+    load_script("dev/make_documents.py").main(["--output_dir", str(made)])
+    files = {path.name: path.read_text(encoding="utf-8") for path in made.iterdir()}
+    assert files == {path.name: path.read_text(encoding="utf-8") for path in kept.iterdir()}
+    reader, index = Reader(SAMPLE_MODEL_DIR, "cpu"), DocumentIndex(kept, tmp_path / "kept")
+    for question, answer in (
+        ("Who discovered penicillin?", "Alexander Fleming"),
+        ("When did construction of the Eiffel Tower begin?", "28 January 1887"),
+        ("How much area does the Amazon rainforest cover?", "5.5 million km²"),
+    ):
+        assert answer in reader.answer_documents(question, index.best(question), ranked=True)["text"]
+
+
 def test_the_ceiling_of_the_sample_questions_is_near_100(real_tokenizer_dir, tmp_path):
     data = PROJECT_ROOT / "data" / "sample"
     run_script("benchmarks/quality/ceiling.py", "--model_dir", real_tokenizer_dir, "--train_file", data / "train.json",

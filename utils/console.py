@@ -6,7 +6,9 @@ and errors are left.
 
 import argparse
 import atexit
+import builtins
 import errno
+import io
 import logging
 import os
 import re
@@ -156,14 +158,27 @@ def run(main: Callable[[], object], more_follows: bool = False) -> object:
     show_log()
     if os.name == "nt" and not windows_shows_colours():
         os.environ["NO_COLOR"] = "1"
+    hosts = sys.stdout, sys.stderr, sys.stdin
     # None where the shell has closed it, or there is no console (pythonw)
     nowhere = Path(os.devnull)
-    sys.stdout, sys.stderr = (stream or nowhere.open("w", encoding="utf-8") for stream in (sys.stdout, sys.stderr))
+    streams = (nowhere.open("w", encoding="utf-8") if stream is None else stream for stream in hosts[:2])
+    sys.stdout, sys.stderr = (s if hasattr(s, "reconfigure") else HostStream(s) for s in streams)
     for stream in (sys.stdout, sys.stderr):
         # a GBK or ASCII console shows what it can't encode as \xe9 instead of failing
         stream.reconfigure(errors="backslashreplace")
-    if sys.stdin:  # None where the shell has closed it
+    if sys.stdin is not None:  # None where the shell has closed it
+        sys.stdin = sys.stdin if hasattr(sys.stdin, "reconfigure") else HostStream(sys.stdin)
         sys.stdin.reconfigure(errors="replace")  # what is typed or piped in need not be in its encoding
+    try:
+        return run_with_streams(main, more_follows)
+    finally:  # a notebook goes on with its own
+        for name, host in zip(("stdout", "stderr", "stdin"), hosts, strict=True):
+            if isinstance(getattr(sys, name), HostStream):
+                setattr(sys, name, host)
+
+
+def run_with_streams(main: Callable[[], object], more_follows: bool) -> object:
+    """What `run` does once the streams are as the scripts expect them."""
     code, result = 0, None
     try:
         result = main()
@@ -172,7 +187,8 @@ def run(main: Callable[[], object], more_follows: bool = False) -> object:
         write(paint(f"error: {in_flags(str(error))}", "red", sys.stderr), sys.stderr)
         code = 2
     except KeyboardInterrupt as interrupt:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # once more, while the process ends, would show a traceback
+        if not in_notebook():  # which goes on, and may be interrupted again
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # once more, while the process ends, would show a traceback
         print(f"\n{str(interrupt) or 'interrupted'}", file=sys.stderr)
         code = 130
     except OSError as error:
@@ -185,6 +201,34 @@ def run(main: Callable[[], object], more_follows: bool = False) -> object:
     if code:
         sys.exit(code)
     return result
+
+
+class HostStream(io.TextIOBase):
+    """A stream of a notebook, an editor or a test, which may have no more than `write` or `readline`: no terminal, no
+    file."""
+
+    encoding = "utf-8"
+
+    def __init__(self, stream):
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        self.stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        getattr(self.stream, "flush", bool)()
+
+    def readline(self, size: int = -1) -> str:
+        return self.stream.readline()
+
+    def reconfigure(self, **_: object) -> None:
+        pass
+
+
+def in_notebook() -> bool:
+    """Whether IPython runs the script, by %run: its process does not end with it."""
+    return hasattr(builtins, "__IPYTHON__")
 
 
 def reader_has_gone(error: OSError) -> bool:

@@ -32,7 +32,6 @@ from extractive_qa.files.manifest import sha256_of
 from extractive_qa.model.backends import OnnxBackend
 from extractive_qa.model.folder import ONNX_FILES, files_that_decide
 from extractive_qa.progress import NoProgress
-from extractive_qa.reader import DOCUMENT_QUESTIONS_AT_ONCE
 from extractive_qa.text import printable, shown
 
 logger = logging.getLogger(__name__)
@@ -89,6 +88,8 @@ def answer_file(
     read or written, no record is a question, or the answers there came from something else; OSError where the stream
     `target` can't be written.
     """
+    from extractive_qa.reader import DOCUMENT_QUESTIONS_AT_ONCE  # with libraries: not where a path alone is checked
+
     from_file = isinstance(source, Path)
     if not isinstance(target, Path):
         output = AnswerStream(target, top_k, ascii_only)

@@ -62,16 +62,11 @@ class DocumentIndex:
         paths = sorted(self.paths())
         with progress(desc="reading documents", total=len(paths), unit=" files", leave=False) as bar:
             for path in paths:
-                name, status = path.relative_to(self.folder).as_posix(), path.stat()
-                seen = {"size": status.st_size, "time": status.st_mtime_ns}
-                known = earlier.get(name, {})
-                if {key: known.get(key) for key in seen} != seen:
-                    seen["sha256"] = sha256_of(path)
-                    if known.get("sha256") == seen["sha256"]:  # touched, or copied again
-                        known = known | seen
-                    else:
-                        known, self.read = self.read_file(path, seen, changed, name), self.read + 1
-                files[name] = known
+                name = path.relative_to(self.folder).as_posix()
+                try:
+                    files[name] = known = self.look_at(path, name, earlier.get(name, {}), changed)
+                except OSError as error:  # also of a file that has gone meanwhile: it is tried again the next time
+                    files[name] = known = {"skipped": error.strerror or str(error)}
                 if "skipped" in known:
                     self.skipped[name] = known["skipped"]
                 bar.update()
@@ -82,6 +77,19 @@ class DocumentIndex:
         if files != earlier:
             kept = self.kept_passages() if earlier else ({}, {})
             replace_folder(self.kept, lambda new: self.write(new, files, changed, *kept, progress))
+
+    def look_at(self, path: Path, name: str, known: dict, changed: dict) -> dict:
+        """What the list says of a file, of which it said `known`; where it has changed, its passages go to `changed`.
+        Raises OSError."""
+        status = path.stat()
+        seen = {"size": status.st_size, "time": status.st_mtime_ns}
+        if {key: known.get(key) for key in seen} == seen:
+            return known
+        seen["sha256"] = sha256_of(path)
+        if known.get("sha256") == seen["sha256"]:  # touched, or copied again
+            return known | seen
+        self.read += 1
+        return self.read_file(path, seen, changed, name)
 
     def paths(self) -> Iterator[Path]:
         """The documents in the folder, by their endings. Hidden ones are left out, and what a link leads out to."""
@@ -95,18 +103,16 @@ class DocumentIndex:
                     yield path
 
     def read_file(self, path: Path, seen: dict, changed: dict, name: str) -> dict:
-        """What the list says of a file, whose passages go to `changed`."""
-        shown = replace_surrogates(name)  # of names that are no UTF-8
+        """What the list says of a file, whose passages go to `changed`. Raises OSError."""
+        passages, shown = [], replace_surrogates(name)  # of names that are no UTF-8
         try:
-            passages = [
-                {"text": text[start:end], "file": shown, "page": page, "line": text.count("\n", 0, start) + 1}
-                for page, text in read_document(path)
-                for start, end in cut_passages(text)
-            ]
+            for page, text in read_document(path):
+                line, before = 1, 0
+                for start, end in cut_passages(text):
+                    line, before = line + text.count("\n", before, start), start
+                    passages.append({"text": text[start:end], "file": shown, "page": page, "line": line})
         except QAError as error:
             return seen | {"skipped": str(error)}
-        except OSError as error:
-            return seen | {"skipped": error.strerror or str(error)}
         changed[name] = passages
         return seen | {"passages": len(passages)}
 

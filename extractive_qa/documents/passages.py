@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from itertools import islice
 
 LONGEST, OVERLAP = 180, 60  # words
 LONGEST_WORD = 40  # characters: what is longer, as text without spaces, is cut
@@ -26,11 +27,9 @@ def cut_passages(text: str) -> list[tuple[int, int]]:
     fewer, again in the next. Every word is in one at least."""
     pieces = []  # (start, end, words): sentences, and parts of those that are too long
     for sentence in SENTENCE.finditer(text):
-        parts = list(PARTS.finditer(sentence[0]))
-        for first in range(0, len(parts), LONGEST):
-            some = parts[first : first + LONGEST]
-            start = sentence.start() + some[0].start()
-            pieces.append((start, sentence.start() + some[-1].end(), len(some)))
+        parts = PARTS.finditer(text, *sentence.span())
+        while some := list(islice(parts, LONGEST)):
+            pieces.append((some[0].start(), some[-1].end(), len(some)))
     passages, first = [], 0
     while first < len(pieces):
         last, words = first, 0

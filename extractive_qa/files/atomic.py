@@ -20,6 +20,24 @@ from extractive_qa.errors import QAError
 
 DIGEST_SIZE = hashlib.sha256().digest_size
 TRY_AGAIN = "try again"
+PATIENCE = 10.0  # seconds
+# how a system says that another program has a file open; the last: in a folder whose removed files are still held
+HELD = (errno.EACCES, errno.EPERM, errno.EBUSY, errno.ENOTEMPTY)
+
+
+def patiently(action: Callable, *args: object) -> object:
+    """What `action(*args)` returns. While the system refuses it because another program holds the file or folder, it is
+    tried again for PATIENCE seconds: on Windows virus scanners and indexers look at whatever is new, and for a moment
+    nobody can rename or remove it. Raises OSError after that."""
+    deadline, pause = time.monotonic() + PATIENCE, 0.01
+    while True:
+        try:
+            return action(*args)
+        except OSError as error:
+            if error.errno not in HELD or time.monotonic() + pause > deadline:
+                raise
+        time.sleep(pause)
+        pause = min(2 * pause, 1.0)
 
 
 @contextmanager
@@ -32,11 +50,11 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        new.replace(path)  # Windows renames no open file
+        patiently(new.replace, path)  # Windows renames no open file
         sync_entries(path.parent)
     except BaseException:
         with suppress(OSError):
-            new.unlink()
+            patiently(new.unlink)
         raise
 
 
@@ -101,23 +119,26 @@ def replace_folder(target: Path, write: Callable[[Path], None], go_on: str = TRY
         sync(new)
         if target.exists():
             remove(old)
-            target.rename(old)
-        new.rename(target)
+            patiently(target.rename, old)
+        patiently(new.rename, target)
         sync_entries(target.parent)
-        remove(old)
     except BaseException as error:
-        shutil.rmtree(new, ignore_errors=True)
-        recover(target)
+        with suppress(OSError):  # the first error is told
+            remove(new)
+        with suppress(OSError):
+            recover(target)
         if not is_write_failure(error):
             raise
         raise cannot_write(target, error, go_on) from None
+    with suppress(OSError):  # the new one is there; what is left of the old one goes the next time
+        remove(old)
 
 
 def recover(target: Path) -> None:
     """Puts the old folder back where a crash came between replace_folder's two renames."""
     old = target.with_name(f".{target.name}.old")
     if old.exists() and not target.exists():
-        old.rename(target)
+        patiently(old.rename, target)
 
 
 @contextmanager
@@ -152,10 +173,12 @@ def cannot_write(path: Path, error: BaseException, go_on: str = TRY_AGAIN) -> QA
         return QAError(f"{path.parent} is missing. Was it moved, deleted or disconnected? Bring it back, then {go_on}.")
     # torch's own words, "file write failed", don't say why
     reason = getattr(error, "strerror", None) or f"the disk is full or fails ({str(error).splitlines()[0]})"
-    return QAError(
-        f"{path} can't be written: {reason}. What was there before is still there. "
-        f"Free some space or make it writable, then {go_on}."
-    )
+    old = path.with_name(f".{path.name}.old")
+    before = f"in {old}" if old.exists() and not path.exists() else "still there"
+    remedy = "Free some space or make it writable"
+    if isinstance(error, PermissionError):
+        remedy = "Make it writable, or close the program that has it open (a virus scanner, an indexer, a viewer)"
+    return QAError(f"{path} can't be written: {reason}. What was there before is {before}. {remedy}, then {go_on}.")
 
 
 @contextmanager
@@ -173,7 +196,7 @@ def sync(folder: Path) -> None:
         if path.is_dir():
             sync_entries(path)
             continue
-        with path.open("rb+") as file:
+        with patiently(path.open, "rb+") as file:
             os.fsync(file.fileno())
     sync_entries(folder)
 
@@ -194,5 +217,8 @@ def sync_entries(folder: Path) -> None:
 
 
 def remove(folder: Path) -> None:
-    if folder.exists():
-        shutil.rmtree(folder)
+    """Removes a folder, where there is one; of a link to a folder, the link alone. Raises OSError."""
+    if folder.is_symlink():
+        patiently(folder.unlink)
+    elif folder.exists():
+        patiently(shutil.rmtree, folder)

@@ -89,7 +89,9 @@ def guess_encoding(content: bytes) -> str | None:
         if content.startswith(mark):
             return encoding
     zeros = content[::2].count(0), content[1::2].count(0)
-    if sum(zeros) > len(content) // 20:  # UTF-16 without a mark: that of ASCII, line ends at least, is on one side
+    # text with some zeros in it is not UTF-16, of which half is zero where it is ASCII
+    has_zeros = sum(zeros) < len(content) // 4 and content.replace(b"\0", b"").isascii()
+    if sum(zeros) > len(content) // 20 and not has_zeros:  # UTF-16 without a mark: that of ASCII, line ends at least, is on one side
         encoding = "utf-16-be" if zeros[0] > zeros[1] else "utf-16-le"
         text = decode(content, encoding)
         return encoding if "\0" not in text and sum(map(str.isprintable, text)) > 0.8 * len(text) > 0 else None

@@ -76,7 +76,7 @@ def check_manifest(folder: Path, *, full: bool, remedy: str = GET_AGAIN, name: s
 
 def read_manifest(folder: Path, name: str = NAME, remedy: str = GET_AGAIN) -> dict:
     """The manifest `name` of a folder as a dict. Raises QAError, with the `remedy`, where it can't be read, lists
-    nothing, or names a file outside the folder."""
+    nothing, or names a file outside the folder. A link may lead to a file that a Hub's cache holds."""
     path = folder / name
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
@@ -97,7 +97,8 @@ def read_manifest(folder: Path, name: str = NAME, remedy: str = GET_AGAIN) -> di
     for entry in manifest["files"]:
         file = entry["file"]
         # a link in the folder may lead out of it too
-        if not stays_inside(file) or not Path(os.path.realpath(folder / file)).is_relative_to(inside):
+        place = Path(os.path.realpath(folder / file))
+        if not stays_inside(file) or not (place.is_relative_to(inside) or is_cached(place)):
             raise QAError(f"{path} names {file!r}, which is outside the folder. Expected files inside it. {remedy}")
     return manifest
 
@@ -121,6 +122,12 @@ def unlisted(path: Path, names: Iterable[str]) -> Iterator[None]:
             now = {"file": path.name, "size": path.stat().st_size, "sha256": sha256_of(path)}
             files = [now if entry["file"] == path.name else entry for entry in manifest["files"]]
             write_json(path.with_name(name), manifest | {"files": files})
+
+
+def is_cached(file: Path) -> bool:
+    """Whether a file is among those of a Hub's cache, where the folders of models and data are links to them:
+    models--google--mobilebert-uncased/snapshots/<commit>/config.json is one to models--.../blobs/<checksum>."""
+    return file.parent.name == "blobs" and file.parent.parent.name.startswith(("models--", "datasets--"))
 
 
 def stays_inside(name: str) -> bool:

@@ -4,23 +4,19 @@ that lower-cases, loaded once to see that they fit. Nothing of what was publishe
 import gc
 import json
 import logging
-import pickle
 import shutil
 from pathlib import Path
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from tokenizers import BertWordPieceTokenizer, Tokenizer
 from tokenizers.models import WordPiece
 
 from extractive_qa.errors import QAError, brief
 from extractive_qa.hub.sources import MODEL_REPOS
+from extractive_qa.model.convert import read_weights, save_weights
+from extractive_qa.model.folder import WEIGHTS
 from extractive_qa.model.loading import load_encoder
 
 logger = logging.getLogger(__name__)
-
-WEIGHTS = "model.safetensors"
 
 
 def save_model(part: str, files: dict[str, Path], source: str, folder: Path) -> None:
@@ -36,39 +32,9 @@ def save_model(part: str, files: dict[str, Path], source: str, folder: Path) -> 
         if name in files:
             shutil.copyfile(files[name], folder / name)
     save_tokenizer(part, folder)
-    save_weights(read_weights(part, files.get(WEIGHTS) or files["pytorch_model.bin"]), folder)
+    again = f"Delete it, then run: python download_data.py --only {part}"
+    save_weights(read_weights(files.get(WEIGHTS) or files["pytorch_model.bin"], again), folder)
     check_model(part, folder, source)
-
-
-def read_weights(part: str, path: Path) -> dict[str, torch.Tensor]:
-    """{name: tensor} from a file of weights. A pickle is read for tensors alone and can't run anything.
-
-    Raises QAError where it can't be read.
-    """
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        return {name: tensor for name, tensor in state.items() if isinstance(tensor, torch.Tensor)}
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, AttributeError) as error:
-        raise QAError(
-            f"{path} ({path.stat().st_size:,} bytes) can't be read as weights ({brief(error)}). Expected a whole file "
-            f"of tensors. Delete it, then run: python download_data.py --only {part}"
-        ) from error
-
-
-def save_weights(state: dict[str, torch.Tensor], folder: Path) -> None:
-    """Writes model.safetensors, floats as float32, each tensor once. Raises OSError, SafetensorError."""
-    tensors, kept = {}, set()
-    # the head of pretraining shares a matrix with the embeddings: kept once, under the encoder's name
-    for name in sorted(state, key=lambda name: (name.startswith("cls."), name)):
-        tensor = state[name]
-        place = (tensor.data_ptr(), tensor.shape, tensor.stride())
-        if place not in kept:
-            kept.add(place)
-            tensors[name] = (tensor.float() if tensor.is_floating_point() else tensor).clone().contiguous()
-    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
-    shutil.copymode(folder / "config.json", folder / WEIGHTS)  # the library lets only the owner read it
 
 
 def save_tokenizer(part: str, folder: Path) -> None:

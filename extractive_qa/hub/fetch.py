@@ -18,6 +18,7 @@ import requests
 import urllib3
 
 from extractive_qa.errors import QAError
+from extractive_qa.files.atomic import patiently
 from extractive_qa.hub.options import Patience, without_password
 from extractive_qa.hub.retries import DIGITS, FetchError, Interrupted, with_retries
 from extractive_qa.progress import NoProgress
@@ -56,7 +57,7 @@ def fetch(remote: RemoteFile, path: Path, patience: Patience, progress: Callable
     version = re.sub(r"\W", "", remote.checksum)[:12]
     part = path.with_name(f"{path.name}.{version}.part")
     with_retries(lambda: _download(remote, part, patience, progress), remote.url, patience, lambda: _size(part))
-    part.replace(path)
+    patiently(part.replace, path)
 
 
 def matches(path: Path, remote: RemoteFile) -> bool:
@@ -92,7 +93,7 @@ def _download(remote: RemoteFile, part: Path, patience: Patience, progress: Call
     with requests.get(remote.url, headers=headers, stream=True, timeout=timeout, hooks=hooks) as response:
         asked = re.match(rf"bytes {start}-", response.headers.get("Content-Range", ""))
         if response.status_code == 416 or (response.status_code == 206 and not asked):
-            part.unlink(missing_ok=True)
+            patiently(part.unlink, True)  # missing is fine
             raise Interrupted(response.url, "can't resume where the last attempt stopped: starting over")
         response.raise_for_status()
         start = start if response.status_code == 206 else 0  # 200: a server without ranges sends all of it again
@@ -104,7 +105,7 @@ def _download(remote: RemoteFile, part: Path, patience: Patience, progress: Call
     if total is not None and received < total:
         raise Interrupted(response.url, f"cut the connection after {received:,} of {total:,} bytes")
     if not matches(part, remote):
-        part.unlink()
+        patiently(part.unlink)
         if start:
             raise Interrupted(response.url, "the resumed file has the wrong checksum: starting over")
         raise FetchError(_another_file(response, received, remote))

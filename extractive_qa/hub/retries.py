@@ -26,6 +26,9 @@ BACKOFF = 1.0  # seconds before the first new attempt; doubled each time, up to 
 MAX_BACKOFF = 30.0
 MAX_RETRY_AFTER = 120.0  # seconds that a server may ask us to wait
 RETRIES_UNREACHABLE = 2  # a host that was never reached rarely appears by waiting
+COMPANY_CERTIFICATE = (
+    "In a network that has a certificate of its own, set SSL_CERT_FILE or REQUESTS_CA_BUNDLE to the file (PEM) with it"
+)
 DIGITS = re.compile("[0-9]{1,15}")  # what a header may hold for a number: int() takes more, and fails at some of it
 
 
@@ -99,7 +102,8 @@ def _diagnose(error: Exception, url: str, patience: Patience) -> tuple[FetchErro
     elif isinstance(error, Interrupted):
         how = str(error)
     elif isinstance(root, ssl.SSLCertVerificationError):
-        how, retries = f"its certificate can't be trusted ({root.verify_message})", 0
+        how = f"its certificate can't be trusted ({root.verify_message}). {COMPANY_CERTIFICATE}"
+        retries = 0
     elif isinstance(root, socket.gaierror):
         how, retries = "its name can't be resolved", min(retries, RETRIES_UNREACHABLE)
     elif isinstance(root, ConnectionRefusedError):

@@ -29,6 +29,12 @@ BACKENDS = ["auto", "torch", "onnx"]
 PRECISIONS = ["auto", "no", "bf16", "fp16", "int8"]
 EXPORT = "Export it first."
 FREE_THE_GPU = "Close other programs that use the GPU, or answer on the CPU: device='cpu'"
+FORKED = (
+    "the Reader was made on a GPU in the process that this one was forked from, and a GPU can't be used from here. "
+    "Expected a Reader of this process's own: make it after the fork, start processes with the method 'spawn', or "
+    "answer on the CPU: device='cpu'"
+)
+STARTED: dict[str, int] = {}  # the process in which PyTorch's threads were started
 CPU_BATCH, GPU_BATCH = 16, 32  # windows at once: on a CPU 16 stay in its caches, 32 do not (docs/RESULTS.md)
 
 
@@ -57,9 +63,10 @@ def open_backend(
     if backend == device == "auto" and place.type == "cpu" and onnx_is_wanted(model_dir, "cpu", mixed_precision):
         return open_onnx(model_dir, "cpu", mixed_precision, threads)
     precision = choose_precision(mixed_precision, place)
-    model = load_model(model_dir, choose_attention(place, precision))
-    # fp16 is the only precision that could run out of range by it
-    return TorchBackend(model if precision == "fp16" else fold_norms(model), place, precision, threads)
+    with torch_threads(threads):
+        model = load_model(model_dir, choose_attention(place, precision))
+        # fp16 is the only precision that could run out of range by it
+        return TorchBackend(model if precision == "fp16" else fold_norms(model), place, precision, threads)
 
 
 def onnx_is_wanted(model_dir: Path, device: str, mixed_precision: str) -> bool:
@@ -138,9 +145,11 @@ class TorchBackend:
     while this one computes."""
 
     def __init__(self, model, device, precision: str, threads: int | None = None):
-        from extractive_qa.model.devices import explain_out_of_memory
+        from extractive_qa.model.devices import explain_out_of_memory, is_fork_of_gpu_user
 
-        self.device, self.precision, self.threads = device, precision, threads
+        self.device, self.precision, self.threads, self.process = device, precision, threads, os.getpid()
+        if device.type == "cuda" and is_fork_of_gpu_user():
+            raise QAError(FORKED)
         with explain_out_of_memory(f"out of GPU memory: the model does not fit. {FREE_THE_GPU}"):
             self.model = model.to(device).eval()
         self.inputs, self.config = input_names(model), model.config.to_dict()
@@ -148,9 +157,12 @@ class TorchBackend:
         self.at_once = None  # windows, at most, once more of them did not fit the GPU's memory
 
     def logits(self, batch: dict[str, np.ndarray]) -> np.ndarray:
-        """In smaller pieces where GPU memory runs out. Raises QAError where there is too little for one window."""
+        """In smaller pieces where GPU memory runs out. Raises QAError where there is too little for one window, or
+        this is a fork of the process that the GPU belongs to."""
         import torch
 
+        if self.device.type != "cpu" and self.process != os.getpid():
+            raise QAError(FORKED)
         parts, begin = [], 0
         while begin < len(batch["input_ids"]):
             part = {name: batch[name][begin:][: self.at_once] for name in self.inputs}
@@ -173,10 +185,9 @@ class TorchBackend:
 
         from extractive_qa.model.devices import autocast
 
-        tensors = {name: torch.from_numpy(batch[name]).to(self.device) for name in self.inputs}
-        with torch.inference_mode(), autocast(self.device, self.precision), torch_threads(self.threads):
-            output = self.model(**tensors)
-        return torch.stack([output.start_logits, output.end_logits]).float().cpu().numpy()
+        with torch_threads(self.threads), torch.inference_mode(), autocast(self.device, self.precision):
+            output = self.model(**{name: torch.from_numpy(batch[name]).to(self.device) for name in self.inputs})
+            return torch.stack([output.start_logits, output.end_logits]).float().cpu().numpy()
 
     def describe(self) -> str:
         from extractive_qa.model.devices import describe
@@ -191,10 +202,14 @@ class TorchBackend:
 
 @contextmanager
 def torch_threads(count: int | None) -> Iterator[None]:
-    """PyTorch computes with so many threads meanwhile; None: with as many as it has."""
+    """PyTorch computes with so many threads meanwhile; None: with as many as it has. With one in a process that was
+    forked from one where it computed before: the others were not forked, and it would wait for them for ever
+    (https://docs.pytorch.org/docs/stable/notes/multiprocessing.html)."""
     import torch
 
     before = torch.get_num_threads()
+    if STARTED.setdefault("PyTorch", os.getpid()) != os.getpid():
+        count = 1
     if count:
         torch.set_num_threads(count)
     try:

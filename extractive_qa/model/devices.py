@@ -64,6 +64,11 @@ def cuda_fault(device: torch.device) -> str | None:
     return None
 
 
+def is_fork_of_gpu_user() -> bool:
+    """Whether this process was forked from one that used a CUDA card: then no card can be used from here."""
+    return torch.cuda._is_in_bad_fork()  # what its own error is raised by
+
+
 def out_of_memory(error: RuntimeError) -> bool:
     """Whether a device has run out of memory: torch's allocator, or the driver outside of it."""
     driver = isinstance(error, torch.AcceleratorError) and "out of memory" in str(error)

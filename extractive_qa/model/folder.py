@@ -7,6 +7,7 @@ from pathlib import Path
 from extractive_qa.errors import QAError
 from extractive_qa.files.manifest import stays_inside
 from extractive_qa.files.reading import read_json_object, require
+from extractive_qa.text import as_argument
 
 SETTINGS_FILE = "reader.json"
 ONNX_MANIFEST = "onnx.json"
@@ -14,11 +15,10 @@ ONNX_FILES = {"int8": "model.int8.onnx", "no": "model.onnx"}  # "auto" takes the
 FINE_TUNE = "Fine-tune it first."
 MODEL_FOLDER = "a model folder (config.json, model.safetensors, tokenizer.json)"
 HUB_NAME = re.compile(r"[A-Za-z][\w-]+/[\w.-]+")
-# a tokenizer as Python libraries of its own read it, which transformers turns into tokenizer.json
+WEIGHTS = "model.safetensors"
+PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+# a tokenizer as Python libraries of its own read it, which tools/convert_model.py turns into tokenizer.json
 OLDER_TOKENIZERS = ("vocab.txt", "vocab.json", "spiece.model", "spm.model", "sentencepiece.bpe.model")
-MAKE_TOKENIZER = (
-    "from transformers import AutoTokenizer as T; T.from_pretrained('{folder}').save_pretrained('{folder}')"
-)
 
 
 def require_folder(model_dir: str | Path, remedy: str = FINE_TUNE) -> Path:
@@ -40,13 +40,16 @@ def require_model(model_dir: str | Path, remedy: str = FINE_TUNE) -> dict:
     folder = require_folder(model_dir, remedy)
     missing = [name for name in ("config.json", "tokenizer.json") if not (folder / name).is_file()]
     if not any(folder.glob("*.safetensors")):
-        missing.append("model.safetensors")
+        missing.append(WEIGHTS)
     if missing:
         older = next((name for name in OLDER_TOKENIZERS if (folder / name).is_file()), None)
+        pickle = next((name for name in PICKLES if (folder / name).is_file()), None)
+        others = {"tokenizer.json": older, WEIGHTS: pickle}
+        if all(others.get(name) for name in missing):
+            remedy = f"Run: python tools/convert_model.py {as_argument(folder)} {as_argument(f'{folder}-converted')}"
         if older and "tokenizer.json" in missing:
-            remedy = f'Make tokenizer.json: python -c "{MAKE_TOKENIZER.format(folder=folder.as_posix())}"'
             missing[missing.index("tokenizer.json")] += f" (its tokenizer is in an older form, {older})"
-        pickled = " (pytorch_model.bin is a pickle and is not read)" if (folder / "pytorch_model.bin").exists() else ""
+        pickled = " (pytorch_model.bin is a pickle and is not read)" if pickle and WEIGHTS in missing else ""
         raise QAError(f"{folder} has no {', '.join(missing)}{pickled}. Expected a Hugging Face model folder. {remedy}")
     config = read_json_object(folder / "config.json", "a Hugging Face model's settings", remedy)
     if problems := list(unsafe_references(folder, config, remedy)):

@@ -16,14 +16,14 @@ def load_model(model_dir: str | Path, attention: str | None = None):
         architectures = ", ".join(model.config.architectures or ["a model without a name"])
         raise QAError(
             f"{model_dir} holds {architectures}, which was not trained to answer questions: it has no "
-            f"{', '.join(missing)}. Expected a ...ForQuestionAnswering model. {FINE_TUNE}"
+            f"{', '.join(missing)} of two labels. Expected a ...ForQuestionAnswering model. {FINE_TUNE}"
         )
     return model
 
 
 def load_encoder(model_dir: str | Path, remedy: str = FINE_TUNE, attention: str | None = None):
     """Any encoder folder as a question-answering model in fp32 on the CPU, and the names of the weights of its output
-    layer that the folder lacks (drawn at random).
+    layer that the folder lacks, or has for other than two labels (drawn at random).
 
     attention: transformers' attn_implementation. Code that comes with the folder is never run. Raises QAError, with
     `remedy`, where the folder can't be read, is of a kind that can't answer here, lacks other weights, or holds NaN or
@@ -46,6 +46,7 @@ def load_encoder(model_dir: str | Path, remedy: str = FINE_TUNE, attention: str 
                 use_safetensors=True,
                 dtype=torch.float32,
                 attn_implementation=attention,
+                num_labels=2,  # start and end, whatever the folder's classes were
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # told below, by name
             )
@@ -58,10 +59,15 @@ def load_encoder(model_dir: str | Path, remedy: str = FINE_TUNE, attention: str 
         if "trust_remote_code" in reason:
             reason = "it needs code of its own, which is never run"
         raise QAError(f"{folder} can't be loaded ({reason}). Expected a Hugging Face model folder. {remedy}") from None
-    missing = sorted(loaded["missing_keys"])
+    head = [name for name, *_ in loaded["mismatched_keys"] if name.startswith("qa_outputs.")]
+    missing = sorted({*loaded["missing_keys"], *head})
     if lost := [name for name in missing if not name.startswith("qa_outputs.")]:
         raise QAError(f"{folder} lacks {len(lost)} of its weights, among them {lost[0]}. {remedy}")
-    other_shape = [f"{name} is {list(found)}, expected {list(said)}" for name, found, said in loaded["mismatched_keys"]]
+    other_shape = [
+        f"{name} is {list(found)}, expected {list(said)}"
+        for name, found, said in loaded["mismatched_keys"]
+        if name not in head
+    ]
     left_out = [f"{name} has no place" for name in loaded["unexpected_keys"] if ".layer." in name]
     if faults := other_shape + left_out:
         raise QAError(

@@ -1,15 +1,25 @@
 """The answers of questions, collected from their windows' spans."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
-from extractive_qa.postprocessing.confidence import apply_calibrator, features_of, set_confidence, spread_confidence
+from extractive_qa.postprocessing.confidence import (
+    FEATURES,
+    apply_calibrator,
+    features_of,
+    set_confidence,
+    spread_confidence,
+)
 from extractive_qa.postprocessing.spans import best_spans, merge_windows
-from extractive_qa.postprocessing.tidy import says_nothing, tidy
+from extractive_qa.postprocessing.tidy import answer_key, says_nothing, tidy
 
 SPANS_KEPT = 5  # of each window, at least: enough to see which spans two windows share
+NEAR = 10.0  # of a score, less than the window's best: what scores less adds nothing to a probability
 SPANS_SPARE = 2  # more than asked for, as one of six is punctuation
+# window, start, end, score, counts: no span
+EMPTY = np.zeros(1, np.int64), np.zeros(1, np.int64), np.zeros(1, np.int64), np.full(1, -np.inf), np.zeros(1, bool)
 WINDOWS_AT_ONCE = 128  # whose spans are looked for together: NumPy's calls take as long for a batch of 16
 
 
@@ -18,12 +28,15 @@ def apply_minimum_confidence(answers: list[dict], min_confidence: float) -> list
     no text that keeps its probability."""
     if answers[0]["probability"] >= min_confidence:
         return answers
-    return [answers[0] | {"text": "", "start": 0, "end": 0}]
+    return [answers[0] | {"text": "", "start": 0, "end": 0, "places": []}]
 
 
 class AnswerCollector:
     """The best spans of the questions of `features` (preprocessing.windows.Features), collected batch by batch, and at
     last their top_k best answers. No scores are kept but those of the spans, and of the last few batches.
+
+    Spans of one text (tidy.answer_key) are one answer, with the sum of their shares in the softmax. So a window's spans
+    are its best ones, and the others of the same tokens.
 
     question_of: int (N,), the question of each window, rising, where that is another than the features have; shift: int
     (N,), what is added to the places that the features have in each window's context. So several contexts are as one.
@@ -38,10 +51,11 @@ class AnswerCollector:
         self.shift = np.zeros(len(features), dtype=np.int64) if shift is None else shift
         self.context_start = features.context_start
         # some are left out at the end; a window has no more than it has tokens
-        shape = len(features), min(max(top_k + SPANS_SPARE, SPANS_KEPT), settings["max_length"])
-        self.start, self.end = np.zeros((2, *shape), dtype=np.int64)  # characters into the contexts
-        self.score = np.full(shape, -np.inf)
+        self.kept = min(max(top_k + SPANS_SPARE, SPANS_KEPT), settings["max_length"])
         self.log_normaliser = np.full(len(features), -np.inf)
+        # of spans: window, start, end (characters into the contexts), score, and whether it counts. What only a longer
+        # list of answers needs does not, or an answer's probability would depend on top_k
+        self.spans: list[tuple[np.ndarray, ...]] = []
         self.waiting: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
 
     def add(self, windows: np.ndarray, start_scores: np.ndarray, end_scores: np.ndarray) -> None:
@@ -65,91 +79,152 @@ class AnswerCollector:
         context_start, first_token = self.context_start[windows], features.first_token[windows]
         context_end = context_start + features.last_token[windows] - first_token
         logits, longest = (start_scores, end_scores, context_start, context_end), self.settings["max_answer_length"]
-        first, last, score, log_normaliser = best_spans(
-            *logits, n_best=self.score.shape[1], max_answer_length=longest, temperature=self.settings["temperature"]
+        temperature = self.settings["temperature"]
+        first, last, score, self.log_normaliser[windows] = best_spans(
+            *logits, n_best=self.kept, max_answer_length=longest, temperature=temperature
         )
-        # tokens of windows to characters of contexts; where there is no span (score -inf) any token will do
-        shift = np.where(score > -np.inf, (first_token - context_start)[:, None], 0)  # (B, n)
-        for places, token, side in ((self.start, first, 0), (self.end, last, 1)):
-            characters = features.context_offsets[np.minimum(token + shift, len(features.context_offsets) - 1), side]
-            places[windows] = characters + self.shift[windows, None]
-        self.score[windows], self.log_normaliser[windows] = score, log_normaliser
+        again, counts = self.same_tokens(windows, first - context_start[:, None], last - first + 1, score)
+        row, n = np.nonzero(score > -np.inf)
+        row, first, last = np.concatenate([[row, first[row, n], last[row, n]], again], axis=1)
+        more = again[1] + context_start[again[0]], again[2] + context_start[again[0]]
+        first[len(n) :], last[len(n) :] = more
+        of_more = start_scores[again[0], more[0]] / temperature + end_scores[again[0], more[1]] / temperature
+        # tokens of windows to characters of contexts
+        shift = (first_token - context_start)[row]
+        start, end = (features.context_offsets[token + shift, side] for side, token in enumerate((first, last)))
+        self.spans.append((
+            windows[row], start + self.shift[windows[row]], end + self.shift[windows[row]],
+            np.append(score[score > -np.inf], of_more), np.append(counts[score > -np.inf], np.ones(len(of_more), bool)),
+        ))  # fmt: skip
+
+    def same_tokens(
+        self, windows: np.ndarray, begin: np.ndarray, size: np.ndarray, score: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The further spans of windows that are of the same tokens as one of the first SPANS_KEPT, int (3, M): row,
+        first and last token into the window's piece of context. And whether each of the n spans is one of those, or of
+        the same tokens, bool (B, n). begin, size: in tokens, (B, n), as the score."""
+        features, again = self.features, []
+        counts = np.zeros(score.shape, dtype=bool)
+        counts[:, :SPANS_KEPT] = True
+        for row, window in enumerate(windows.tolist()):
+            ids = features.context_ids[features.first_token[window] : features.last_token[window]]
+            tokens = ids.astype("<u4").tobytes().decode("utf-32-le", "surrogatepass")  # a character for each
+            near = (score[row] > -np.inf) & (score[row] >= score[row, 0] - NEAR)
+            known = dict(zip(zip(begin[row].tolist(), size[row].tolist(), strict=True), range(len(near)), strict=True))
+            for (first, count), n in list(known.items()):
+                if n >= SPANS_KEPT or not near[n]:
+                    break
+                piece = tokens[first : first + count]
+                place = tokens.find(piece)
+                while place >= 0:
+                    if (place, count) not in known:
+                        known[place, count] = -1
+                        again.append((row, place, place + count - 1))
+                    elif known[place, count] >= SPANS_KEPT:
+                        counts[row, known[place, count]] = True
+                    place = tokens.find(piece, place + count)
+        return np.array(again, dtype=np.int64).reshape(-1, 3).T, counts
 
     def answers(self, contexts: Sequence[str]) -> list[list[dict]]:
-        """Each question's best answers: text, start, end, probability, answerable; [] where no window has a span."""
+        """Each question's best answers: text, start, end, places (all of them from left to right, each with start and
+        end), probability, answerable; [] where no window has a span."""
         self.find_spans()
-        self.trim(contexts)
-        impossible, calibrator = self.settings["handle_impossible_answer"], self.settings["calibrator"]
-        windows_of = np.bincount(self.question_of, minlength=len(contexts))
-        first_window = np.cumsum(windows_of) - windows_of
+        window, start, end, score, counts = (np.concatenate(column) for column in zip(*self.spans, EMPTY, strict=True))
+        question = self.question_of[window[:-1]]
+        trim(contexts, question, start, end)
+        spans_of, windows_of = (np.bincount(of, minlength=len(contexts)) for of in (question, self.question_of))
+        order = np.append(np.lexsort((window[:-1], question)), -1)  # the last one is no span: it fills up
+        first_span, first_window = np.cumsum(spans_of) - spans_of, np.cumsum(windows_of) - windows_of
         answers: list[list[dict]] = [[] for _ in contexts]
+        self.judged = np.zeros((len(contexts), len(FEATURES)))
         for count in np.unique(windows_of):  # questions with as many windows together
             questions = np.flatnonzero(windows_of == count)
-            windows = first_window[questions, None] + np.arange(count)  # (Q, count)
-            spans = [array[windows].reshape(len(questions), -1) for array in (self.start, self.end, self.score)]
-            log_normaliser = self.log_normaliser[windows]
-            known = None
-            if calibrator and count:
-                known = apply_calibrator(calibrator, self.calibration_features(windows))
-            if impossible:  # one more candidate, seen by all windows with the same score: that of [CLS], less itself
-                spans = [
-                    np.pad(array, ((0, 0), (0, 1)), constant_values=v)
-                    for array, v in zip(spans, (-1, 0, 0), strict=True)
-                ]
-                log_normaliser = np.pad(log_normaliser, ((0, 0), (0, 1)))
-            candidates = self.score.shape[1] if self.top_k > 1 else 1
-            start, end, probability = merge_windows(*spans, log_normaliser, candidates)
-            answerable: list[float | None] = [None] * len(questions)
-            if known is not None:
-                right, any_there = known
-                found_none = start[:, 0] < 0  # "" is the best candidate
-                probability = set_confidence(probability, np.where(found_none, 1 - any_there, right))
-                answerable = any_there.tolist()
-            else:
-                probability = spread_confidence(probability, self.settings["references"])
-            columns = np.maximum(start, 0), end, probability, end > start  # no answer begins at -1
-            lists = (array.tolist() for array in columns)
-            for question, there, *best in zip(questions.tolist(), answerable, *lists, strict=True):
-                answers[question] = self.list_answers(contexts[question], there, *best)
+            column = np.arange(spans_of[questions].max())
+            place = np.where(column < spans_of[questions, None], first_span[questions, None] + column, len(order) - 1)
+            spans = [array[order[place]] for array in (start, end, score, counts)]
+            log_normaliser = self.log_normaliser[first_window[questions, None] + np.arange(count)]
+            best, scores, log_total = merge_windows(*spans[:3], log_normaliser, spans[3])
+            columns = [np.take_along_axis(spans[i], best, axis=1).tolist() for i in (0, 1, 3)]
+            found = [
+                group_places(contexts[q], self.kept, *of_question)
+                for q, *of_question in zip(questions.tolist(), *columns, scores.tolist(), strict=True)
+            ]
+            self.set_probabilities(found, log_total, questions, int(count))
+            for q, some in zip(questions.tolist(), found, strict=True):
+                answers[q] = self.list_answers(some)
         return answers
 
-    def calibration_features(self, windows: np.ndarray) -> np.ndarray:
-        """What a calibrator judges by, float (Q, F), of questions whose windows are given, int (Q, W), W at least 1.
-        Where there is no span, the best score is 0, that of [CLS]."""
-        best = self.score[windows].max(axis=(1, 2))
-        normaliser = np.logaddexp.reduce(self.log_normaliser[windows], axis=1)
-        best, normaliser = (np.where(np.isfinite(best), part, 0.0) for part in (best, normaliser))
-        return features_of(best, normaliser, np.full(len(windows), windows.shape[1]))
+    def set_probabilities(
+        self, found: list[list[dict]], log_total: np.ndarray, questions: np.ndarray, windows: int
+    ) -> None:
+        """Has the answers that were found to `questions`, int (Q,), each of so many windows, hold their probability and
+        answerable in place of their score. log_total: float (Q,), of all spans."""
+        best = np.array([some[0]["score"] if some else -np.inf for some in found])
+        log_total = np.maximum(log_total, best)
+        judged = [np.where(np.isfinite(best), part, 0.0) for part in (best, log_total)]  # 0, the score of [CLS]
+        self.judged[questions] = features_of(*judged, np.full(len(found), windows))
+        if self.settings["handle_impossible_answer"]:  # one more candidate, with the score of [CLS], less itself
+            log_total = np.logaddexp(log_total, 0.0)
+            for some in found:
+                some.append({"text": "", "start": 0, "end": 0, "places": [], "score": 0.0})
+                some.sort(key=lambda answer: (-answer["score"], answer["text"] != ""))
+        scores = np.full((len(found), max([1, *map(len, found)])), -np.inf)
+        for row, some in enumerate(found):
+            scores[row, : len(some)] = [answer["score"] for answer in some]
+        total = np.maximum(log_total, np.logaddexp.reduce(scores, axis=1))[:, None]
+        probability = np.exp(scores - np.where(np.isfinite(total), total, 0.0))
+        answerable: list[float | None] = [None] * len(found)
+        if (calibrator := self.settings["calibrator"]) and windows:
+            right, any_there = apply_calibrator(calibrator, self.judged[questions])
+            found_none = np.array([bool(some) and not some[0]["text"] for some in found])  # "" is the best candidate
+            probability = set_confidence(probability, np.where(found_none, 1 - any_there, right))
+            answerable = any_there.tolist()
+        else:
+            probability = spread_confidence(probability, self.settings["references"])
+        for some, chances, there in zip(found, probability.tolist(), answerable, strict=True):
+            for answer, chance in zip(some, chances, strict=False):
+                del answer["score"]
+                answer |= {"probability": chance, "answerable": there}
 
     def features_of_questions(self, questions: int) -> np.ndarray:
-        """The same of all questions, (Q, F), once all scores were seen."""
-        rows = [np.flatnonzero(self.question_of == question)[None] for question in range(questions)]
-        return np.concatenate([self.calibration_features(windows) for windows in rows])
+        """What a calibrator judges by, float (Q, F), of all questions, once their answers were asked for."""
+        return self.judged[:questions]
 
-    def list_answers(
-        self, context: str, answerable: float | None, starts: list[int], ends: list[int], probabilities: list[float],
-        there: list[bool],
-    ) -> list[dict]:  # fmt: skip
-        """The top_k best answers out of a question's candidates, tidied."""
-        found: list[dict] = []
-        for start, end, probability, exists in zip(starts, ends, probabilities, there, strict=True):
-            if not exists or len(found) == self.top_k:
-                continue
-            first, last = tidy(context, start, end)
-            answer = {"text": context[first:last], "start": first, "end": last, "probability": probability}
-            if not found or not says_nothing(answer["text"]):
-                found.append(answer | {"answerable": answerable})
-        return found
+    def list_answers(self, found: list[dict]) -> list[dict]:
+        """The top_k best answers out of a question's candidates."""
+        return [answer for i, answer in enumerate(found) if not i or not says_nothing(answer["text"])][: self.top_k]
 
-    def trim(self, contexts: Sequence[str]) -> None:
-        """Takes white space off both ends of every span: to byte-level and Unigram tokenizers the space before a word
-        may belong to it."""
-        window, n = np.nonzero(self.score > -np.inf)
-        question, start, end = self.question_of[window], self.start[window, n], self.end[window, n]
-        for i, (q, first, last) in enumerate(zip(*(a.tolist() for a in (question, start, end)), strict=True)):
-            context = contexts[q]
-            if first < last and (context[first].isspace() or context[last - 1].isspace()):
-                text = context[first:last]
-                start[i] = last - len(text.lstrip())
-                end[i] = max(start[i], first + len(text.rstrip()))
-        self.start[window, n], self.end[window, n] = start, end
+
+def group_places(
+    context: str, most: int, starts: list[int], ends: list[int], counts: list[bool], scores: list[float]
+) -> list[dict]:
+    """A question's spans, as merge_windows gives them, as answers by falling `score`: tidied, each text once, at its
+    best place, with the logarithm of the sum of its spans' shares. counts: whether a span is added to others. No more
+    than `most`."""
+    spans: dict[str, list[tuple]] = {}
+    for start, end, counted, score in zip(starts, ends, counts, scores, strict=True):
+        if score == -np.inf:
+            break
+        first, last = tidy(context, start, end)
+        key = answer_key(context[first:last])
+        if key in spans or len(spans) < most:
+            spans.setdefault(key, []).append((counted, score, first, last))
+    found = []
+    for some in spans.values():
+        added = [span for span in some if span[0]] or some[:1]
+        (_, best, first, last), *_ = added
+        score = best + (math.log(math.fsum(math.exp(span[1] - best) for span in added)) if len(added) > 1 else 0.0)
+        places = [{"start": start, "end": end} for start, end in sorted({span[2:] for span in added})]
+        found.append({"text": context[first:last], "start": first, "end": last, "places": places, "score": score})
+    return sorted(found, key=lambda answer: -answer["score"])
+
+
+def trim(contexts: Sequence[str], question: np.ndarray, start: np.ndarray, end: np.ndarray) -> None:
+    """Takes white space off both ends of spans of questions, in place: to byte-level and Unigram tokenizers it may be a
+    token of its own."""
+    for i, (q, first, last) in enumerate(zip(question.tolist(), start.tolist(), end.tolist(), strict=False)):
+        context = contexts[q]
+        if first < last and (context[first].isspace() or context[last - 1].isspace()):
+            text = context[first:last]
+            start[i] = last - len(text.lstrip())
+            end[i] = max(start[i], first + len(text.rstrip()))

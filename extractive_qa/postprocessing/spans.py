@@ -4,7 +4,7 @@ The score of a span is its start logit plus its end logit, each less its window'
 softmax over all allowed spans of all windows of the question: spans inside the context, in order, of at most
 `max_answer_length` tokens. A window keeps its few best spans and the logarithm of its share of the softmax's
 denominator, so logits need not be kept, and windows merge in any order. Two windows that overlap see a span
-twice: it counts with its better score.
+twice: it counts with its better score. Spans at several places that have one text are added up in answers.py.
 """
 
 from bisect import bisect_left
@@ -121,51 +121,50 @@ def log_sum_of_spans(starts: np.ndarray, ends: np.ndarray, max_answer_length: in
 
 
 def merge_windows(
-    start: np.ndarray, end: np.ndarray, score: np.ndarray, log_normaliser: np.ndarray, n_best: int = 1
+    start: np.ndarray, end: np.ndarray, score: np.ndarray, log_normaliser: np.ndarray, counts: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The n_best best answers of each question from the spans of all its windows, best first, none overlapping another.
+    """The spans of each question out of all its windows, none overlapping another: first those that count, best first,
+    then the others, which change nothing for them.
 
     start, end: int (Q, S), the spans of Q questions, characters into their contexts, end exclusive. score: float (Q, S)
-    as best_spans gives it; -inf where there is no span. log_normaliser: float (Q, W), of each of W windows.
+    as best_spans gives it; -inf where there is no span. log_normaliser: float (Q, W), of each of W windows. counts:
+    bool (Q, S).
 
-    Returns start and end int64 and probability float64, (Q, n_best), or (Q, S) where that is less, but always of one
-    column at least; all 0 where there is no further answer.
+    Returns which of the S spans, int64 (Q, S), and their scores, float64 (Q, S); -inf where there is no further one.
+    log_total, float64 (Q,): log of the sum of exp(score) over all spans of all windows, each place once; -inf where
+    there is none.
     """
     score = np.where(end > start, score, -np.inf)
+    others = ~counts | (score == -np.inf)
     # by place, and of spans at one place the best first: all but the first of a place are repeated, as several windows
     # see the span, or several tokens make up one character
-    order = np.lexsort((-score, end, start))
-    start, end, score = (np.take_along_axis(array, order, axis=1) for array in (start, end, score))
+    column = np.lexsort((-score, others, end, start))
+    start, end, score, others = (np.take_along_axis(array, column, axis=1) for array in (start, end, score, others))
     repeated = np.zeros(score.shape, dtype=bool)
     repeated[:, 1:] = (start[:, 1:] == start[:, :-1]) & (end[:, 1:] == end[:, :-1]) & (score[:, 1:] > -np.inf)
 
     with np.errstate(invalid="ignore"):  # -inf less -inf where there is nothing at all
         log_total = np.logaddexp.reduce(log_normaliser, axis=1, keepdims=True)
-        lesser = np.where(repeated, np.exp(score - log_total), 0.0).sum(axis=1, keepdims=True)
+        lesser = np.where(repeated & ~others, np.exp(score - log_total), 0.0).sum(axis=1, keepdims=True)
         log_total += np.log1p(-np.minimum(lesser, 1 - 1e-12))  # a span counts once, with its best score
-        score[repeated] = -np.inf
-        log_total = np.maximum(log_total, score.max(axis=1, keepdims=True, initial=-np.inf))
-        probability = np.where(score > -np.inf, np.exp(score - log_total), 0.0)
+    score[repeated] = -np.inf
+    log_total = np.maximum(log_total, score.max(axis=1, keepdims=True, initial=-np.inf))[:, 0]
 
     # best first, equal ones from left to right; where spans of two windows overlap, the better one stays
     reach = np.maximum.accumulate(np.where(score > -np.inf, end, 0), axis=1)
     overlapping = ((start[:, 1:] < reach[:, :-1]) & (score[:, 1:] > -np.inf)).any(axis=1)
-    order = np.argsort(-score, axis=1, kind="stable")
-    start, end, score, probability = (
-        np.take_along_axis(array, order, axis=1) for array in (start, end, score, probability)
-    )
+    order = np.lexsort((-score, others | (score == -np.inf)))
+    start, end, score, column = (np.take_along_axis(array, order, axis=1) for array in (start, end, score, column))
     start[score == -np.inf] = end[score == -np.inf] = 0
     for q in np.flatnonzero(overlapping):
-        kept = without_overlaps(start[q].tolist(), end[q].tolist(), n_best)
-        for array in (start, end, probability):
-            array[q, : len(kept)], array[q, len(kept) :] = array[q, kept], 0
-    missing = max(0, 1 - start.shape[1])
-    start, end, probability = (np.pad(array[:, :n_best], ((0, 0), (0, missing))) for array in (start, end, probability))
-    return start, end, probability
+        kept = without_overlaps(start[q].tolist(), end[q].tolist())
+        column[q, : len(kept)], score[q, : len(kept)] = column[q, kept], score[q, kept]
+        score[q, len(kept) :] = -np.inf
+    return column, score, log_total
 
 
-def without_overlaps(starts: list[int], ends: list[int], n_best: int) -> list[int]:
-    """Which spans, given best first, are left when each goes that overlaps a better one: n_best of them at most."""
+def without_overlaps(starts: list[int], ends: list[int]) -> list[int]:
+    """Which spans, given best first, are left when each goes that overlaps a better one."""
     kept: list[int] = []
     taken: list[tuple[int, int]] = []  # from left to right
     for i, span in enumerate(zip(starts, ends, strict=True)):
@@ -176,6 +175,4 @@ def without_overlaps(starts: list[int], ends: list[int], n_best: int) -> list[in
             continue  # ... or reaches into one
         taken.insert(place, span)
         kept.append(i)
-        if len(kept) == n_best:
-            break
     return kept

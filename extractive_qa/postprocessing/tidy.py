@@ -8,6 +8,8 @@ PAIRS = {"(": ")", "[": "]", "{": "}"}
 OPENED = {closing: opening for opening, closing in PAIRS.items()}
 LOOSE = frozenset(",;:")  # never part of an answer
 SENTENCE_END = re.compile(r"(?:^|[\s(\"])(?:[^\W\d]{4,}|\d+)[.!?]$")  # after a word that is no abbreviation
+AT_ENDS = "".join({*".,;:!?'\"\u2018\u2019\u201c\u201d", *PAIRS, *OPENED, " "})  # not those of numbers, as -5 or 5%
+ARTICLE = re.compile(r"^(?:the|an?) ")
 MARKS = re.compile(r"[^\w\s]|\s$|^\s")
 # what says nothing by itself
 FUNCTION_WORDS = frozenset({
@@ -34,6 +36,13 @@ def tidy(text: str, start: int, end: int) -> tuple[int, int]:
     while first < last and begins_loosely(text[first:last]):
         first += 1
     return (first, last) if first < last else (start, end)
+
+
+def answer_key(text: str) -> str:
+    """What is equal for two texts that are one answer: as EM compares them, without case, white space and marks at
+    their ends, and an article before them; but a mark or an article inside counts, as 1.5 is not 15."""
+    plain = " ".join(text.casefold().split()).strip(AT_ENDS)
+    return ARTICLE.sub("", plain) or text
 
 
 def ends_loosely(answer: str) -> bool:

@@ -19,9 +19,12 @@ from tokenizers import Encoding, Tokenizer
 
 from extractive_qa.errors import QAError
 from extractive_qa.preprocessing.graphemes import keep_marks
+from extractive_qa.preprocessing.letters import keep_letters
 from extractive_qa.text import replace_surrogates
 
 logger = logging.getLogger(__name__)
+
+SHORTEST_WINDOW = 16  # tokens
 
 
 def load_tokenizer(model_dir: str | Path) -> Tokenizer:
@@ -143,8 +146,10 @@ class Features:
 def check_window_settings(max_length: int, doc_stride: int, special_tokens: int = 3) -> list[str]:
     """What is wrong with the settings, for an error before any work: [] where a window can advance."""
     problems = []
-    if max_length < 16:
-        problems.append(f"max_length={max_length} is too short for a question and a context, expected at least 16")
+    if max_length < SHORTEST_WINDOW:
+        problems.append(
+            f"max_length={max_length} is too short for a question and a context, expected at least {SHORTEST_WINDOW}"
+        )
     elif longest_question(max_length, doc_stride, special_tokens) < 1:
         most = max_length - special_tokens - shortest_step(max_length) - 1
         problems.append(
@@ -258,7 +263,8 @@ def tokenize(
     tokenizer: Tokenizer, texts: list[str], with_offsets: bool = False
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """All tokens of all texts in one row: ids int32 (T,), offsets int32 (T, 2), or (0, 2) without, and splits int64
-    (texts + 1,). Offsets are the tokenizer's, but that no mark is parted from its letter (graphemes.py)."""
+    (texts + 1,). Offsets are the tokenizer's, but that they hold no white space around a token and all of its letters
+    (letters.py), and that no mark is parted from its letter (graphemes.py)."""
     encode = tokenizer.encode_batch if with_offsets else tokenizer.encode_batch_fast  # "fast": without offsets
     ids, offsets, sizes = [np.zeros(0, dtype=np.int32)], [np.zeros((0, 2), dtype=np.int32)], [0]
     for begin in range(0, len(texts), 1000):  # 1,000 at a time: an Encoding is far larger than what is kept of it
@@ -269,6 +275,7 @@ def tokenize(
         if with_offsets:
             numbers = chain.from_iterable(chain.from_iterable(e.offsets for e in encodings))
             offsets.append(np.fromiter(numbers, dtype=np.int32).reshape(-1, 2))
+            keep_letters(tokenizer, some, ids[-1], offsets[-1], sizes[-len(some) :])
             keep_marks(some, offsets[-1], sizes[-len(some) :])
     return np.concatenate(ids), np.concatenate(offsets), np.cumsum(sizes)
 

@@ -34,11 +34,17 @@ from extractive_qa.training.distillation import Teachers
 from extractive_qa.training.log import TrainingLog
 from extractive_qa.training.model_card import model_card
 from extractive_qa.training.negatives import Negatives
-from extractive_qa.training.settings import FREE_ON_RESUME, READER_SETTINGS, as_settings
+from extractive_qa.training.settings import FREE_ON_RESUME, PATHS, READER_SETTINGS, as_settings
 
 logger = logging.getLogger(__name__)
 
 FEW_STEPS = 30  # optimizer steps: fewer hardly move a model
+OTHER_CONTENTS = {
+    "train_file": "the questions in --train_file {train_file} are others than before",
+    "eval_file": "the questions in --eval_file {eval_file} are others than before",
+    "model_dir": "the files of --model_dir {model_dir} are others than before",
+    "windows": "the windows that the questions were cut into are others than before (another tokenizer or version)",
+}
 CALIBRATION = ("calibrator", "temperature", "references")
 
 
@@ -57,6 +63,7 @@ class Training:
     micro_batch_size: int
     teachers: Teachers | None = None
     negatives: Negatives | None = None
+    contents: dict[str, str] = field(default_factory=dict)  # what it is made of, as checksums
     progress: Callable = NoProgress  # makes bars, called like tqdm
     step: int = 0  # optimizer steps done
     losses: list[float] = field(default_factory=list)  # since the last line of the log
@@ -84,7 +91,9 @@ class Training:
 
     @property
     def total_steps(self) -> int:
-        return self.args.max_steps if self.args.max_steps > 0 else self.args.num_train_epochs * self.steps_per_epoch
+        """A pass that ends in the middle of a step ends with that step, as in transformers' Trainer."""
+        args = self.args
+        return args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * self.steps_per_epoch)
 
     def require_disk_space(self) -> None:
         """Raises QAError where the disk has no room for all that this training will keep at once: the checkpoints and
@@ -105,7 +114,9 @@ class Training:
             "windows": len(self.features),
             "teachers": self.teachers.identities if self.teachers else [],
             "precision": self.precision,
-            "settings": as_settings(self.args),
+            "contents": self.contents,
+            # absolute, so that they can be followed when they move together with the run
+            "settings": as_settings(self.args, lambda path: str(path.absolute())),
         }
         scaler = self.accelerator.scaler
 
@@ -120,23 +131,30 @@ class Training:
         self.accelerator.wait_for_everyone()
 
     def resume(self, checkpoint: Path) -> None:
-        """Takes up what `save` wrote (the model's weights are loaded already). Raises QAError where flags differ."""
+        """Takes up what `save` wrote (the model's weights are loaded already). Raises QAError where flags differ, or
+        files hold something else than before: where they are does not matter."""
         state = checkpoints.read_state(checkpoint)
         now = as_settings(self.args)
+        contents = state.get("contents")  # None: an older train.py saved it, and only the paths are known
+        free = FREE_ON_RESUME | (set() if contents is None else PATHS)
         differing = [
             f"--{name} {now[name]} (was {value})"
             for name, value in state["settings"].items()
-            if name not in FREE_ON_RESUME and now.get(name) != value
+            if name not in free and now.get(name) != value
         ]
+        for name, was in (contents or {}).items():
+            # other questions make other windows: one line is enough
+            if was != self.contents.get(name) and not (name == "windows" and differing):
+                differing.append(OTHER_CONTENTS[name].format(**now))
         for name, found in (("effective_batch", self.effective_batch), ("windows", len(self.features))):
             if found != state[name]:
                 differing.append(f"{name} {found} (was {state[name]})")
         if state.get("teachers", []) != (self.teachers.identities if self.teachers else []):
-            differing.append("the models in --teacher_dir (were others)")
+            differing.append("the models in --teacher_dir are others than before")
         if differing:
             raise QAError(
                 f"--resume goes on with the training as it was, but these differ: {', '.join(differing)}. "
-                "Leave them out, or train into another --output_dir."
+                "Leave these flags out, bring the earlier files back, or train into another --output_dir."
             )
         if (before := state.get("precision", self.precision)) != self.precision and self.accelerator.is_main_process:
             logger.warning(

@@ -6,7 +6,9 @@ Imports no torch: train.py checks its flags before it does.
 
 import argparse
 import math
+import os
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from extractive_qa.data.formats import check_path
@@ -27,10 +29,11 @@ READER_SETTINGS = ("max_length", "doc_stride", "max_answer_length", "handle_impo
 FREE_ON_RESUME = {
     "resume", "overwrite_output_dir", "output_dir", "device", "mixed_precision", "logging_steps", "save_steps",
     "save_total_limit", "per_device_train_batch_size", "gradient_accumulation_steps", "per_device_eval_batch_size",
-    "gradient_checkpointing", "max_gpu_memory", "compile", "verify_files", "quiet",
+    "gradient_checkpointing", "max_gpu_memory", "compile", "verify_files", "quiet", "project_dir",
 }  # fmt: skip
+PATHS = {"model_dir", "teacher_dir", "train_file", "eval_file"}  # may differ too, what they hold may not
 COUNTS = (
-    "num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps", "max_answer_length",
+    "per_device_train_batch_size", "gradient_accumulation_steps", "max_answer_length",
     "per_device_eval_batch_size", "logging_steps", "save_steps", "save_total_limit", "max_train_samples",
     "max_eval_samples",
 )  # fmt: skip
@@ -46,6 +49,12 @@ def number_or_auto(text: str) -> int | str:
         raise argparse.ArgumentTypeError(f"{text!r} is neither a whole number nor auto") from None
 
 
+def epochs(text: str) -> float:
+    """The value of --num_train_epochs: a whole number where it is one, so that 2.0 is 2."""
+    number = float(text)
+    return int(number) if number.is_integer() else number
+
+
 def check_flags(args: argparse.Namespace) -> None:
     """Raises QAError with everything that is wrong with the settings."""
     problems = check_window_settings(args.max_length, args.doc_stride)
@@ -58,7 +67,7 @@ def check_flags(args: argparse.Namespace) -> None:
 
     check(COUNTS, lambda value: value >= 1, "at least 1")
     check(["max_steps"], lambda value: value >= 1 or value == -1, "at least 1, or -1 for no limit")
-    positive = ("learning_rate", "adam_epsilon", "distillation_temperature", "max_gpu_memory")
+    positive = ("num_train_epochs", "learning_rate", "adam_epsilon", "distillation_temperature", "max_gpu_memory")
     check(positive, lambda value: 0 < value < math.inf, "more than 0")  # NaN is not, either
     check(("weight_decay", "max_grad_norm", "negative_contexts"), lambda value: 0 <= value < math.inf, "0 or more")
     check(("warmup_ratio", "joined_contexts", "distillation_weight"), lambda value: 0 <= value <= 1, "0 to 1")
@@ -85,16 +94,36 @@ def inputs(args: argparse.Namespace) -> tuple[Path, ...]:
     return args.model_dir, *args.teacher_dir, args.train_file, args.eval_file
 
 
+def follow(saved: dict, args: argparse.Namespace) -> dict:
+    """The settings of a run that is resumed, whose paths are those of now: where its --output_dir or the project was
+    moved and a file came along, it is the one there."""
+    moved = [(Path(saved[name]), vars(args)[name].absolute()) for name in ("output_dir", "project_dir") if name in saved]
+
+    def place(path: str) -> Path:
+        for old, new in moved:
+            with suppress(ValueError, OSError):  # another drive of Windows, a folder that is closed to us
+                there = Path(os.path.normpath(new / os.path.relpath(path, old)))
+                if old != new and old.is_absolute() and there.exists():
+                    return there
+        return Path(path)
+
+    def places(value: str | list[str]) -> Path | list[Path]:
+        return [place(path) for path in value] if isinstance(value, list) else place(value)
+
+    return saved | {name: places(saved[name]) for name in PATHS & saved.keys()}
+
+
 def check_files(args: argparse.Namespace) -> None:
     """Raises QAError where a file or folder is missing, damaged, of another kind, or would be overwritten."""
     checkpoints.check_output_dir(args.output_dir, args.resume, args.overwrite_output_dir, inputs(args))
-    require_model(args.model_dir, DOWNLOAD)
+    moved = "Where it is now, say with --model_dir, --teacher_dir, --train_file, --eval_file. " if args.resume else ""
+    require_model(args.model_dir, moved + DOWNLOAD)
     for teacher in args.teacher_dir:
         if not teacher.is_file():  # of answers
-            require_model(teacher, DOWNLOAD_TEACHER)
+            require_model(teacher, moved + DOWNLOAD_TEACHER)
     # what download_data.py wrote has a list of sizes and checksums: a half-finished download is known
     for path in dict.fromkeys(inputs(args)):
-        if require(path, "a file or folder with questions", DOWNLOAD).is_dir():
+        if require(path, "a file or folder with questions", moved + DOWNLOAD).is_dir():
             check_manifest(path, full=args.verify_files)
     for path in (args.train_file, args.eval_file):
         check_path(path)  # its name says its format

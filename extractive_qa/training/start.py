@@ -1,11 +1,13 @@
 """What a training starts from: the device, a model that can learn on it, and its optimizer."""
 
 import argparse
+import hashlib
 import importlib.util
 import logging
 import os
 import shutil
 import sys
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -18,10 +20,17 @@ from extractive_qa.errors import QAError
 from extractive_qa.model.devices import choose_attention, choose_device, choose_precision
 from extractive_qa.model.families import usable_positions
 from extractive_qa.model.loading import load_encoder
+from extractive_qa.preprocessing.windows import Features
 from extractive_qa.training.cpu_attention import attend_window_by_window
+from extractive_qa.training.distillation import identity
 from extractive_qa.training.memory import cap_memory
 
 logger = logging.getLogger(__name__)
+
+ARRAYS = (  # of features
+    "question_ids", "question_splits", "context_ids", "example_index", "first_token", "last_token", "start_position",
+    "end_position",
+)  # fmt: skip
 
 
 def start_accelerator(args: argparse.Namespace) -> tuple[Accelerator, str]:
@@ -75,6 +84,36 @@ def load_trainable(
         enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
         enable({"use_reentrant": False})
     return model
+
+
+def fingerprints(
+    args: argparse.Namespace, examples: Sequence[dict], contexts: Sequence[str], eval_examples: Sequence[dict],
+    features: Features,
+) -> dict[str, str]:  # fmt: skip
+    """What a training is made of, as checksums of contents: a run is resumed by these, wherever its files are now.
+
+    contexts: all that negatives are drawn from. features: the windows of the examples.
+    """
+    of_windows = hashlib.sha256()
+    for name in ARRAYS:
+        of_windows.update(getattr(features, name).tobytes())
+    return {
+        "train_file": fingerprint([*examples, *(contexts if args.negative_contexts else ())]),
+        "eval_file": fingerprint(eval_examples),
+        "model_dir": identity(args.model_dir),
+        "windows": of_windows.hexdigest(),
+    }
+
+
+def fingerprint(parts: Iterable[dict | str]) -> str:
+    """The sha256 of examples, but for their ids, and of texts, in their order."""
+    digest = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, dict):
+            answers = part["answers"]
+            part = part["question"], part["context"], list(answers["text"]), list(map(int, answers["answer_start"]))
+        digest.update(repr(part).encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
 
 
 def parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict]:

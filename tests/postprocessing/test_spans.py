@@ -169,12 +169,12 @@ def answers_of(windows_of_question, context, n_best=1, max_answer_length=30, kep
 def merge(spans, log_normalisers, context, n_best=1):
     """merge_windows for one question: spans (start, end, score); its answers as dicts."""
     start, end, score = (np.array([column]) for column in zip(*spans, strict=True)) if spans else np.zeros((3, 1, 0))
-    found = merge_windows(start, end, score, np.array([log_normalisers]), n_best)
-    assert all(array.shape == (1, min(n_best, max(1, len(spans)))) for array in found)
+    column, score, log_total = merge_windows(start, end, score, np.array([log_normalisers]), np.ones(score.shape, bool))
+    assert column.shape == score.shape == (1, len(spans))
+    best = [(*map(int, spans[i][:2]), s) for i, s in zip(column[0], score[0], strict=True) if s > -np.inf]
     return [
-        {"text": context[a:b], "start": a, "end": b, "probability": probability}
-        for a, b, probability in zip(*(array[0].tolist() for array in found), strict=True)
-        if b
+        {"text": context[a:b], "start": a, "end": b, "probability": float(np.exp(s - log_total[0]))}
+        for a, b, s in best[:n_best]
     ]
 
 

@@ -414,12 +414,12 @@ def test_a_bar_comes_where_no_answers_would_be_between_its_lines(
     monkeypatch.setattr(batch_run, "answer_file", lambda *args: seen.append(args) or "done")
     args = argparse.Namespace(input="in", output=None if output == "-" else tmp_path / "out", top_k=1,
                               min_confidence=0.5, overwrite=False, ascii_only=True,
-                              renumber_ids=False, encoding="utf-8")  # fmt: skip
+                              renumber_ids=False, encoding="utf-8", index=None, passages=10)  # fmt: skip
     monkeypatch.setattr(type(sys.stdout), "isatty", lambda stream: is_terminal and stream is sys.stdout)
     predict.batch("reader", args)
-    ((reader, source, target, *settings, progress, renumber_ids, encoding),) = seen
+    ((reader, source, target, *settings, progress, renumber_ids, encoding, index, passages),) = seen
     assert (reader, source, settings) == ("reader", "in", [1, 0.5, False, True])
-    assert (renumber_ids, encoding) == (False, "utf-8")
+    assert (renumber_ids, encoding, index, passages) == (False, "utf-8", None, 10)
     assert progress is (console.progress if bar else NoProgress)
     assert output == "-" or target == args.output
     out, err = capfd.readouterr()

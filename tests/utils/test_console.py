@@ -1,5 +1,6 @@
 """Exit codes and output that survives any terminal."""
 
+import ast
 import contextlib
 import os
 import re
@@ -245,3 +246,69 @@ def test_every_script_ends_with_the_documented_exit_codes(script, fault, code, s
     assert done.returncode == code
     assert said in done.stderr.decode()
     assert ("Traceback" in done.stderr.decode()) == (code == 1)
+
+
+# a notebook: IPython's streams have neither reconfigure nor fileno, others' not even isatty
+IN_A_NOTEBOOK = """
+import runpy, sys
+
+class Cell:
+    def __init__(self): self.text = ""
+    def write(self, text): self.text += text
+
+class OutStream(Cell):
+    encoding = "UTF-8"
+    def isatty(self): return False
+    def flush(self): pass
+    def fileno(self): raise OSError("no file")
+
+class Typed:
+    def readline(self): return ""
+
+kind, *sys.argv = sys.argv[1:]
+if kind == "closed":
+    sys.stdin = None
+streams = {"bare": Cell, "ipython": OutStream, "closed": OutStream}[kind]
+sys.stdout, sys.stderr, sys.stdin = cells = streams(), streams(), Typed()
+code = 0
+try:
+    runpy.run_path(sys.argv[0], run_name="__main__")
+except SystemExit as end:
+    code = end.code
+same = (sys.stdout, sys.stderr, sys.stdin) == cells
+sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
+print(repr((code, same, cells[0].text, cells[1].text)))
+"""
+
+
+def in_notebook(kind: str, *command: object) -> tuple[int, bool, str, str]:
+    """Exit code, whether the streams are as before, and what was written, of a script in a process that goes on."""
+    done = subprocess.run(
+        [sys.executable, "-c", IN_A_NOTEBOOK, kind, *map(str, command)], cwd=PROJECT_ROOT, check=False,
+        capture_output=True, encoding="utf-8", env=os.environ | {"PYTHONPATH": str(PROJECT_ROOT), "PYTHONUTF8": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return ast.literal_eval(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("kind", ["bare", "ipython", "closed"])
+def test_a_script_runs_in_a_notebook(kind, tmp_path):
+    ask = ("predict.py", "ask", "--sample", "--backend", "torch", "--device", "cpu")
+    words = ("--question", "Who went home?", "--context", "Anna Berg went home — at 8.")
+    code, same, said, _ = in_notebook(kind, *ask, *words)
+    assert (code, same) == (0, True)
+    assert "Anna Berg" in said
+    code, same, _, errors = in_notebook(kind, *ask, *words[:2])
+    assert (code, same) == (2, True)
+    assert "error: ask needs --question" in errors
+
+
+def test_in_a_notebook_standard_output_is_no_file_of_answers(tmp_path):
+    questions = tmp_path / "questions.jsonl"
+    questions.write_text('{"id": "1", "question": "Who?", "context": "Anna went home."}\n', encoding="utf-8")
+    batch = ("predict.py", "batch", "--sample", "--backend", "torch", "--device", "cpu", "--input", questions)
+    code, _, _, errors = in_notebook("ipython", *batch, "--output", "-")
+    assert (code, "--output FILE" in errors) == (2, True)
+    code, _, said, _ = in_notebook("bare", *batch, "--output", tmp_path / "answers.jsonl")
+    assert code == 0, said
+    assert "Anna" in (tmp_path / "answers.jsonl").read_text(encoding="utf-8")
