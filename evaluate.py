@@ -72,7 +72,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--n_best_size", type=int, default=20, help="answers a question in nbest_predictions.json, at most")
 
     add = parser.add_argument_group("how it runs").add_argument
-    add("--batch_size", type=int, default=None, help="windows at once (default: 16 on a CPU, 32 on a GPU)")
+    add("--batch_size", type=int, default=None, help="windows at once (default: 4 on a CPU, 32 on a GPU)")
     add("--backend", choices=BACKENDS, default="auto", help="auto: ONNX Runtime on a CPU where exported, else PyTorch")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     add("--mixed_precision", choices=PRECISIONS, default="auto", help="auto: int8 where exported, bf16 where fast")

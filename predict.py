@@ -7,7 +7,7 @@
     python predict.py ask --question "..." --documents DIR   # a folder of txt, md, html, pdf, docx
     python predict.py --documents DIR                 # the same, question by question
     python predict.py batch --input questions.jsonl --output answers.jsonl   # with --documents DIR: of its files
-    python predict.py web                             # a page in the browser and a JSON interface, on this machine alone
+    python predict.py web                             # a page in the browser, and a JSON interface; this machine alone
 
 Reads --model_dir; where nothing was trained yet, the bundled sample model. Texts may be of any length. The confidence
 is how likely the answer is right; below --min_confidence the answer is "no answer found". Where the text more likely
@@ -84,7 +84,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--sample", action="store_true", help="the model of output/sample, or the bundled one")
 
     add = parser.add_argument_group("how it runs").add_argument
-    add("--batch_size", type=int, default=None, help="windows at once (default: 16 on a CPU, 32 on a GPU)")
+    add("--batch_size", type=int, default=None, help="windows at once (default: 4 on a CPU, 32 on a GPU)")
     add("--backend", choices=BACKENDS, default="auto", help="auto: ONNX Runtime on a CPU where exported, else PyTorch")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     add("--mixed_precision", choices=PRECISIONS, default="auto", help="auto: int8 where exported, bf16 where fast")
@@ -100,8 +100,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument_group("web, a page in the browser (pip install -r requirements-web.txt)").add_argument
     add("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0: open to other machines")
     add("--port", type=int, default=7860, help="port to listen on; 0: a free one")
-    add("--token", nargs="?", const=secrets.token_urlsafe(16), default=None,
-        help="who asks must have it: it is in the address that is printed. Without a value a random one (default: none)")  # fmt: skip
+    add(
+        "--token",
+        nargs="?",
+        const=secrets.token_urlsafe(16),
+        default=None,
+        help="whoever asks must have it, as the address that is printed has; alone: a random one (default: none)",
+    )
     add("--allow_host", default=None, help="a further name of this server, as behind a proxy (default: none)")
     add("--timeout", type=float, default=300.0, help="seconds that a question may take, waiting included")
     add("--corrections", type=Path, default=OUTPUT_DIR / "corrections.json", help="SQuAD file for corrected answers")
@@ -234,11 +239,9 @@ def open_documents(args: argparse.Namespace):
 
 
 def ask_documents(reader, question: str, args: argparse.Namespace) -> list[dict]:
-    """The best answers in the passages that are found for a question, each with its `document`: see answers_from."""
-    from extractive_qa.batch.run import answers_from
-
+    """The best answers to a question, each with its `document`, as DocumentIndex.answers gives them."""
     question = replace_surrogates(require_words("the question", question))
-    return answers_from(args.index, reader, [question], args.passages, args.top_k, args.min_confidence)[0]
+    return args.index.answers(reader, [question], args.passages, args.top_k, args.min_confidence)[0]
 
 
 def demo(reader, args: argparse.Namespace) -> None:

@@ -14,8 +14,15 @@ be deleted.
 
 from utils.console import exit_quietly_on_interrupt
 from utils.offline import (
-    MODEL_DIR, OUTPUT_DIR, PROJECT_ROOT, SAMPLE_DATA_DIR, SAMPLE_MODEL_DIR, SQUAD_DIR, TEACHER_DIR, go_offline,
-)  # fmt: skip
+    MODEL_DIR,
+    OUTPUT_DIR,
+    PROJECT_ROOT,
+    SAMPLE_DATA_DIR,
+    SAMPLE_MODEL_DIR,
+    SQUAD_DIR,
+    TEACHER_DIR,
+    go_offline,
+)
 
 go_offline()  # before any Hugging Face library is imported
 exit_quietly_on_interrupt()  # Ctrl-C ends the imports without a traceback

@@ -66,8 +66,19 @@ def main(argv: list[str] | None = None) -> None:
         raise QAError("Playwright is missing. Expected the web page's environment. Run: make screenshots") from None
     path = next(filter(None, map(shutil.which, BROWSERS)), None)
     if path is None:
-        raise QAError(f"no browser was found, expected one of {', '.join(BROWSERS)}. Run: apt-get install chromium fonts-noto-cjk")
-    command = [sys.executable, "predict.py", "web", "--port", "0", "--documents", SAMPLE_DATA_DIR / "documents", *(["--sample"] if args.sample else [])]
+        raise QAError(
+            f"no browser was found, expected one of {', '.join(BROWSERS)}. Run: apt-get install chromium fonts-noto-cjk"
+        )
+    command = [
+        sys.executable,
+        "predict.py",
+        "web",
+        "--port",
+        "0",
+        "--documents",
+        SAMPLE_DATA_DIR / "documents",
+        *(["--sample"] if args.sample else []),
+    ]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as server, sync_playwright() as running:
         try:
             address = server.stdout.readline().strip()

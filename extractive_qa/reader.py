@@ -39,7 +39,7 @@ class Reader:
     ~ is the home folder.
     device: "auto", "cpu", "cuda", "cuda:1", "mps"; 1 and "1" are "cuda:1", and a torch.device is taken too.
     mixed_precision: "auto" (bf16 where the device has it, int8 where that was exported), "no" (fp32), "bf16", "fp16" or
-    "int8". batch_size: windows at once; None: 16 on a CPU, 32 on a GPU.
+    "int8". batch_size: windows at once; None: 4 on a CPU, 32 on a GPU.
     backend: "auto" (ONNX Runtime on a CPU where the model was exported, else PyTorch), "torch" or "onnx"; or a backend
     that is there already, and `settings`, the window settings that go with it (training evaluates with these).
     threads: of ONNX Runtime's pool, or of PyTorch while it computes on a CPU; None: one a core. In a process that was

@@ -10,9 +10,11 @@ import torch
 from safetensors.torch import load_file
 from scripts import PROJECT_ROOT, assert_refused, load_script, run_script
 
+from extractive_qa.documents.index import DocumentIndex
 from extractive_qa.errors import QAError
 from extractive_qa.files.atomic import make_room
 from extractive_qa.reader import Reader
+from utils.offline import SAMPLE_MODEL_DIR
 
 TEXT = "Ada Lovelace wrote it in 1843."
 

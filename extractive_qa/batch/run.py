@@ -121,7 +121,7 @@ def answer_file(
                     each_batch = moves(bar, end, group[-1].end)
                     if index:
                         asked = [example["question"] for example in examples]
-                        best = answers_from(index, reader, asked, passages, top_k, min_confidence, each_batch)
+                        best = index.answers(reader, asked, passages, top_k, min_confidence, each_batch)
                     else:
                         best = reader.answer_all(examples, top_k, min_confidence=min_confidence, each_batch=each_batch)
                     rows = [answer_row(*pair) for pair in zip(examples, best, strict=True)]
@@ -144,27 +144,6 @@ def answer_file(
             name = source if from_file else "standard input"
             raise QAError(nothing_answered(name, output.counts[1] + len(bad), faults, names))
         return output.finish(time.monotonic() - began, answered)
-
-
-def answers_from(
-    index,
-    reader,
-    questions: list[str],
-    passages: int,
-    top_k: int,
-    min_confidence: float,
-    each_batch: Callable[[int, int, int], object] = lambda done, windows, questions: None,
-) -> list[list[dict]]:
-    """The best answers to each question in up to `passages` passages of an index, each with its `document`: file, page,
-    line on which the answer begins, and text, the passage, whose characters start and end count. Where no passage shares
-    a word with the question one without text; its `document` is None."""
-    found = [index.best(question, passages) or [""] for question in questions]
-    best = reader.answer_documents(questions, found, top_k, min_confidence, ranked=True, each_batch=each_batch)
-    best = best if top_k > 1 else [[answer] for answer in best]
-    for answer in (answer for answers in best for answer in answers if answer["document"]):
-        line = answer["document"]["line"] + answer["document"]["text"].count("\n", 0, answer["start"])
-        answer["document"] = answer["document"] | {"line": line}
-    return best
 
 
 def bar_of(path: Path, done: int, progress: Callable) -> AbstractContextManager:

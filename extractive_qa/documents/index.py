@@ -186,6 +186,22 @@ class DocumentIndex:
         (None where the kind has none), line (of the page, or file). Where none shares a word with it, []."""
         return [self.passage(number) for number in best_numbers(self.retriever, question, count)]
 
+    def answers(
+        self, reader, questions: Sequence[str], passages: int = 10, top_k: int = 1, min_confidence: float = 0.0,
+        each_batch: Callable[[int, int, int], object] = lambda done, windows, questions: None,
+    ) -> list[list[dict]]:  # fmt: skip
+        """The best answers that a Reader finds to each question in up to `passages` passages, as answer_documents gives
+        them, each with its `document`: file, page, line on which the answer begins, and text, the passage, whose
+        characters start and end count. Where no passage shares a word with the question: one without text, whose
+        document is None."""
+        found = [self.best(question, passages) or [""] for question in questions]
+        best = reader.answer_documents(questions, found, top_k, min_confidence, ranked=True, each_batch=each_batch)
+        best = best if top_k > 1 else [[answer] for answer in best]
+        for answer in (answer for answers in best for answer in answers if answer["document"]):
+            line = answer["document"]["line"] + answer["document"]["text"].count("\n", 0, answer["start"])
+            answer["document"] = answer["document"] | {"line": line}
+        return best
+
     def passage(self, number: int) -> dict:
         start, end = self.offsets[number : number + 2]
         return json.loads(self.passages[start:end].tobytes())

@@ -130,8 +130,10 @@ def replace_folder(target: Path, write: Callable[[Path], None], go_on: str = TRY
         if not is_write_failure(error):
             raise
         raise cannot_write(target, error, go_on) from None
-    with suppress(OSError):  # the new one is there; what is left of the old one goes the next time
-        remove(old)
+    finally:
+        if target.exists():
+            with suppress(OSError):  # what can't be removed goes the next time
+                remove(old)
 
 
 def recover(target: Path) -> None:

@@ -69,6 +69,7 @@ FREQUENT = {
     "cp1251": RUSSIAN, "cp1252": WESTERN,
     "utf-16-le": CHINESE, "utf-16-be": CHINESE,
 }  # fmt: skip
+PLAIN = {*b"\0\t\n\f\r", *range(32, 127)}  # bytes
 MARKS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 
 
@@ -89,12 +90,14 @@ def guess_encoding(content: bytes) -> str | None:
         if content.startswith(mark):
             return encoding
     zeros = content[::2].count(0), content[1::2].count(0)
-    # text with some zeros in it is not UTF-16, of which half is zero where it is ASCII
-    has_zeros = sum(zeros) < len(content) // 4 and content.replace(b"\0", b"").isascii()
-    if sum(zeros) > len(content) // 20 and not has_zeros:  # UTF-16 without a mark: that of ASCII, line ends at least, is on one side
+    if sum(zeros) > len(content) // 20:  # UTF-16 without a mark: that of ASCII, line ends at least, is on one side
         encoding = "utf-16-be" if zeros[0] > zeros[1] else "utf-16-le"
         text = decode(content, encoding)
-        return encoding if "\0" not in text and sum(map(str.isprintable, text)) > 0.8 * len(text) > 0 else None
+        # some zeros in a plain text are not half of it, nor do pairs of its letters make frequent characters
+        is_plain = sum(zeros) < len(content) // 4 and PLAIN.issuperset(content)
+        if "\0" in text or (is_plain and share_of_frequent(text, CHINESE) < LEAST):
+            return None
+        return encoding if sum(map(str.isprintable, text)) > 0.8 * len(text) > 0 else None
     if decode(content, "utf-8"):
         return "utf-8"
     scores = {encoding: share_of_frequent(decode(content, encoding), some) for encoding, some in FREQUENT.items()}

@@ -96,9 +96,9 @@ def read_manifest(folder: Path, name: str = NAME, remedy: str = GET_AGAIN) -> di
     inside = Path(os.path.realpath(folder))
     for entry in manifest["files"]:
         file = entry["file"]
-        # a link in the folder may lead out of it too
-        place = Path(os.path.realpath(folder / file))
-        if not stays_inside(file) or not (place.is_relative_to(inside) or is_cached(place)):
+        # a link in the folder may lead out of it too; such a name may be none for the system
+        place = Path(os.path.realpath(folder / file)) if stays_inside(file) else None
+        if place is None or not (place.is_relative_to(inside) or is_cached(place)):
             raise QAError(f"{path} names {file!r}, which is outside the folder. Expected files inside it. {remedy}")
     return manifest
 

@@ -35,7 +35,7 @@ FORKED = (
     "answer on the CPU: device='cpu'"
 )
 STARTED: dict[str, int] = {}  # the process in which PyTorch's threads were started
-CPU_BATCH, GPU_BATCH = 16, 32  # windows at once: on a CPU 16 stay in its caches, 32 do not (docs/RESULTS.md)
+CPU_BATCH, GPU_BATCH = 4, 32  # windows at once: on a CPU more are slower (docs/RESULTS.md)
 
 
 def open_backend(

@@ -1,6 +1,7 @@
 """A model folder in an older form into one that every script reads: safetensors out of a pickle, tokenizer.json out of
 the files that Python tokenizers read. Nothing in the folder can run code. Imports torch."""
 
+import gc
 import importlib.util
 import json
 import pickle
@@ -29,7 +30,7 @@ PAIRS = (
     ("Où est le CAFÉ?", "Le café “Zur Post” se trouve à Ærø; il a 1,204 places. " * 4),
     ("谁?", "北京 is the capital."),
 )
-MOST = 1e-3  # that a logit may differ by: the same float32 weights, computed twice
+MOST = 1e-4  # that a logit may differ by: the same float32 weights, computed twice
 
 
 def convert_model(model_dir: Path, folder: Path) -> tuple[list[str], float]:
@@ -40,8 +41,8 @@ def convert_model(model_dir: Path, folder: Path) -> tuple[list[str], float]:
     differently afterwards; OSError or SafetensorError where `folder` can't be written.
     """
     remedy = "Get the model's files again, or choose another model."
-    config = read_json_object(require_folder(model_dir, remedy) / "config.json", "a Hugging Face model's settings", remedy)
-    config = with_kind(config)
+    path = require_folder(model_dir, remedy) / "config.json"
+    config = with_kind(read_json_object(path, "a Hugging Face model's settings", remedy))
     if reason := refuse_family(config):
         raise QAError(f"{model_dir} can't be converted: {reason}.")
     if problems := list(unsafe_references(model_dir, config, remedy)):
@@ -52,7 +53,10 @@ def convert_model(model_dir: Path, folder: Path) -> tuple[list[str], float]:
     (folder / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     save_weights(read_folder(model_dir, remedy), folder)
     make_tokenizer(model_dir, config, folder)
-    return compare(model_dir, folder, remedy)
+    try:
+        return compare(model_dir, folder, remedy)
+    finally:
+        gc.collect()  # a model maps its file, and Windows can't rename the folder until then
 
 
 def with_kind(config: dict) -> dict:
@@ -122,7 +126,7 @@ def make_tokenizer(model_dir: Path, config: dict, folder: Path) -> None:
         return
     older = [name for name in OLDER_TOKENIZERS if (model_dir / name).is_file()]
     if not older:
-        raise QAError(f"{model_dir} has no tokenizer. Expected tokenizer.json, or one of {', '.join(OLDER_TOKENIZERS)}.")
+        raise QAError(f"{model_dir} has no tokenizer. Expected tokenizer.json or one of {', '.join(OLDER_TOKENIZERS)}.")
     packages = {"sentencepiece": "sentencepiece", "protobuf": "google.protobuf"}
     lacking = [name for name, module in packages.items() if not is_installed(module)]
     if older[0] in SENTENCEPIECE and lacking:
@@ -178,7 +182,8 @@ def compare(model_dir: Path, folder: Path, remedy: str) -> tuple[list[str], floa
     after, missing = load_encoder(folder, remedy)
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     if (tokens := tokenizer.get_vocab_size()) > after.config.vocab_size:
-        raise QAError(f"{model_dir}: the model knows {after.config.vocab_size} tokens, its tokenizer has {tokens}. {remedy}")
+        known = after.config.vocab_size
+        raise QAError(f"{model_dir}: the model knows {known} tokens, its tokenizer has {tokens}. {remedy}")
     with quiet_transformers():
         before = AutoModelForQuestionAnswering.from_pretrained(
             model_dir, config=after.config, local_files_only=True, trust_remote_code=False, weights_only=True,

@@ -1,7 +1,9 @@
 """The answers of questions, collected from their windows' spans."""
 
 import math
+import re
 from collections.abc import Sequence
+from itertools import combinations
 
 import numpy as np
 
@@ -12,7 +14,7 @@ from extractive_qa.postprocessing.confidence import (
     set_confidence,
     spread_confidence,
 )
-from extractive_qa.postprocessing.spans import best_spans, merge_windows
+from extractive_qa.postprocessing.spans import best_spans, merge_windows, without_overlaps
 from extractive_qa.postprocessing.tidy import answer_key, says_nothing, tidy
 
 SPANS_KEPT = 5  # of each window, at least: enough to see which spans two windows share
@@ -83,12 +85,17 @@ class AnswerCollector:
         first, last, score, self.log_normaliser[windows] = best_spans(
             *logits, n_best=self.kept, max_answer_length=longest, temperature=temperature
         )
-        again, counts = self.same_tokens(windows, first - context_start[:, None], last - first + 1, score)
+        again, across, counts = self.same_tokens(windows, first - context_start[:, None], last - first + 1, score)
         row, n = np.nonzero(score > -np.inf)
         row, first, last = np.concatenate([[row, first[row, n], last[row, n]], again], axis=1)
-        more = again[1] + context_start[again[0]], again[2] + context_start[again[0]]
-        first[len(n) :], last[len(n) :] = more
-        of_more = start_scores[again[0], more[0]] / temperature + end_scores[again[0], more[1]] / temperature
+        more, between = ((r, i + context_start[r], j + context_start[r]) for r, i, j in (again, across))
+        first[len(n) :], last[len(n) :] = more[1:]
+        of_more, of_between = (
+            start_scores[r, i] / temperature + end_scores[r, j] / temperature for r, i, j in (more, between)
+        )
+        share = np.exp(of_between.astype(float) - self.log_normaliser[windows[between[0]]])
+        left = 1 - np.bincount(between[0], share, minlength=len(windows))
+        self.log_normaliser[windows] += np.log(np.maximum(left, 1e-9))
         # tokens of windows to characters of contexts
         shift = (first_token - context_start)[row]
         start, end = (features.context_offsets[token + shift, side] for side, token in enumerate((first, last)))
@@ -99,11 +106,12 @@ class AnswerCollector:
 
     def same_tokens(
         self, windows: np.ndarray, begin: np.ndarray, size: np.ndarray, score: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """The further spans of windows that are of the same tokens as one of the first SPANS_KEPT, int (3, M): row,
-        first and last token into the window's piece of context. And whether each of the n spans is one of those, or of
-        the same tokens, bool (B, n). begin, size: in tokens, (B, n), as the score."""
-        features, again = self.features, []
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Spans of windows, int (3, M): row, first and last token of the window's piece of context. The further ones of
+        the same tokens as one of the first SPANS_KEPT; and those from one such place to a later one. These are no
+        answers: where a text comes again and again, its beginnings and ends pair up. And whether each of the n spans is
+        one of the first, or of the same tokens, bool (B, n). begin, size: in tokens, (B, n), as the score."""
+        features, again, across = self.features, [], []
         counts = np.zeros(score.shape, dtype=bool)
         counts[:, :SPANS_KEPT] = True
         for row, window in enumerate(windows.tolist()):
@@ -111,19 +119,21 @@ class AnswerCollector:
             tokens = ids.astype("<u4").tobytes().decode("utf-32-le", "surrogatepass")  # a character for each
             near = (score[row] > -np.inf) & (score[row] >= score[row, 0] - NEAR)
             known = dict(zip(zip(begin[row].tolist(), size[row].tolist(), strict=True), range(len(near)), strict=True))
-            for (first, count), n in list(known.items()):
-                if n >= SPANS_KEPT or not near[n]:
-                    break
-                piece = tokens[first : first + count]
-                place = tokens.find(piece)
-                while place >= 0:
+            pieces = {
+                tokens[first : first + count] for (first, count), n in known.items() if n < SPANS_KEPT and near[n]
+            }
+            for piece in pieces:
+                count = len(piece)
+                places = [found.start() for found in re.finditer(re.escape(piece), tokens)]
+                for place in places:
                     if (place, count) not in known:
-                        known[place, count] = -1
                         again.append((row, place, place + count - 1))
                     elif known[place, count] >= SPANS_KEPT:
                         counts[row, known[place, count]] = True
-                    place = tokens.find(piece, place + count)
-        return np.array(again, dtype=np.int64).reshape(-1, 3).T, counts
+                for one, other in combinations(places, 2):
+                    if other + count - one <= self.settings["max_answer_length"]:
+                        across.append((row, one, other + count - 1))
+        return *(np.array(some, dtype=np.int64).reshape(-1, 3).T for some in (again, across)), counts
 
     def answers(self, contexts: Sequence[str]) -> list[list[dict]]:
         """Each question's best answers: text, start, end, places (all of them from left to right, each with start and
@@ -199,24 +209,29 @@ def group_places(
     context: str, most: int, starts: list[int], ends: list[int], counts: list[bool], scores: list[float]
 ) -> list[dict]:
     """A question's spans, as merge_windows gives them, as answers by falling `score`: tidied, each text once, at its
-    best place, with the logarithm of the sum of its spans' shares. counts: whether a span is added to others. No more
-    than `most`."""
-    spans: dict[str, list[tuple]] = {}
-    for start, end, counted, score in zip(starts, ends, counts, scores, strict=True):
-        if score == -np.inf:
-            break
-        first, last = tidy(context, start, end)
-        key = answer_key(context[first:last])
-        if key in spans or len(spans) < most:
-            spans.setdefault(key, []).append((counted, score, first, last))
+    best place that overlaps no better span, with the logarithm of the sum of its spans' shares; no more than `most`.
+    counts: whether a span is added to others."""
+    spans = [
+        (counted, score, *tidy(context, start, end))
+        for start, end, counted, score in zip(starts, ends, counts, scores, strict=True)
+        if score > -np.inf
+    ]
+    apart = set(without_overlaps([first for *_, first, _ in spans], [last for *_, last in spans]))
+    by_text: dict[str, list[int]] = {}
+    for i, (*_, first, last) in enumerate(spans):
+        by_text.setdefault(answer_key(context[first:last]), []).append(i)
     found = []
-    for some in spans.values():
-        added = [span for span in some if span[0]] or some[:1]
-        (_, best, first, last), *_ = added
+    for some in by_text.values():
+        shown = next((i for i in some if i in apart), None)
+        if shown is None:
+            continue
+        *_, first, last = spans[shown]
+        added = [spans[i] for i in some if spans[i][0]] or [spans[shown]]
+        best = added[0][1]
         score = best + (math.log(math.fsum(math.exp(span[1] - best) for span in added)) if len(added) > 1 else 0.0)
-        places = [{"start": start, "end": end} for start, end in sorted({span[2:] for span in added})]
+        places = [{"start": start, "end": end} for start, end in sorted({span[2:] for span in added} | {(first, last)})]
         found.append({"text": context[first:last], "start": first, "end": last, "places": places, "score": score})
-    return sorted(found, key=lambda answer: -answer["score"])
+    return sorted(found, key=lambda answer: -answer["score"])[:most]
 
 
 def trim(contexts: Sequence[str], question: np.ndarray, start: np.ndarray, end: np.ndarray) -> None:

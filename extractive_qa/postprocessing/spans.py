@@ -8,6 +8,7 @@ twice: it counts with its better score. Spans at several places that have one te
 """
 
 from bisect import bisect_left
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -123,8 +124,8 @@ def log_sum_of_spans(starts: np.ndarray, ends: np.ndarray, max_answer_length: in
 def merge_windows(
     start: np.ndarray, end: np.ndarray, score: np.ndarray, log_normaliser: np.ndarray, counts: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The spans of each question out of all its windows, none overlapping another: first those that count, best first,
-    then the others, which change nothing for them.
+    """The spans of each question out of all its windows, each place once: first those that count, best first, then the
+    others, which change nothing for them.
 
     start, end: int (Q, S), the spans of Q questions, characters into their contexts, end exclusive. score: float (Q, S)
     as best_spans gives it; -inf where there is no span. log_normaliser: float (Q, W), of each of W windows. counts:
@@ -150,20 +151,12 @@ def merge_windows(
     score[repeated] = -np.inf
     log_total = np.maximum(log_total, score.max(axis=1, keepdims=True, initial=-np.inf))[:, 0]
 
-    # best first, equal ones from left to right; where spans of two windows overlap, the better one stays
-    reach = np.maximum.accumulate(np.where(score > -np.inf, end, 0), axis=1)
-    overlapping = ((start[:, 1:] < reach[:, :-1]) & (score[:, 1:] > -np.inf)).any(axis=1)
-    order = np.lexsort((-score, others | (score == -np.inf)))
-    start, end, score, column = (np.take_along_axis(array, order, axis=1) for array in (start, end, score, column))
-    start[score == -np.inf] = end[score == -np.inf] = 0
-    for q in np.flatnonzero(overlapping):
-        kept = without_overlaps(start[q].tolist(), end[q].tolist())
-        column[q, : len(kept)], score[q, : len(kept)] = column[q, kept], score[q, kept]
-        score[q, len(kept) :] = -np.inf
+    order = np.lexsort((-score, others | (score == -np.inf)))  # equal ones from left to right
+    column, score = (np.take_along_axis(array, order, axis=1) for array in (column, score))
     return column, score, log_total
 
 
-def without_overlaps(starts: list[int], ends: list[int]) -> list[int]:
+def without_overlaps(starts: Sequence[int], ends: Sequence[int]) -> list[int]:
     """Which spans, given best first, are left when each goes that overlaps a better one."""
     kept: list[int] = []
     taken: list[tuple[int, int]] = []  # from left to right

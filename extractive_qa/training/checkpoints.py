@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from extractive_qa.errors import QAError
-from extractive_qa.files.atomic import recover, replace_folder
+from extractive_qa.files.atomic import recover, remove, replace_folder
 from extractive_qa.files.locks import locked
 from extractive_qa.files.manifest import check_manifest, write_manifest
 from extractive_qa.files.reading import read_json_object
@@ -65,10 +65,26 @@ def lock_output_dir(output_dir: Path) -> Iterator[None]:
         try:
             output_dir.mkdir(parents=True, exist_ok=True)
             held.enter_context(locked(output_dir / LOCK, "another training, process", output_dir, "--output_dir"))
+            recover(output_dir / "final_model")
         except OSError as error:
             raise QAError(f"{output_dir} can't be written: {error.strerror}. Choose another --output_dir.") from None
-        recover(output_dir / "final_model")
+        remove_unfinished(output_dir)
         yield
+
+
+def remove_unfinished(output_dir: Path) -> None:
+    """Removes what a crash, or a program that held a file, left of a save: it takes the room of the next one."""
+    for path in output_dir.glob(".checkpoint-*"):
+        if path.suffix in (".new", ".old"):
+            remove_if_possible(path)
+    if (output_dir / "final_model").exists():  # else the old one is all there is
+        remove_if_possible(output_dir / ".final_model.old")
+    remove_if_possible(output_dir / ".final_model.new")
+
+
+def remove_if_possible(folder: Path) -> None:
+    with suppress(OSError):
+        remove(folder)
 
 
 def remove_empty(folders: Iterable[Path]) -> None:
@@ -81,7 +97,7 @@ def remove_empty(folders: Iterable[Path]) -> None:
 def delete_earlier_run(output_dir: Path) -> None:
     """Removes what an earlier training left in its folder."""
     for path in (*earlier_run(output_dir), output_dir / "runs"):
-        shutil.rmtree(path, ignore_errors=True)
+        remove_if_possible(path)
 
 
 def earlier_run(output_dir: Path) -> list[Path]:
@@ -137,15 +153,20 @@ def save_checkpoint(output_dir: Path, step: int, write: Callable[[Path], None], 
         write(folder)
         write_manifest(folder, "train.py", f"step {step}", name=MARKER)
 
-    replace_folder(target, write_and_mark, RESUME)
+    replace_folder(target, write_and_mark, go_on(output_dir))
     # sizes only: to read gigabytes again at each save would cost more than it tells. A later one was damaged, or this
     # training would have gone on from it, and will be written again
     earlier = [path for path in list_checkpoints(output_dir) if step_of(path) <= step]
     whole = [path for path in earlier if find_damage(path, full=False) is None]
-    left_by_a_crash = [path for path in output_dir.glob(".checkpoint-*") if path.suffix in (".new", ".old")]
-    for old in whole[:-limit] + left_by_a_crash:
-        shutil.rmtree(old, ignore_errors=True)
+    for old in whole[:-limit]:
+        remove_if_possible(old)
+    remove_unfinished(output_dir)
     return target
+
+
+def go_on(output_dir: Path) -> str:
+    """What to do once the cause of a failure is gone: without a checkpoint there is nothing to resume."""
+    return RESUME if list_checkpoints(output_dir) or not output_dir.exists() else "run train.py again"
 
 
 def list_checkpoints(output_dir: Path) -> list[Path]:

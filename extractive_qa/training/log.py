@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from extractive_qa.files.atomic import explain_write_failure, write_file
-from extractive_qa.training.checkpoints import RESUME
+from extractive_qa.training.checkpoints import go_on
 
 logger = logging.getLogger(__name__)
 
@@ -24,16 +24,18 @@ class TrainingLog:
         self.path, self.writes, self.lines = output_dir / "training_log.jsonl", writes, []
         self.board = None
         if resume_step and self.path.exists():
-            self.lines = [line for line in read_log(self.path) if line["step"] <= resume_step]
+            # the confidences are fitted at the end of every run, also of one that had only that left to do
+            kept = (line for line in read_log(self.path) if "calibration" not in line)
+            self.lines = [line for line in kept if line["step"] <= resume_step]
         if not writes:
             return
-        with explain_write_failure(self.path, RESUME):
+        with explain_write_failure(self.path, go_on(self.path.parent)):
             write_file(self.path, "".join(json.dumps(line) + "\n" for line in self.lines))
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:  # an extra: who wants its pictures installs it
             return
-        with explain_write_failure(output_dir / "runs", RESUME):
+        with explain_write_failure(output_dir / "runs", go_on(output_dir)):
             purge_step = resume_step + 1 if resume_step else None
             self.board = SummaryWriter(str(output_dir / "runs"), purge_step=purge_step)
 
@@ -42,7 +44,7 @@ class TrainingLog:
         has for it. It is on the disk before a checkpoint follows."""
         self.append({name: value if math.isfinite(value) else None for name, value in line.items()})
         if self.board:
-            with explain_write_failure(self.path, RESUME):
+            with explain_write_failure(self.path, go_on(self.path.parent)):
                 for name in line.keys() - {"step", "epoch", "total"}:
                     self.board.add_scalar(name, line[name], line["step"])
                 self.board.flush()
@@ -52,7 +54,7 @@ class TrainingLog:
         self.lines.append(line)
         if not self.writes:
             return
-        with explain_write_failure(self.path, RESUME), self.path.open("a", encoding="utf-8") as file:
+        with explain_write_failure(self.path, go_on(self.path.parent)), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
             file.flush()
             os.fsync(file.fileno())

@@ -194,6 +194,7 @@ class Training:
         settings = {name: vars(args)[name] for name in READER_SETTINGS}
         # files by name only: the folder may travel to where these paths mean nothing
         training = as_settings(args, lambda path: path.name)
+        del training["project_dir"]
         training |= {"mixed_precision": self.precision, "processes": self.accelerator.num_processes}
         settings |= self.earlier | {"scores": scores, "training": training}
         save_reader(folder, self.accelerator.unwrap_model(self.model), args.model_dir, settings)
@@ -247,11 +248,16 @@ class Training:
             final_model, str(self.accelerator.device), self.precision, self.args.per_device_eval_batch_size, "torch"
         )
         reader.watches_unknown = False
+        # as it was before they were fitted: a run that ends here a second time fits the same
+        reader.settings |= {name: DEFAULT_SETTINGS[name] for name in CALIBRATION} | self.earlier
 
         calibrator, found = situations.calibrate(
             reader, self.eval_examples, progress=self.progress, before_each=self.stop_if_told
         )
-        save_settings(final_model, situations.fitted_settings(calibrator), manifests=(MANIFEST, checkpoints.MARKER))
+        try:
+            save_settings(final_model, situations.fitted_settings(calibrator), manifests=(MANIFEST, checkpoints.MARKER))
+        except QAError as error:
+            raise QAError(f"{error} Or free some space, then {checkpoints.RESUME}.") from None
         log.append({"step": self.step, "calibration": found})
         return situations.describe(found)
 

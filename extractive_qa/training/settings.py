@@ -97,7 +97,7 @@ def inputs(args: argparse.Namespace) -> tuple[Path, ...]:
 def follow(saved: dict, args: argparse.Namespace) -> dict:
     """The settings of a run that is resumed, whose paths are those of now: where its --output_dir or the project was
     moved and a file came along, it is the one there."""
-    moved = [(Path(saved[name]), vars(args)[name].absolute()) for name in ("output_dir", "project_dir") if name in saved]
+    moved = [(Path(saved[n]), vars(args)[n].absolute()) for n in ("output_dir", "project_dir") if n in saved]
 
     def place(path: str) -> Path:
         for old, new in moved:

@@ -109,10 +109,11 @@ def fingerprint(parts: Iterable[dict | str]) -> str:
     """The sha256 of examples, but for their ids, and of texts, in their order."""
     digest = hashlib.sha256()
     for part in parts:
+        content = part
         if isinstance(part, dict):
-            answers = part["answers"]
-            part = part["question"], part["context"], list(answers["text"]), list(map(int, answers["answer_start"]))
-        digest.update(repr(part).encode("utf-8", "surrogatepass"))
+            starts = list(map(int, part["answers"]["answer_start"]))
+            content = part["question"], part["context"], list(part["answers"]["text"]), starts
+        digest.update(repr(content).encode("utf-8", "surrogatepass"))
     return digest.hexdigest()
 
 

@@ -214,8 +214,8 @@ def make_app(
             raise HTTPException(404, "There is no folder of documents. Start with: predict.py web --documents DIR")
 
         def work(each_batch: Callable) -> tuple[list[dict], str]:
-            passages = index.best(question, asked.passages)
-            return answer_passages(reader, question, passages, asked.top_k, least(asked), each_batch)
+            (found,) = index.answers(reader, [question], asked.passages, asked.top_k, least(asked), each_batch)
+            return found, "\n".join(answer["document"]["text"] for answer in found if answer["document"])
 
         return await respond(request, question, work)
 

@@ -143,7 +143,7 @@
   function placeOf(answer) {
     const { name, page, line, text } = documentOf(answer);
     if (!name || page) return name && word("place_page", name, page);
-    return word("place_line", name, (line ?? 1) + [...text].slice(0, answer.start).filter((c) => c === "\n").length);
+    return word("place_line", name, line ?? 1 + [...text].slice(0, answer.start).filter((one) => one === "\n").length);
   }
 
   function drawResult() {
@@ -159,6 +159,7 @@
       if (isUnsure && !isAbsent)
         parts.push(make("p", { textContent: word("unsure", percent(server.min_confidence, 0)) }));
     } else parts.push(make("p", { className: "best", dir: "auto", textContent: best.text }));
+    if (best.text && placeOf(best)) parts.push(make("p", { className: "source", dir: "auto", textContent: placeOf(best) }));
     if (state.unknown_share >= UNKNOWN)
       parts.push(make("p", { className: "problem", textContent: word("unknown", percent(state.unknown_share, 0)) }));
     if (found.length) {

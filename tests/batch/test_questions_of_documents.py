@@ -113,7 +113,7 @@ def test_without_a_question_a_file_is_refused_and_without_an_index_it_needs_a_co
         answer_file(reader, source, tmp_path / "a.jsonl", index=index)
     assert "no column context" not in str(refused.value) and "question and context" not in str(refused.value)
     source.write_text("question\nWho?\n" if name == "q.csv" else '{"question": "Who?"}\n', encoding="utf-8")
-    with pytest.raises(QAError, match="no column context|`context` is missing"):
+    with pytest.raises(QAError, match=r"no column context|`context` is missing"):
         answer_file(reader, source, tmp_path / "a.jsonl")
 
 

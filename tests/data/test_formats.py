@@ -205,7 +205,9 @@ def test_lines_and_rows_are_read_in_flat_memory(suffix, tmp_path):
         file.write("question,context\n" if suffix == "csv" else "")
         file.writelines(row + "\n" for _ in range(200))  # 20 MB
     tracemalloc.start()
-    count = sum(record.content["context"] == text for record in read_records(file.name, columns=("question", "context")))
+    count = sum(
+        record.content["context"] == text for record in read_records(file.name, columns=("question", "context"))
+    )
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert count == 200

@@ -11,6 +11,10 @@ from scripts import PROJECT_ROOT, assert_refused, load_script, run_script
 from extractive_qa.errors import QAError
 from extractive_qa.files import manifest as manifest_module
 from extractive_qa.files.manifest import check_manifest, read_manifest, sha256_of, stays_inside, write_manifest
+from extractive_qa.model.backends import OnnxBackend
+from extractive_qa.model.folder import ONNX_MANIFEST
+from extractive_qa.reader import Reader
+from extractive_qa.settings import read_settings, save_settings
 
 DEV = PROJECT_ROOT / "data" / "sample" / "dev.json"
 
@@ -233,3 +237,76 @@ def test_tampered_questions_are_found_before_training(tiny_model, sample_example
     assert_refused(run_script("train.py", *flags, "--verify_files", code=2), "validation/data", "sha256", "--force")
     next((data / "validation").glob("*.arrow")).write_bytes(b"")
     assert_refused(run_script("train.py", *flags, code=2), "has 0 bytes", "download_data.py --force")
+
+
+# ---- links
+
+
+def link(path, target) -> None:
+    try:
+        path.symlink_to(target)
+    except OSError:
+        pytest.skip("needs the right to make links")
+
+
+@pytest.fixture
+def snapshot(exported, tmp_path):
+    """The exported model as the Hub's cache has one: each file a link to a blob."""
+    repository = tmp_path / "hub" / "models--a--reader"
+    folder, blobs = repository / "snapshots" / "abc", repository / "blobs"
+    for made in (folder, blobs):
+        made.mkdir(parents=True)
+    for path in exported.iterdir():
+        blob = blobs / hashlib.sha256(path.name.encode()).hexdigest()
+        shutil.copyfile(path, blob)
+        link(folder / path.name, f"../../blobs/{blob.name}")
+    return folder
+
+
+def test_a_folder_of_a_hub_s_cache_answers_with_its_exported_model(snapshot):
+    """Export said that it wrote, and nothing could use it."""
+    assert check_manifest(snapshot, full=True, name=ONNX_MANIFEST)
+    for backend in ("auto", "onnx"):
+        reader = Reader(snapshot, "cpu", "no", backend=backend)
+        assert isinstance(reader.backend, OnnxBackend)
+
+
+def test_what_is_written_into_a_folder_of_a_hub_s_cache_changes_no_blob(snapshot, tiny_model):
+    blobs = snapshot.parent.parent / "blobs"
+    (blobs / "settings").write_text("{}", encoding="utf-8")
+    link(snapshot / "reader.json", "../../blobs/settings")
+    before = {path.name: path.read_bytes() for path in blobs.iterdir()}
+    save_settings(snapshot, {"max_answer_length": 20}, manifests=[ONNX_MANIFEST])
+    write_manifest(snapshot, "a test", None, paths=[snapshot / "config.json"], name=ONNX_MANIFEST)
+    load_script("tools/export_onnx.py").main(
+        ["--model_dir", str(snapshot), "--eval_file", str(DEV), "--max_samples", "4", "--force"]
+    )
+    assert {path.name: path.read_bytes() for path in blobs.iterdir()} == before
+    assert read_settings(snapshot)["max_answer_length"] == 20
+    assert not (snapshot / "model.onnx").is_symlink()
+    assert check_manifest(snapshot, full=True, name=ONNX_MANIFEST)
+
+
+@pytest.mark.fault("hostile folder")
+@pytest.mark.parametrize("target", ["secret", "blobs/secret", "models--a--b/secret", "models--a--b/blobs/x/secret"])
+def test_a_link_to_anything_but_a_blob_of_a_hub_s_cache_is_refused(folder, tmp_path, target):
+    path = tmp_path / target
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"x")
+    link(folder / "link", path)
+    write_manifest(folder, "a stranger", None)
+    with pytest.raises(QAError, match="names 'link', which is outside the folder"):
+        read_manifest(folder)
+
+
+@pytest.mark.fault("hostile folder")
+def test_a_blob_that_leads_on_is_refused(folder, tmp_path):
+    """Where a link leads in the end counts."""
+    blobs = tmp_path / "models--a--b" / "blobs"
+    blobs.mkdir(parents=True)
+    (tmp_path / "secret").write_bytes(b"x")
+    link(blobs / "abc", tmp_path / "secret")
+    link(folder / "link", blobs / "abc")
+    write_manifest(folder, "a stranger", None)
+    with pytest.raises(QAError, match="names 'link', which is outside the folder"):
+        read_manifest(folder)

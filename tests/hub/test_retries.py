@@ -50,7 +50,7 @@ def certificate_error() -> ssl.SSLCertVerificationError:
 @pytest.mark.parametrize(
     ("cause", "wrapper", "words", "tries"),
     [
-        (certificate_error(), requests.exceptions.SSLError, "can't be trusted (self-signed)", 1),
+        (certificate_error(), requests.exceptions.SSLError, "can't be trusted (self-signed). In a network", 1),
         (socket.gaierror(-2, "unknown"), requests.ConnectionError, "can't be resolved", 3),
         (ConnectionRefusedError(), requests.ConnectionError, "refuses the connection", 3),
         (TimeoutError("timed out"), requests.ConnectTimeout, "takes no connection (time-out)", 2),
@@ -64,3 +64,12 @@ def test_a_fault_is_named_by_its_root_and_given_the_patience_it_deserves(monkeyp
     assert text.startswith("hub.test: ")
     assert words in text
     assert len(pauses) == tries - 1
+
+
+@pytest.mark.fault("download fault")
+def test_a_certificate_that_is_not_trusted_names_both_variables(monkeypatch):
+    fault = requests.exceptions.SSLError("wrapped")
+    fault.__cause__ = certificate_error()
+    text, _ = failing(monkeypatch, fault, Patience())
+    assert "SSL_CERT_FILE" in text
+    assert "REQUESTS_CA_BUNDLE" in text

@@ -28,7 +28,6 @@ BAD_SETTINGS = {  # reader.json
     '{"max_length": true}': "max_length is True",
     '{"max_length": 1e400}': "max_length is inf",
     '{"max_length": 3}': "max_length=3 is too short",
-    '{"max_length": 100000}': "the model has 512 positions",
     '{"doc_stride": [128]}': "doc_stride is [128]",
     '{"doc_stride": -1}': "doc_stride=-1 is negative",
     '{"doc_stride": 384}': "no room to advance",

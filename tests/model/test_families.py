@@ -3,12 +3,14 @@ answers with the logits that plain transformers gives. Small, random, with token
 
 import functools
 import json
+import shlex
 
 import numpy as np
 import pytest
 import torch
 import transformers
 from conftest import TEXTS, texts_at_hand
+from scripts import load_script
 from small_training import make_run, train_script
 from tokenizers import (
     AddedToken,
@@ -29,6 +31,7 @@ from extractive_qa.errors import QAError
 from extractive_qa.export import export
 from extractive_qa.model.backends import OnnxBackend
 from extractive_qa.model.families import FAMILIES, KNOWN_REASONS, usable_positions
+from extractive_qa.model.loading import load_encoder
 from extractive_qa.preprocessing.windows import load_tokenizer, prepare_validation_features
 from extractive_qa.reader import Reader
 from extractive_qa.training.cpu_attention import NAME, attend_window_by_window
@@ -251,10 +254,10 @@ def test_a_tokenizer_in_the_older_form_is_refused_with_the_way_to_make_the_newer
     (folder / "vocab.txt").write_text("\n".join(sorted(vocabulary, key=vocabulary.get)) + "\n", encoding="utf-8")
     with pytest.raises(QAError, match=r"no tokenizer\.json \(its tokenizer is in an older form, vocab\.txt") as error:
         Reader(folder, "cpu", "no")
-    code = str(error.value).split("python -c ", 1)[1].split('"')[1]
-    exec(code)  # what the message says to run
-    assert load_tokenizer(folder).get_vocab() == vocabulary
-    Reader(folder, "cpu", "no")
+    command = shlex.split(str(error.value).split("Run: python ", 1)[1])
+    load_script(command[0]).main(command[1:])  # what the message says to run
+    assert load_tokenizer(command[-1]).get_vocab() == vocabulary
+    Reader(command[-1], "cpu", "no")
 
 
 def test_a_tokenizer_that_puts_nothing_before_the_question_is_refused(tmp_path):
@@ -324,3 +327,34 @@ def test_other_families_are_trained_and_exported(name, tmp_path):
         _, *found = exported.logits(features, [window])
         np.testing.assert_allclose(found, expected, atol=1e-4)
         assert row["context_end"] > row["context_start"]
+
+
+@pytest.mark.parametrize("labels", [1, 3])
+@pytest.mark.parametrize("name", [name for name in MADE if name != "bert, cased"])
+def test_an_encoder_of_other_classes_gets_a_head_of_its_own(name, labels, tmp_path):
+    """A traceback for one that had learned NLI (three labels) or a score (one). transformers has no head of that kind
+    for every family under the same name, so that of the tokens is taken."""
+    make_folder(tmp_path / "model", name)
+    config = AutoConfig.from_pretrained(tmp_path / "model", num_labels=labels)
+    model = transformers.AutoModelForTokenClassification.from_config(config)
+    model.save_pretrained(tmp_path / "model")
+    assert len(json.loads((tmp_path / "model" / "config.json").read_text("utf-8")).get("id2label", "ab")) == labels
+    loaded, missing = load_encoder(tmp_path / "model")
+    assert missing == ["qa_outputs.bias", "qa_outputs.weight"]
+    ids = torch.tensor([[5, 6, 7]])
+    assert loaded(input_ids=ids).start_logits.shape == (1, 3)
+    assert torch.equal(loaded.get_input_embeddings().weight, model.get_input_embeddings().weight)
+    loaded.save_pretrained(tmp_path / "again")
+    assert load_encoder(tmp_path / "again")[1] == []
+
+
+def test_a_head_for_spans_of_other_labels_is_drawn_anew_and_answers_nothing(tiny_model, tmp_path):
+    model, _ = load_encoder(tiny_model)
+    model.qa_outputs = torch.nn.Linear(model.config.hidden_size, 3)
+    model.config.num_labels = 3
+    model.save_pretrained(tmp_path / "model")
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / "model" / file).write_bytes((tiny_model / file).read_bytes())
+    assert load_encoder(tmp_path / "model")[1] == ["qa_outputs.bias", "qa_outputs.weight"]
+    with pytest.raises(QAError, match="not trained to answer questions"):
+        Reader(tmp_path / "model", "cpu", "no", backend="torch")

@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from extractive_qa.metrics import compute_metrics, exact_match_score
-from extractive_qa.postprocessing.spans import best_spans, merge_windows
+from extractive_qa.postprocessing.spans import best_spans, merge_windows, without_overlaps
 from extractive_qa.preprocessing.windows import prepare_train_features, prepare_validation_features
 
 
@@ -172,9 +172,11 @@ def merge(spans, log_normalisers, context, n_best=1):
     column, score, log_total = merge_windows(start, end, score, np.array([log_normalisers]), np.ones(score.shape, bool))
     assert column.shape == score.shape == (1, len(spans))
     best = [(*map(int, spans[i][:2]), s) for i, s in zip(column[0], score[0], strict=True) if s > -np.inf]
+    assert len({(a, b) for a, b, _ in best}) == len(best), "each place once"
+    kept = without_overlaps([a for a, _, _ in best], [b for _, b, _ in best])[:n_best]
     return [
         {"text": context[a:b], "start": a, "end": b, "probability": float(np.exp(s - log_total[0]))}
-        for a, b, s in best[:n_best]
+        for a, b, s in map(best.__getitem__, kept)
     ]
 
 

@@ -398,7 +398,7 @@ def test_a_pipe_that_nobody_reads_any_more_is_no_fault_and_a_full_one_is(
         raise error
 
     args = predict.parse_args(["batch", "--input", "-", "--output", "-"])
-    args.input = args.output = None
+    args.input = args.output = args.index = None
     monkeypatch.setattr(batch_run, "answer_file", fail)
     monkeypatch.setattr(console, "os", SimpleNamespace(name=system))
     with pytest.raises(raised) as caught:

@@ -1,6 +1,8 @@
 """A disk or folder that fails in the middle of a training: a clear error, and once it works again the training is
 resumed where it was."""
 
+import errno
+import json
 import os
 import shutil
 import subprocess
@@ -14,7 +16,7 @@ from small_training import SMALL, assert_equal_weights, log_without_times, train
 from strike import striking
 
 from extractive_qa.errors import QAError
-from extractive_qa.training.checkpoints import latest_checkpoint
+from extractive_qa.training.checkpoints import latest_checkpoint, list_checkpoints
 
 pytestmark = [
     pytest.mark.fault("disk or folder that fails"),
@@ -53,6 +55,59 @@ def test_a_disk_that_fills_up_in_the_log_tears_no_line_for_good(tiny_model, trai
     assert_refused(done, "training_log.jsonl can't be written: File too large", "--resume")
     assert not (tmp_path / "out" / "training_log.jsonl").read_text(encoding="utf-8").endswith("\n")
     assert_ends_as_undisturbed(tmp_path / "out", trained)
+
+
+def files_of(output: Path) -> dict[str, bytes]:
+    """All that a training left, but for its log, and its flags, which name its own folder."""
+    found = {path.relative_to(output).as_posix(): path for path in output.rglob("*") if path.is_file()}
+    found = {name: path for name, path in found.items() if not name.startswith(("training_", "runs/"))}
+    contents = {name: path.read_bytes() for name, path in found.items()}
+    for name, content in list(contents.items()):
+        if name.endswith(("reader.json", "state.json")):
+            values = json.loads(content)
+            contents[name] = {key: value for key, value in values.items() if key not in ("training", "settings")}
+    return {name: content for name, content in contents.items() if not name.endswith("complete.json")}
+
+
+# the end of what is put on the disk, and for the how manieth time
+SAVES = [
+    ("checkpoint-3.new/optimizer.pt", 1), ("final_model.new/model.safetensors", 2), ("final_model/.reader.json.new", 1),
+    ("training_log.jsonl", 9), (".training_curve.png.new", 1),
+]  # fmt: skip
+MORE_SAVES = [
+    ("training_log.jsonl", 1), ("training_log.jsonl", 4), ("checkpoint-5.new/.complete.json.new", 1),
+    ("checkpoint-6.new", 2), ("final_model.new", 1), ("/out", 4), ("/out", 8), ("final_model", 1),
+]  # fmt: skip
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs to know what is put on the disk (Linux)")
+@pytest.mark.parametrize(
+    ("place", "number"), [*SAVES, *(pytest.param(*save, marks=pytest.mark.slow) for save in MORE_SAVES)]
+)
+def test_wherever_the_disk_is_full_nothing_is_lost_twice(tiny_model, trained, tmp_path, monkeypatch, place, number):
+    """A save that finds no space (ENOSPC) ends the training. After that it goes on from the save before, and leaves the
+    same checkpoints, log and best model, byte for byte, as one whose disk was never full."""
+    output, found = tmp_path / "out", []
+    flags = ("--model_dir", tiny_model, "--output_dir", output, *SMALL)
+
+    def full(descriptor, fsync=os.fsync):
+        if str(Path(f"/proc/self/fd/{descriptor}").readlink()).endswith(place):
+            found.append(descriptor)
+            if len(found) == number:
+                raise OSError(errno.ENOSPC, "No space left on device")
+        fsync(descriptor)
+
+    with monkeypatch.context() as patch, pytest.raises(QAError, match=r"can't be written.*No space left") as refused:
+        patch.setattr(os, "fsync", full)
+        train_here(*flags)
+    assert not list(output.glob(".*"))
+    resumes = bool(list_checkpoints(output))
+    assert ("--resume" in str(refused.value)) == resumes
+    train_here(*(("--output_dir", output, "--resume") if resumes else flags))
+    assert log_without_times(output) == log_without_times(trained)
+    one, other = files_of(output), files_of(trained)
+    assert one.keys() == other.keys()
+    assert [name for name in one if one[name] != other[name]] == []
 
 
 def require_mounts() -> None:

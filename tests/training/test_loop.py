@@ -380,3 +380,25 @@ def test_the_guard_forgives_a_bad_step_among_good_ones():
     for step in range(10 * MAX_BAD_STEPS):
         bad = step % 5 == 4
         assert guard.check(step, math.inf if bad else 1.0, 1.0) is not bad
+
+
+@pytest.mark.parametrize("epochs", [0.3, 0.5, 1, 1.1, 1.5, 2.0, 2.7])
+def test_a_part_of_an_epoch_has_the_steps_of_transformers_trainer(tiny_model, tmp_path, epochs):
+    """Which its set_initial_training_values computes so: https://github.com/huggingface/transformers, trainer.py."""
+    run, _ = make_run(tiny_model, tmp_path / "out", "--num_train_epochs", epochs)
+    assert run.total_steps == math.ceil(epochs * math.ceil(len(run.features) / run.effective_batch))
+
+
+def test_a_training_of_one_epoch_and_a_half_is_scored_at_both_ends_and_resumes(tiny_model, tmp_path):
+    """5 steps an epoch, 8 in all. The order of the questions is that of a longer training."""
+    half = (*SMALL, "--model_dir", tiny_model, "--num_train_epochs", 1.5)
+    train_here(*half, "--output_dir", tmp_path / "whole")
+    log = log_without_times(tmp_path / "whole")
+    assert [line["step"] for line in log if "f1" in line] == [5, 8]
+    assert [line["epoch"] for line in log if "f1" in line] == [1, 1.6]
+    shutil.copytree(tmp_path / "whole", tmp_path / "resumed")
+    for name in ("checkpoint-8", "checkpoint-6", "final_model"):
+        shutil.rmtree(tmp_path / "resumed" / name)
+    train_here("--output_dir", tmp_path / "resumed", "--resume")
+    assert_equal_weights(tmp_path / "resumed" / "checkpoint-8", tmp_path / "whole" / "checkpoint-8")
+    assert log_without_times(tmp_path / "resumed") == log

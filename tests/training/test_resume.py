@@ -7,7 +7,15 @@ import shutil
 import pytest
 import torch
 from small_training import (
-    DEV, SMALL, TRAIN, assert_equal_weights, flip_bit, log_without_times, make_run, train_here, train_script,
+    DEV,
+    SMALL,
+    TRAIN,
+    assert_equal_weights,
+    flip_bit,
+    log_without_times,
+    make_run,
+    train_here,
+    train_script,
 )  # fmt: skip
 from strike import striking
 

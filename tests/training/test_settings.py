@@ -49,7 +49,8 @@ def test_the_sample_sets_its_files_and_flags_win(tmp_path):
         ("--doc_stride", ["-1"]), ("--per_device_eval_batch_size", ["0"]),
         ("--distillation_weight", ["-0.1", "1.1", "nan"]), ("--distillation_temperature", ["0", "inf", "nan"]),
         ("--per_device_train_batch_size", ["0", "-4"]), ("--max_gpu_memory", ["0", "-1", "nan"]),
-        ("--joined_contexts", ["-0.1", "1.5"]), ("--negative_contexts", ["-0.1", "inf"]), ("--num_train_epochs", ["0"]),
+        ("--joined_contexts", ["-0.1", "1.5"]), ("--negative_contexts", ["-0.1", "inf"]),
+        ("--num_train_epochs", ["0", "-0.5", "inf", "nan"]),
     ],
 )  # fmt: skip
 def test_every_bound_of_a_setting_is_checked_by_name(flag, values):
@@ -106,3 +107,15 @@ def test_a_resumed_run_keeps_the_micro_batch_that_auto_found(trained, tmp_path):
     for flags in ((), ("--per_device_train_batch_size", "auto")):
         args = train_script.parse_args(["--output_dir", str(tmp_path), "--resume", *flags])
         assert (args.per_device_train_batch_size, args.gradient_accumulation_steps) == (8, 1)
+
+
+@pytest.mark.parametrize(("given", "is_now"), [("2", "2"), ("2.0", "2"), ("0.5", "0.5"), ("1e1", "10")])
+def test_epochs_may_be_parts_and_whole_ones_stay_whole(given, is_now):
+    """2.0, as transformers' own arguments write it, was refused."""
+    assert str(train_script.parse_args(["--num_train_epochs", given]).num_train_epochs) == is_now
+
+
+def test_epochs_that_are_no_number_are_refused(capsys):
+    with pytest.raises(SystemExit):
+        train_script.parse_args(["--num_train_epochs", "two"])
+    assert "--num_train_epochs: invalid" in capsys.readouterr().err

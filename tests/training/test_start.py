@@ -49,6 +49,10 @@ def test_what_auto_finds_is_what_is_trained_with_and_said(tiny_model, tmp_path, 
         ((), 10, ("--num_train_epochs", "--gradient_accumulation_steps", "--learning_rate")),
         (("--max_steps", 3), 3, ("--max_steps",)),
         (("--num_train_epochs", 6), 30, ()),
+        (("--num_train_epochs", "2.0"), 10, ("--num_train_epochs",)),
+        (("--num_train_epochs", 0.5), 3, ("--num_train_epochs",)),
+        (("--num_train_epochs", 0.01), 1, ("--num_train_epochs",)),
+        (("--num_train_epochs", 1.5, "--max_steps", 2), 2, ("--max_steps",)),
     ],
 )
 def test_too_few_steps_are_said_with_the_flags_that_make_more(tiny_model, tmp_path, flags, steps, words):
