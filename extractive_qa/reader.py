@@ -273,11 +273,11 @@ class Reader:
         """{id: text} of the best answers to all examples (id, question, context), and their probabilities, float (Q,).
 
         each(example, answers) is called for every question when it is answered. bar: one of tqdm's kind, of questions;
-        it advances with the windows, which are of 512 questions at a time. Raises as `answer_all`, before any answer.
-        """
+        it advances with the windows, of 512 questions at a time. Raises as `answer_all`, before any answer."""
         arguments.require_callable("each", each)
         bar = NoProgress() if bar is None else bar
-        arguments.require_callable("bar.update", getattr(bar, "update", None))
+        if not hasattr(bar, "n") or not callable(getattr(bar, "update", None)):
+            raise arguments.wrong_kind("bar", bar, "None, or a bar as tqdm's")
         examples = arguments.examples_with_ids(examples)
         predictions, probabilities = {}, np.zeros(len(examples))
 

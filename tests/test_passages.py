@@ -50,11 +50,16 @@ def test_what_is_read_is_what_the_reader_says(trained, sample_examples):
     reader = Reader(trained / "final_model", "cpu", "no", handle_impossible_answer=True)
     reader.settings |= {"calibrator": None}
     read = read_pairs(reader, sample_examples[:12])
+    compared = 0
     for number, example in enumerate(sample_examples[:12]):
-        answers = reader.answer(example["question"], example["context"], top_k=2)
+        answers = reader.answer(example["question"], example["context"], top_k=20)
         spans = [answer for answer in answers if answer["text"]]
+        if any(len(answer["places"]) > 1 for answer in spans):
+            continue  # a text that comes again: the reader adds its places
+        compared += 1
         assert read["cls text"][number] == spans[0]["text"]
         assert np.exp(read["probability"][number]) == pytest.approx(spans[0]["probability"], rel=1e-4)
+    assert compared
 
 
 def test_the_script_prints_and_writes_the_same_twice(trained, tmp_path, capsys):

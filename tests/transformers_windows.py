@@ -12,7 +12,13 @@ def goes_on(text, place):
 
 
 def widened(text, start, end):
-    """A token's offsets such that no mark is parted from its letter, by going character by character."""
+    """A token's offsets without white space around it, and such that no mark is parted from its letter, by going
+    character by character."""
+    if text[start:end].strip():
+        while text[start].isspace():
+            start += 1
+        while text[end - 1].isspace():
+            end -= 1
     while goes_on(text, start):
         start -= 1
     while goes_on(text, end):

@@ -186,7 +186,7 @@ def test_backends_tell_where_they_compute_and_the_memory_it_took(exported):
         assert reader.backend.describe().startswith("CPU (")
         assert name in reader.backend.describe()
         assert 50e6 < reader.backend.peak_memory() < 1e12
-        assert reader.backend.batch_size == 16
+        assert reader.backend.batch_size == 4
 
 
 def little_memory(backend, monkeypatch, fits: int) -> list[int]:

@@ -279,8 +279,7 @@ def test_positions_begin_behind_the_padding_token_in_some_families(tmp_path):
     make_folder(tmp_path / "model", "roberta", max_position_embeddings=130)
     config = json.loads((tmp_path / "model" / "config.json").read_text(encoding="utf-8"))
     assert usable_positions(config) == 128
-    with pytest.raises(QAError, match=r"128 positions .* 129 tokens"):
-        Reader(tmp_path / "model", "cpu", "no", max_length=129, doc_stride=32)
+    assert Reader(tmp_path / "model", "cpu", "no", max_length=129, doc_stride=32).settings["max_length"] == 128
     reader = Reader(tmp_path / "model", "cpu", "no", max_length=128, doc_stride=32)
     assert reader.answer("Who counted ships?", " ".join(TEXTS * 10))["text"]  # every position is used
     with pytest.raises(QAError, match="129 is more than the 128 positions"):
@@ -344,8 +343,8 @@ def test_an_encoder_of_other_classes_gets_a_head_of_its_own(name, labels, tmp_pa
     ids = torch.tensor([[5, 6, 7]])
     assert loaded(input_ids=ids).start_logits.shape == (1, 3)
     assert torch.equal(loaded.get_input_embeddings().weight, model.get_input_embeddings().weight)
-    loaded.save_pretrained(tmp_path / "again")
-    assert load_encoder(tmp_path / "again")[1] == []
+    loaded.save_pretrained(tmp_path / "model")  # as a training saves it
+    assert load_encoder(tmp_path / "model")[1] == []
 
 
 def test_a_head_for_spans_of_other_labels_is_drawn_anew_and_answers_nothing(tiny_model, tmp_path):

@@ -9,6 +9,7 @@ import re
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -626,3 +627,56 @@ def test_flags_that_make_no_sense_are_refused_before_any_work(flags, says, proje
     assert caught.value.code == 2
     assert says in capsys.readouterr().err
     assert list(project.iterdir()) == []
+
+
+# ---- a company's certificate
+
+VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR")
+
+
+@pytest.fixture
+def company(full_hub, monkeypatch, tmp_path_factory):  # noqa: F811
+    """The Hub behind TLS with a certificate of its own, as in a company's network. Returns the certificate's file."""
+    if shutil.which("openssl") is None:
+        pytest.skip("needs openssl to make a certificate")
+    folder = tmp_path_factory.mktemp("certificates")
+    key, certificate = folder / "key.pem", folder / "company.pem"
+    names = ("-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1")
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *names]
+    subprocess.run([*command, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    for server in (full_hub, full_hub.cdn):
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        server.url = server.url.replace("http:", "https:")
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    return certificate
+
+
+@pytest.mark.fault("download fault")
+@pytest.mark.parametrize("name", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"])
+def test_one_variable_with_a_company_s_certificate_is_enough(project, company, full_hub, monkeypatch, name):  # noqa: F811
+    """Metadata came by one HTTP library and bytes by another, which read different variables."""
+    monkeypatch.setenv(name, str(company))
+    download_data.main(["--endpoint", full_hub.url, "--timeout", "5", "--retries", "0", "--only", "model"])
+    assert (project / "models" / "mobilebert-uncased" / "model.safetensors").is_file()
+
+
+@pytest.mark.fault("download fault")
+def test_without_the_certificate_the_message_names_the_variables(project, company, full_hub):  # noqa: F811
+    with pytest.raises(QAError, match=r"certificate can't be trusted.*SSL_CERT_FILE or REQUESTS_CA_BUNDLE"):
+        download_data.main(["--endpoint", full_hub.url, "--timeout", "5", "--retries", "0", "--only", "model"])
+
+
+@pytest.mark.fault("download fault")
+@pytest.mark.parametrize("name", VARIABLES[:3])
+@pytest.mark.parametrize("content", [None, b"no certificate"], ids=["missing", "other"])
+def test_a_certificate_that_can_not_be_read_is_named_with_its_variable(project, full_hub, monkeypatch, name, content):  # noqa: F811
+    path = project / "company.pem"
+    if content:
+        path.write_bytes(content)
+    monkeypatch.setenv(name, str(path))
+    with pytest.raises(QAError, match=rf"{name} names .*company\.pem, which can't be read"):
+        download_data.main(["--endpoint", full_hub.url, "--only", "model"])
+    assert not full_hub.requests

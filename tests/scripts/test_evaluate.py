@@ -342,7 +342,7 @@ def test_help_shows_every_default(evaluate, capsys):
     with pytest.raises(SystemExit):
         evaluate("--help")
     shown = capsys.readouterr().out
-    for flag, default in (("--batch_size", "16 on a CPU, 32 on a GPU"), ("--n_best_size", 20), ("--device", "auto")):
+    for flag, default in (("--batch_size", "4 on a CPU, 32 on a GPU"), ("--n_best_size", 20), ("--device", "auto")):
         after = shown.split(flag)[1].split("--")[0]
         assert f"(default: {default})" in " ".join(after.split())
 

@@ -116,7 +116,7 @@ def test_several_windows_are_one_no_answer(tiny_model):
     answer, *others = flat.answer("Who?", " ".join(TEXTS * 3), top_k=3)
     assert (answer["text"], answer["start"], answer["end"]) == ("", 0, 0)
     assert answer["probability"] == pytest.approx(1)
-    assert len(others) == 2
+    assert 1 <= len(others) <= 2  # equal texts are one answer
     assert all(other["text"] for other in others)
 
 
@@ -127,7 +127,8 @@ def test_without_the_setting_there_is_always_an_answer(tiny_model):
 
 def test_a_context_without_a_token_has_surely_no_answer_and_no_question_none(tiny_model):
     reader = Reader(tiny_model, "cpu", "no", handle_impossible_answer=True)
-    assert reader.answer("Who?", " \n") == {"text": "", "start": 0, "end": 0, "probability": 1.0, "answerable": None}
+    assert reader.answer("Who?", " \n") == {"text": "", "start": 0, "end": 0, "probability": 1.0, "answerable": None,
+                                           "places": []}  # fmt: skip
     assert reader.answer(" ", TEXTS[0])["probability"] == 0
 
 
