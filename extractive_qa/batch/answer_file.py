@@ -18,7 +18,7 @@ from typing import BinaryIO
 
 from extractive_qa.data.formats import Record
 from extractive_qa.errors import QAError
-from extractive_qa.files.atomic import explain_write_failure, write_json
+from extractive_qa.files.atomic import explain_write_failure, patiently, write_json
 from extractive_qa.files.locks import locked
 from extractive_qa.files.reading import read_json_object
 from extractive_qa.text import printable, shown
@@ -154,12 +154,12 @@ class AnswerFile(AbstractContextManager):
         """Opens the files, cut to what an earlier run wrote and counted. Raises as the class, and OSError."""
         if self.run:  # before anything else is written, so that whatever a crash leaves belongs to a run
             self.save_progress()
-        self.done_path.unlink(missing_ok=True)
+        patiently(self.done_path.unlink, True)
         for path, size in zip((self.path, self.bad_path), self.sizes, strict=True):
             self.files.append(path.open("ab"))
             self.files[-1].truncate(size)
         if not self.run:
-            self.progress_path.unlink(missing_ok=True)
+            patiently(self.progress_path.unlink, True)
 
     def earlier_progress(self, overwrite: bool) -> dict | None:
         """How far an earlier run came that can be resumed, or is complete; None where this one starts over."""
@@ -233,7 +233,7 @@ class AnswerFile(AbstractContextManager):
         with explain_write_failure(self.path, self.resume):
             if self.files or self.done:  # else what is there is an earlier run's
                 for path in (self.path, self.bad_path, self.progress_path):
-                    path.unlink(missing_ok=True)
+                    patiently(path.unlink, True)
 
     def finish(self, seconds: float, answered: int) -> str:
         """All is answered: what tells how far this run came says so from now on."""
@@ -242,9 +242,9 @@ class AnswerFile(AbstractContextManager):
         if not self.is_complete:
             with explain_write_failure(self.path, self.resume):
                 if not bad:
-                    self.bad_path.unlink(missing_ok=True)
+                    patiently(self.bad_path.unlink, True)
                 if self.run:
-                    self.progress_path.replace(self.done_path)
+                    patiently(self.progress_path.replace, self.done_path)
         if bad:
             logger.warning(f"{bad:,} bad record(s) were left out: see {shown(self.bad_path)}")
         if self.is_complete:

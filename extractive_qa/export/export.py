@@ -14,6 +14,7 @@ import onnx
 import torch
 
 from extractive_qa.export.int8 import measure_activation_ranges, to_int8, without_identities
+from extractive_qa.files.atomic import patiently
 from extractive_qa.files.manifest import write_manifest
 from extractive_qa.metrics import choose_f1_unit, compute_metrics, f1_score
 from extractive_qa.model.backends import OnnxBackend
@@ -97,15 +98,15 @@ def export_model(
         refused = {check.name for check in checks if check.refused and not force}
         for precision, name in ONNX_FILES.items():
             if name in refused:
-                (model_dir / name).unlink(missing_ok=True)
+                patiently((model_dir / name).unlink, True)
             else:
-                partials[precision].replace(model_dir / name)
+                patiently(partials[precision].replace, model_dir / name)
         kept = [model_dir / name for name in ONNX_FILES.values() if (model_dir / name).exists()]
         origin = [*sorted(model_dir.glob("*.safetensors")), model_dir / "config.json"]
         write_manifest(model_dir, "tools/export_onnx.py", None, paths=[*origin, *kept], name=ONNX_MANIFEST)
     finally:
         for path in partials.values():
-            path.unlink(missing_ok=True)
+            patiently(path.unlink, True)
     return kept, checks
 
 
