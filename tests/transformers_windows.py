@@ -12,18 +12,22 @@ def goes_on(text, place):
 
 
 def widened(text, start, end):
-    """A token's offsets without white space around it, and such that no mark is parted from its letter, by going
-    character by character."""
-    if text[start:end].strip():
-        while text[start].isspace():
-            start += 1
-        while text[end - 1].isspace():
-            end -= 1
+    """A token's offsets such that no mark is parted from its letter, by going character by character."""
     while goes_on(text, start):
         start -= 1
     while goes_on(text, end):
         end += 1
     return [start, end]
+
+
+def trimmed(text, start, end):
+    """A token's offsets without the white space around it; one of nothing else stays."""
+    if text[start:end].strip():
+        while text[start].isspace():
+            start += 1
+        while text[end - 1].isspace():
+            end -= 1
+    return start, end
 
 
 def transformers_windows(tokenizer, examples, max_length, doc_stride):
@@ -45,7 +49,10 @@ def transformers_windows(tokenizer, examples, max_length, doc_stride):
             pairs = zip(encoded["offset_mapping"][k], encoded.sequence_ids(k), strict=True)
             example_index = begin + encoded["overflow_to_sample_mapping"][k]
             context = examples[example_index]["context"]
-            offsets = [widened(context, *offset) if sequence == 1 else [-1, -1] for offset, sequence in pairs]
+            offsets = [
+                widened(context, *trimmed(context, *offset)) if sequence == 1 else [-1, -1]
+                for offset, sequence in pairs
+            ]
             yield example_index, ids, encoded["token_type_ids"][k], offsets
 
 
