@@ -13,16 +13,7 @@ be deleted.
 """
 
 from utils.console import exit_quietly_on_interrupt
-from utils.offline import (
-    MODEL_DIR,
-    OUTPUT_DIR,
-    PROJECT_ROOT,
-    SAMPLE_DATA_DIR,
-    SAMPLE_MODEL_DIR,
-    SQUAD_DIR,
-    TEACHER_DIR,
-    go_offline,
-)
+from utils.offline import MODEL_DIR, OUTPUT_DIR, SAMPLE_DATA_DIR, SAMPLE_MODEL_DIR, SQUAD_DIR, TEACHER_DIR, go_offline
 
 go_offline()  # before any Hugging Face library is imported
 exit_quietly_on_interrupt()  # Ctrl-C ends the imports without a traceback
@@ -85,8 +76,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="paper: 5 epochs, 4e-5, batch 32; best: the same with the teacher of download_data.py --teacher, or "
         "another --teacher_dir (default: none)")
     add("--num_train_epochs", type=epochs, default=3, metavar="N",
-        help="passes over the questions, 0.5 too: half of one. A step that is begun is done whole, as by transformers' "
-        "Trainer; scored after each pass, and at the end")
+        help="passes over the questions, 0.5 too, up to a whole step; scored after each pass, and at the end")
     add("--max_steps", type=int, default=-1, help="stop after so many optimizer steps; -1: by epochs")
     add("--per_device_train_batch_size", type=number_or_auto, default=MICRO_BATCH, metavar="N",
         help=f"windows at once (micro-batch); auto: the most that fit the GPU, accumulated to as many as {MICRO_BATCH} "
@@ -103,8 +93,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "for a model that will read long texts")
     add("--negative_contexts", type=float, default=0.0, metavar="N",
         help="other contexts of the file that each question is asked of in an epoch, none with its answer, three of "
-        "four among its best by BM25; 0.5: one for every second question. For passages that a retriever finds, and to "
-        "tell when an answer is not there. Each costs as much as a window")
+        "four among its best by BM25; 0.5: one for every second question. To tell absent answers; each costs a window")
     add("--distillation_weight", type=float, default=0.5, help="share of the teachers in the loss, 1: no labels")
     add("--distillation_temperature", type=float, default=2.0, help="softens the teachers' answers and the student's")
     add("--max_length", type=int, default=384, help="tokens in a window: question, context and special tokens")
@@ -119,12 +108,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--mixed_precision", choices=["auto", "no", "bf16", "fp16"], default="auto", help="auto: bf16 where it is fast")
     add("--bf16", dest="mixed_precision", action="store_const", const="bf16", help="short for --mixed_precision bf16")
     add("--fp16", dest="mixed_precision", action="store_const", const="fp16", help="short for --mixed_precision fp16")
-    add("--max_gpu_memory", type=float,
-        help="GiB of the GPU that are used at most (default: 85%% of what is free when the training starts)")
+    add("--max_gpu_memory", type=float, help="GiB of the GPU that are used at most (default: 85%% of what is free)")
     add("--gradient_checkpointing", action="store_true", help="less memory, about a third more time")
     add("--compile", action="store_true",
-        help="compile forward and backward first (torch.compile): minutes, once; slower after that on the CPU it was "
-        "measured on, not measured on a GPU, see docs/RESULTS.md")
+        help="torch.compile: minutes, once; then slower on a CPU (docs/RESULTS.md), not measured on a GPU")
     add("--per_device_eval_batch_size", type=int, default=32, help="windows at once when scoring")
     add("--logging_steps", type=int, default=20, help="steps between two lines of the log")
     add("--save_steps", type=int, default=500, help="steps between two checkpoints; one more is saved at each epoch")
@@ -133,7 +120,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     # fmt: on
 
     # parsed again with other defaults: those of a preset, the sample, a resumed run. Flags that were given still win
-    parser.set_defaults(project_dir=PROJECT_ROOT)  # for a run that is resumed after the project was moved
+    parser.set_defaults(project_dir=console.PROJECT_ROOT)  # for a run that is resumed after the project was moved
     args = parser.parse_args(argv)
     console.be_quiet(args.quiet)
     if args.preset:

@@ -9,13 +9,12 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import FastAPI, HTTPException, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from fastapi_offline import FastAPIOffline
-from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from extractive_qa.documents.index import DocumentIndex, best_passages
@@ -23,13 +22,25 @@ from extractive_qa.documents.reading import KINDS, read_content
 from extractive_qa.errors import QAError
 from extractive_qa.text import has_text, replace_surrogates, shown
 from extractive_qa.web.corrections import save_correction
+from extractive_qa.web.forms import (
+    MAX_CONTEXT,
+    MAX_DOCUMENTS,
+    MAX_QUESTION,
+    Answered,
+    Correction,
+    Health,
+    Page,
+    Question,
+    QuestionOfFolder,
+    QuestionOfTexts,
+    Saved,
+    problems,
+)
 from extractive_qa.web.request_filter import RequestFilter
 from extractive_qa.web.turns import BusyError, Turns
 
 logger = logging.getLogger(__name__)
 
-MAX_CONTEXT, MAX_DOCUMENTS, MAX_QUESTION = 200_000, 2_000_000, 1_000  # characters that are read; that are searched
-MOST_DOCUMENTS, MOST_ANSWERS, MOST_PASSAGES = 1_000, 20, 100
 MAX_WAITING = 16  # questions that wait while one is answered; the next is refused
 FOLDER = Path(__file__).parent
 FILES = {"/": "page.html", "/page.css": "page.css", "/page.js": "page.js", "/words.json": "words.json"}
@@ -39,102 +50,6 @@ DESCRIPTION = """Questions answered from texts, each answer an exact piece of on
 With `Accept: application/x-ndjson`, `/answer` and `/ask` say how far they are, a JSON object a line: `{"done": 3,
 "windows": 40}` at least once a second, then `{"result": {...}}`, or `{"detail": "...", "status": 503}`. Closing the
 connection stops the work."""
-
-
-# ---- what is sent
-
-Name = Annotated[str, Field(max_length=1_000)]
-Text = Annotated[str, Field(max_length=MAX_DOCUMENTS)]
-
-
-class Document(BaseModel):
-    text: Text
-    name: Name = ""
-
-
-class Question(BaseModel):
-    question: str = Field(max_length=MAX_QUESTION, examples=["Who built the mill?"])
-    top_k: int = Field(1, ge=1, le=MOST_ANSWERS, description="how many answers, best first")
-    min_confidence: float | None = Field(None, ge=0, le=1, description="below it: no answer; null: the server's own")
-
-
-class QuestionOfTexts(Question):
-    """A question, and a context or documents."""
-
-    context: str | None = Field(None, max_length=MAX_CONTEXT, examples=["The mill was built by Ada Miller in 1843."])
-    documents: list[Document] | None = Field(None, min_length=1, max_length=MOST_DOCUMENTS)
-    passages: int | None = Field(
-        None, ge=1, le=MOST_PASSAGES, description="of the documents that are read, best first by BM25; null: everything"
-    )
-
-
-class QuestionOfFolder(Question):
-    """A question about the folder of documents."""
-
-    passages: int = Field(10, ge=1, le=MOST_PASSAGES, description="that are read, best first by BM25")
-
-
-class Correction(BaseModel):
-    """The right place of an answer in its context: characters, end exclusive."""
-
-    question: str = Field(max_length=MAX_QUESTION)
-    context: str = Field(max_length=MAX_CONTEXT)
-    start: int = Field(ge=0)
-    end: int = Field(ge=1)
-    title: Name = ""
-
-
-# ---- what comes back
-
-
-class Answer(BaseModel):
-    text: str
-    start: int = Field(description="in characters (Unicode code points) of the text it is from")
-    end: int = Field(description="exclusive: text[start:end] is the answer")
-    probability: float = Field(description="how likely it is right, 0 to 1")
-    document: Any = Field(
-        None, description="/answer: the number of the document, from 0; /ask: its file, page, line and passage (text)"
-    )
-
-
-class Answered(BaseModel):
-    question: str
-    answered: bool = Field(description="false: no answer is as sure as min_confidence")
-    answerable: float | None = Field(description="how likely there is an answer at all; null: the model can't tell")
-    answers: list[Answer]
-    seconds: float = Field(description="that it took, waiting included")
-    unknown_share: float = Field(description="of the text's characters, 0 to 1, that the model does not know")
-
-
-class Health(BaseModel):
-    status: str
-    model: str
-    device: str
-    precision: str
-    documents: int | None = Field(description="files in the folder; null: there is none")
-    waiting: int = Field(description="questions that are asked now")
-
-
-class Page(BaseModel):
-    page: int | None
-    text: str
-
-
-class Saved(BaseModel):
-    file: str
-    corrections: int
-
-
-class Problem(BaseModel):
-    detail: str
-
-
-def problems(*statuses: int) -> dict:
-    """What the description of the interface says of errors."""
-    return {status: {"model": Problem} for status in statuses}
-
-
-# ---- the application
 
 
 def make_app(
@@ -160,18 +75,28 @@ def make_app(
         swagger_ui_parameters={"validatorUrl": None},
     )  # fmt: skip
     tell_in_one_form(app)
+    folder = index and {"name": index.folder.resolve().name, "files": index.files, "passages": len(index)}
+    serve_page(app, {
+        "model": model, "languages": reader.languages, "folder": folder, "min_confidence": min_confidence,
+        "corrections": shown(corrections), "kinds": list(KINDS), "examples": list(examples),
+        "limits": {"context": MAX_CONTEXT, "documents": MAX_DOCUMENTS, "question": MAX_QUESTION},
+    })  # fmt: skip
+    answer_questions(app, reader, index, turns, min_confidence)
+    take_files(app, turns, corrections)
+    filtered = RequestFilter(app, names, token)
+    filtered.turns = turns
+    return filtered
+
+
+def serve_page(app: FastAPI, start: dict) -> None:
+    """The page's own files, and `start`, what it needs to know before the first question."""
     for path, name in FILES.items():
         app.get(path, include_in_schema=False)(lambda name=name: FileResponse(FOLDER / name))
+    app.get("/start.json", include_in_schema=False)(lambda: start)
 
-    @app.get("/start.json", include_in_schema=False)
-    def start() -> dict:
-        """What the page needs to know before the first question."""
-        folder = index and {"name": index.folder.resolve().name, "files": index.files, "passages": len(index)}
-        return {
-            "model": model, "languages": reader.languages, "folder": folder, "min_confidence": min_confidence,
-            "corrections": shown(corrections), "kinds": list(KINDS), "examples": list(examples),
-            "limits": {"context": MAX_CONTEXT, "documents": MAX_DOCUMENTS, "question": MAX_QUESTION},
-        }  # fmt: skip
+
+def answer_questions(app: FastAPI, reader, index: DocumentIndex | None, turns: Turns, min_confidence: float) -> None:
+    """/answer, /ask and /health. min_confidence: where a question names none."""
 
     @app.get("/health")
     def health() -> Health:
@@ -184,19 +109,7 @@ def make_app(
     @app.post("/answer", response_model=Answered, responses=problems(400, 422, 500, 503))
     async def answer(asked: QuestionOfTexts, request: Request):
         """The answers to a question in a context, or in several documents, which are compared on one scale."""
-        question, texts = words(asked.question, "question"), []
-        if (asked.context is None) == (asked.documents is None):
-            raise HTTPException(422, "Expected either context or documents.")
-        if asked.context is not None:
-            texts = [words(asked.context, "context")]
-        else:
-            texts = [replace_surrogates(document.text) for document in asked.documents]
-            words(" ".join(texts), "documents")
-            if (length := sum(map(len, texts))) > (limit := MAX_DOCUMENTS if asked.passages else MAX_CONTEXT):
-                more = "" if asked.passages else ' With "passages": 10 the best of them are read, which may be more.'
-                raise HTTPException(
-                    422, f"The documents have {length:,} characters, expected at most {limit:,} in all.{more}"
-                )
+        question, texts = words(asked.question, "question"), texts_of(asked)
 
         def work(each_batch: Callable) -> tuple[list[dict], str]:
             if asked.documents is None:
@@ -219,34 +132,6 @@ def make_app(
 
         return await respond(request, question, work)
 
-    @app.post("/text", responses=problems(415, 422, 503), openapi_extra={"requestBody": RAW_BODY})
-    async def text(request: Request, name: Annotated[str, Query(max_length=255)]) -> list[Page]:
-        """The text of a file (txt, md, html, pdf, docx), whose content is sent as it is. It is not kept."""
-        content = await request.body()
-        if Path(name).suffix.lower() not in KINDS:
-            raise HTTPException(415, f"Expected a file of {', '.join(KINDS)}.")
-        try:
-            pages = [event async for event in turns.take(lambda _: read_content(Path(name), content))][-1]
-        except QAError as error:
-            raise HTTPException(422, replace_surrogates(str(error))) from None
-        except BusyError as error:
-            raise HTTPException(503, str(error)) from None
-        return [Page(page=page, text=replace_surrogates(text)) for page, text in pages]
-
-    @app.post("/corrections", responses=problems(400, 409, 422))
-    async def correct(correction: Correction) -> Saved:
-        """Saves the right answer to a question as a SQuAD record, for training: train.py --train_file FILE."""
-        question, context = words(correction.question, "question"), words(correction.context, "context")
-        if not has_text(context[correction.start : correction.end]) or correction.end > len(context):
-            raise HTTPException(422, "Expected start and end, in characters, around a piece of the context.")
-        try:
-            count = save_correction(
-                corrections, question, context, correction.start, correction.end, replace_surrogates(correction.title)
-            )
-        except QAError as error:
-            raise HTTPException(409, str(error)) from None
-        return Saved(file=shown(corrections), corrections=count)
-
     def least(asked: Question) -> float:
         return min_confidence if asked.min_confidence is None else asked.min_confidence
 
@@ -268,9 +153,37 @@ def make_app(
             raise HTTPException(500, str(error)) from None
         return make_answered(last, question, reader, began)
 
-    filtered = RequestFilter(app, names, token)
-    filtered.turns = turns
-    return filtered
+
+def take_files(app: FastAPI, turns: Turns, corrections: Path) -> None:
+    """/text, which gives back the text of a file, and /corrections, which writes to the SQuAD file `corrections`."""
+
+    @app.post("/text", responses=problems(415, 422, 503), openapi_extra={"requestBody": RAW_BODY})
+    async def text(request: Request, name: Annotated[str, Query(max_length=255)]) -> list[Page]:
+        """The text of a file (txt, md, html, pdf, docx), whose content is sent as it is. It is not kept."""
+        content = await request.body()
+        if Path(name).suffix.lower() not in KINDS:
+            raise HTTPException(415, f"Expected a file of {', '.join(KINDS)}.")
+        try:
+            pages = [event async for event in turns.take(lambda _: read_content(Path(name), content))][-1]
+        except QAError as error:
+            raise HTTPException(422, replace_surrogates(str(error))) from None
+        except BusyError as error:
+            raise HTTPException(503, str(error)) from None
+        return [Page(page=page, text=text) for page, text in pages]
+
+    @app.post("/corrections", responses=problems(400, 409, 422))
+    async def correct(correction: Correction) -> Saved:
+        """Saves the right answer to a question as a SQuAD record, for training: train.py --train_file FILE."""
+        question, context = words(correction.question, "question"), words(correction.context, "context")
+        if not has_text(context[correction.start : correction.end]) or correction.end > len(context):
+            raise HTTPException(422, "Expected start and end, in characters, around a piece of the context.")
+        try:
+            count = save_correction(
+                corrections, question, context, correction.start, correction.end, replace_surrogates(correction.title)
+            )
+        except QAError as error:
+            raise HTTPException(409, str(error)) from None
+        return Saved(file=shown(corrections), corrections=count)
 
 
 RAW_BODY = {
@@ -286,32 +199,35 @@ def words(text: str, name: str) -> str:
     return replace_surrogates(text)
 
 
+def texts_of(asked: QuestionOfTexts) -> list[str]:
+    """The context, or the documents, without lone surrogates; an error where there are both, neither, or too much."""
+    if (asked.context is None) == (asked.documents is None):
+        raise HTTPException(422, "Expected either context or documents.")
+    if asked.context is not None:
+        return [words(asked.context, "context")]
+    texts = [document.text for document in asked.documents]
+    words(" ".join(texts), "documents")
+    if (length := sum(map(len, texts))) > (limit := MAX_DOCUMENTS if asked.passages else MAX_CONTEXT):
+        more = "" if asked.passages else ' With "passages": 10 the best of them are read, which may be more.'
+        raise HTTPException(422, f"The documents have {length:,} characters, expected at most {limit:,} in all.{more}")
+    return list(map(replace_surrogates, texts))
+
+
 def answer_texts(
     reader, question: str, texts: list[str], asked: QuestionOfTexts, min_confidence: float, each_batch: Callable
 ) -> tuple[list[dict], str]:
     """The answers in texts, each with the number of its text, in which places are; and what was read."""
+    passages = [{"text": text, "document": number, "start": 0} for number, text in enumerate(texts)]
     if asked.passages:
-        passages = best_passages(question, texts, asked.passages)
-    else:
-        passages = [{"text": text, "document": number, "start": 0} for number, text in enumerate(texts)]
+        passages = best_passages(question, texts, asked.passages) or [{"text": ""}]
     ranked = asked.passages is not None
-    found, read = answer_passages(reader, question, passages, asked.top_k, min_confidence, each_batch, ranked)
+    found = reader.answer_documents(question, passages, asked.top_k, min_confidence, ranked, each_batch)
+    found = found if asked.top_k > 1 else [found]
     for answer in found:
-        if passage := answer.get("document"):
+        if passage := answer["document"]:
             answer["start"], answer["end"] = answer["start"] + passage["start"], answer["end"] + passage["start"]
             answer["document"] = passage["document"]
-    return found, read
-
-
-def answer_passages(
-    reader, question: str, passages: list[dict], top_k: int, min_confidence: float, each_batch: Callable,
-    ranked: bool = True,
-) -> tuple[list[dict], str]:  # fmt: skip
-    """The answers in passages, one without text where there are none; and what was read."""
-    if not passages:
-        return [{"text": "", "start": 0, "end": 0, "probability": 0.0, "answerable": 0.0}], ""
-    found = reader.answer_documents(question, passages, top_k, min_confidence, ranked, each_batch)
-    return found if top_k > 1 else [found], "\n".join(passage["text"] for passage in passages)
+    return found, "\n".join(passage["text"] for passage in passages)
 
 
 def make_answered(event: tuple, question: str, reader, began: float) -> Answered:

@@ -70,7 +70,4 @@ def serve(
         config = uvicorn.Config(
             app, access_log=False, log_level="warning", server_header=False, timeout_graceful_shutdown=int(seconds) + 5
         )
-        try:
-            Server(config).run(sockets=[listening])
-        finally:
-            app.turns.stop()
+        Server(config).run(sockets=[listening])

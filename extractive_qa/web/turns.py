@@ -46,12 +46,12 @@ class Turns:
             if gone.is_set() or self.is_over:
                 raise StoppedError
 
-        def end(_) -> None:
+        def end() -> None:
             self.inside -= 1
             ended.set()
 
         future = self.thread.submit(work, each_batch)
-        future.add_done_callback(lambda future: loop.call_soon_threadsafe(end, future))
+        future.add_done_callback(lambda _: loop.call_soon_threadsafe(end))
         return self.wait_for(future, ended, progress, gone, loop.time() + self.seconds)
 
     async def wait_for(self, future, ended, progress, gone, deadline) -> AsyncIterator:

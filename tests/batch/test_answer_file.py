@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from mortal_reader import Killed, MortalReader
 from question_files import write_dataset, write_parquet
 from scripts import PROJECT_ROOT, assert_refused, run_script, run_struck
 
@@ -304,26 +305,6 @@ def test_killed_at_every_write_it_ends_as_undisturbed(exported, undisturbed, tmp
             tried += 2
     assert tried > 20
     record_property("tried", tried)
-
-
-class Killed(BaseException):
-    pass
-
-
-class MortalReader:
-    """A reader that ends the run with the given group."""
-
-    def __init__(self, reader, groups: int):
-        self.reader, self.left = reader, groups
-
-    def __getattr__(self, name):
-        return getattr(self.reader, name)
-
-    def answer_all(self, examples, top_k, **settings):
-        self.left -= 1
-        if self.left < 0:
-            raise Killed
-        return self.reader.answer_all(examples, top_k, **settings)
 
 
 @pytest.mark.fault(KILLED)

@@ -6,6 +6,7 @@ import json
 import os
 
 import pytest
+from mortal_reader import Killed, MortalReader
 from scripts import run_script, run_struck
 
 from extractive_qa.batch import question_stream
@@ -146,26 +147,6 @@ def test_a_bar_goes_forward_to_the_end(reader, index, tmp_path):
 
 
 # resuming
-
-
-class Killed(BaseException):
-    pass
-
-
-class MortalReader:
-    """A reader that ends the run with the given group."""
-
-    def __init__(self, reader, groups: int):
-        self.reader, self.left = reader, groups
-
-    def __getattr__(self, name):
-        return getattr(self.reader, name)
-
-    def answer_documents(self, *arguments, **settings):
-        self.left -= 1
-        if self.left < 0:
-            raise Killed
-        return self.reader.answer_documents(*arguments, **settings)
 
 
 @pytest.mark.fault("batch killed and resumed")

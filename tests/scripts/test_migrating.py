@@ -203,10 +203,13 @@ def test_a_model_trained_here_gives_the_same_answers_in_the_pipeline(request, qu
     asked, folder = asked[:12], request.getfixturevalue("trained") / "final_model"
     reader = Reader(folder, "cpu", "no", backend="torch")
     windows = windows_of(reader, asked)
-    ours = list(reader.answer_all(asked, top_k=20))
+    ours, compared = list(reader.answer_all(asked, top_k=20)), 0
     with Peer("readers", folder, path) as peer:
         theirs = peer("answer", count=len(asked), align_to_words=False, padding="max_length")["spans"]
     for item, (best, *others), exact, own in zip(asked, ours, theirs, windows, strict=True):
         assert pipeline_rule(item["context"], own) == exact, item["question"]
-        repeated = any(len(answer["places"]) > 1 for answer in (best, *others))  # whose places ours counts together
-        assert [best["start"], best["end"]] == tidied(item, exact) or len(own) > 1 or repeated
+        if len(own) > 1 or any(len(answer["places"]) > 1 for answer in (best, *others)):
+            continue  # ours compares windows otherwise, and counts the places of a text that comes again together
+        compared += 1
+        assert [best["start"], best["end"]] == tidied(item, exact)
+    assert compared
