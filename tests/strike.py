@@ -10,7 +10,8 @@ like, just after it:
     interrupt     Ctrl-C; `interrupt-twice` at once, `interrupt-again` a second later
     fill:PATH     the disk is filled up by a file
     move:A|B      folder A is moved to B
-    limit:BYTES   files can no longer grow beyond so many bytes, which fails as a full disk does (POSIX)
+    limit:BYTES   files can no longer grow beyond so many bytes, which fails as a full disk does (POSIX);
+                  limit:BYTES|PATH counts them from the size that this file has
 """
 
 import importlib
@@ -40,7 +41,9 @@ def strike(what: str) -> None:
     elif what == "limit":
         import resource
 
-        resource.setrlimit(resource.RLIMIT_FSIZE, (int(argument), resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+        size, _, path = argument.partition("|")
+        limit = int(size) + (Path(path).stat().st_size if path else 0)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
     else:
         raise ValueError(what)
 

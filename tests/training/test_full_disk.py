@@ -50,10 +50,13 @@ def test_a_disk_that_fills_up_in_a_save_leaves_the_checkpoint_before_it(tiny_mod
 
 @pytest.mark.slow
 def test_a_disk_that_fills_up_in_the_log_tears_no_line_for_good(tiny_model, trained, tmp_path):
-    flags = ["--model_dir", tiny_model, "--output_dir", tmp_path / "out", *SMALL]
-    done = run_struck("extractive_qa.training.log:TrainingLog.write", 4, "limit:500", "train.py", *flags)
+    flags, log = (
+        ["--model_dir", tiny_model, "--output_dir", tmp_path / "out", *SMALL],
+        tmp_path / "out" / "training_log.jsonl",
+    )
+    done = run_struck("extractive_qa.training.log:TrainingLog.write", 4, f"limit:20|{log}", "train.py", *flags)
     assert_refused(done, "training_log.jsonl can't be written: File too large", "--resume")
-    assert not (tmp_path / "out" / "training_log.jsonl").read_text(encoding="utf-8").endswith("\n")
+    assert not log.read_text(encoding="utf-8").endswith("\n")
     assert_ends_as_undisturbed(tmp_path / "out", trained)
 
 
