@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from extractive_qa.documents.passages import cut_passages, words_of
+from extractive_qa.documents.passages import cut_passages, join_overlapping, words_of
 from extractive_qa.documents.reading import KINDS, read_document
 from extractive_qa.errors import QAError, brief
 from extractive_qa.files.atomic import replace_folder
@@ -19,7 +19,7 @@ from extractive_qa.files.reading import read_json_object
 from extractive_qa.progress import NoProgress
 from extractive_qa.text import replace_surrogates
 
-FORMAT = 2  # of what is kept: raise it when passages are cut or found in another way
+FORMAT = 3  # of what is kept: raise it when passages are cut or found in another way
 LIST, PASSAGES, OFFSETS, BM25 = "index.json", "passages.jsonl", "offsets.npy", "bm25"
 TERMS, TERM_SPLITS, VOCABULARY = "terms.npy", "term_splits.npy", "vocabulary.json"
 EXPECTED = "an index of documents"
@@ -110,7 +110,9 @@ class DocumentIndex:
                 line, before = 1, 0
                 for start, end in cut_passages(text):
                     line, before = line + text.count("\n", before, start), start
-                    passages.append({"text": text[start:end], "file": shown, "page": page, "line": line})
+                    passages.append(
+                        {"text": text[start:end], "file": shown, "page": page, "line": line, "start": start}
+                    )
         except QAError as error:
             return seen | {"skipped": str(error)}
         changed[name] = passages
@@ -183,17 +185,19 @@ class DocumentIndex:
 
     def best(self, question: str, count: int = 10) -> list[dict]:
         """The up to `count` best passages for a question by BM25, best first: text, file (relative to the folder), page
-        (None where the kind has none), line (of the page, or file). Where none shares a word with it, []."""
-        return [self.passage(number) for number in best_numbers(self.retriever, question, count)]
+        (None where the kind has none), line and start, in characters (of the page, or of the file's text). Those that
+        overlap come as one. Where none shares a word with the question, []."""
+        found = [self.passage(number) for number in best_numbers(self.retriever, question, count)]
+        return join_overlapping(found, ("file", "page"))
 
     def answers(
         self, reader, questions: Sequence[str], passages: int = 10, top_k: int = 1, min_confidence: float = 0.0,
         each_batch: Callable[[int, int, int], object] = lambda done, windows, questions: None,
     ) -> list[list[dict]]:  # fmt: skip
         """The best answers that a Reader finds to each question in up to `passages` passages, as answer_documents gives
-        them, each with its `document`: file, page, line on which the answer begins, and text, the passage, whose
-        characters start and end count. Where no passage shares a word with the question: one without text, whose
-        document is None."""
+        them, each with its `document`: file, page, line on which the answer begins, start, where the passage begins,
+        and text, the passage, whose characters start and end of an answer count. Where no passage shares a word with
+        the question: one without text, whose document is None."""
         found = [self.best(question, passages) or [""] for question in questions]
         best = reader.answer_documents(questions, found, top_k, min_confidence, ranked=True, each_batch=each_batch)
         best = best if top_k > 1 else [[answer] for answer in best]
@@ -209,7 +213,7 @@ class DocumentIndex:
 
 def best_passages(question: str, texts: Sequence[str], count: int = 10) -> list[dict]:
     """The up to `count` best passages of some texts for a question by BM25, best first: text, document (the number of
-    its text), start (in characters of that)."""
+    its text), start (in characters of that). Those that overlap come as one."""
     passages = [
         {"text": text[start:end], "document": number, "start": start}
         for number, text in enumerate(texts)
@@ -217,7 +221,8 @@ def best_passages(question: str, texts: Sequence[str], count: int = 10) -> list[
     ]
     vocabulary: dict[str, int] = {}
     terms = [[vocabulary.setdefault(word, len(vocabulary)) for word in words_of(one["text"])] for one in passages]
-    return [passages[number] for number in best_numbers(make_retriever(terms, vocabulary), question, count)]
+    found = [passages[number] for number in best_numbers(make_retriever(terms, vocabulary), question, count)]
+    return join_overlapping(found, ("document",))
 
 
 def make_retriever(terms: list[list[int]], vocabulary: dict[str, int]):

@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from itertools import islice
 
 LONGEST, OVERLAP = 180, 60  # words
@@ -47,6 +48,26 @@ def cut_passages(text: str) -> list[tuple[int, int]]:
             repeated += pieces[begin][2]
         first = begin
     return passages
+
+
+def join_overlapping(passages: Sequence[dict], source: Sequence[str]) -> list[dict]:
+    """Passages, best first, with those that overlap in their source as one, at the rank of the better: a place in both
+    would be found twice, as if the text came again. Each has its text, start (characters into its source) and the
+    fields that tell the source. All other fields are those of the passage that begins first."""
+    joined: list[tuple[int, dict]] = []
+
+    def place(ranked: tuple[int, dict]) -> tuple[str, int]:
+        return str([ranked[1][name] for name in source]), ranked[1]["start"]
+
+    for rank, passage in sorted(enumerate(passages), key=place):
+        if joined and place(joined[-1])[0] == place((rank, passage))[0]:
+            before, last = joined[-1]
+            shared = last["start"] + len(last["text"]) - passage["start"]
+            if shared > 0:
+                joined[-1] = min(before, rank), last | {"text": last["text"] + passage["text"][shared:]}
+                continue
+        joined.append((rank, passage))
+    return [passage for _, passage in sorted(joined, key=lambda ranked: ranked[0])]
 
 
 def words_of(text: str) -> list[str]:

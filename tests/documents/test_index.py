@@ -9,6 +9,7 @@ import pytest
 from extractive_qa.documents import index as module
 from extractive_qa.documents.index import DocumentIndex
 from extractive_qa.errors import QAError
+from extractive_qa.reader import Reader
 
 TEXTS = {
     "tea.txt": "Tea is made of leaves.\n\nGreen tea is heated early, by steaming in Japan.",
@@ -30,10 +31,32 @@ def test_the_best_passage_comes_with_its_file_and_line(folder, tmp_path):
     index = DocumentIndex(folder, tmp_path / "kept")
     assert (index.files, index.read, index.skipped, len(index)) == (3, 3, {}, 3)
     (best,) = index.best("What does the blue whale feed on?")
-    assert best == {"text": TEXTS["deep/er/whale.md"], "file": "deep/er/whale.md", "page": None, "line": 1}
+    assert best == {"text": TEXTS["deep/er/whale.md"], "file": "deep/er/whale.md", "page": None, "line": 1, "start": 0}
     assert index.best("石桥多长？")[0]["file"] == "桥.txt"
     assert len(index.best("tea whale")) == 2 and len(index.best("tea whale", 1)) == 1
     assert index.best("the of xyzzy") == [] == index.best("")
+
+
+def test_a_place_that_two_passages_share_is_one_place(tiny_model, tmp_path):
+    """As if the text had come once: neither found twice, nor surer for it."""
+    reader = Reader(tiny_model, "cpu", "no")
+    sentences = [f"Sentence {n} tells of tea and of what is drunk in house number {n}." for n in range(60)]
+    text = " ".join([*sentences[:11], "Ada Lovelace wrote it in 1843.", *sentences[11:]])
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "long.txt").write_text(text, encoding="utf-8")
+    index = DocumentIndex(tmp_path / "texts", tmp_path / "kept")
+    assert len(index) > 3
+    for question in ("Who wrote of tea in house number 11?", "What tells of tea?"):
+        (whole,) = index.best(question)
+        assert (whole["text"], whole["start"]) == (text, 0)
+        (answers,) = index.answers(reader, [question], top_k=3)
+        asked = reader.answer(question, text, top_k=3)
+        for found, expected in zip(answers, asked, strict=True):
+            assert {name: found[name] for name in ("text", "start", "end")} == {
+                name: expected[name] for name in ("text", "start", "end")
+            }
+            assert found["probability"] == pytest.approx(expected["probability"], abs=1e-5)
+            assert len(found["places"]) == len(expected["places"])
 
 
 def test_only_what_is_new_or_changed_is_read_again(folder, tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extractive_qa.documents.passages import LONGEST, LONGEST_WORD, OVERLAP, cut_passages, words_of
+from extractive_qa.documents.passages import LONGEST, LONGEST_WORD, OVERLAP, cut_passages, join_overlapping, words_of
 
 SENTENCES = st.lists(
     st.tuples(st.integers(1, 250), st.sampled_from([". ", "! ", "。", "\n\n", ' said." ', " ", "\n"])), max_size=12
@@ -36,6 +36,34 @@ def test_passages_end_with_a_sentence_and_repeat_the_last_of_the_one_before():
     (first, second), words = cut_passages(text)[:2], sentence.split()
     repeated = len(text[second[0] : first[1]].split())
     assert OVERLAP - len(words) < repeated <= OVERLAP
+
+
+@given(SENTENCES, st.data())
+def test_passages_that_overlap_come_as_one_and_no_character_twice(sentences, data):
+    """Of two texts: of the passages that were found the same characters are there, each once, the best ones first."""
+    sources = []
+    for name in "ab":
+        words = (" ".join(f"{name}{i}x{n}" for n in range(count)) + end for i, (count, end) in enumerate(sentences))
+        sources.append("".join(words))
+    every = [
+        {"text": text[start:end], "document": number, "start": start, "line": start}
+        for number, text in enumerate(sources)
+        for start, end in cut_passages(text)
+    ]
+    found = data.draw(st.permutations(every))[: data.draw(st.integers(0, len(every)))]
+    joined = join_overlapping(found, ("document",))
+    places = [(one["document"], one["start"] + i) for one in joined for i in range(len(one["text"]))]
+    assert len(places) == len(set(places))
+    assert set(places) == {(one["document"], one["start"] + i) for one in found for i in range(len(one["text"]))}
+    for one in joined:
+        assert sources[one["document"]][one["start"] :].startswith(one["text"]) and one["line"] == one["start"]
+    ranks = [min(rank for rank, passage in enumerate(found) if holds(one, passage)) for one in joined]
+    assert ranks == sorted(ranks)
+
+
+def holds(joined: dict, passage: dict) -> bool:
+    begins = passage["start"] - joined["start"]
+    return joined["document"] == passage["document"] and 0 <= begins < len(joined["text"])
 
 
 @pytest.mark.parametrize("text", ["", " \n ", "\n\n\n"])
