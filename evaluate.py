@@ -14,7 +14,7 @@ expected calibration error: 0.05 means that of the answers given with 70 %, some
 """
 
 from utils.console import exit_quietly_on_interrupt
-from utils.offline import OUTPUT_DIR, SAMPLE_DATA_DIR, SQUAD_DIR, go_offline, sample_model
+from utils.offline import OUTPUT_DIR, SAMPLE_FILES, SQUAD_DIR, go_offline, sample_model
 
 go_offline()  # before any import: the libraries read the switches when they are imported
 exit_quietly_on_interrupt()  # the imports take a moment, and Ctrl-C shall show no traceback meanwhile
@@ -84,9 +84,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     console.be_quiet(args.quiet)  # from here on, what is no result is said only to those who want it
     if args.sample:
         # as defaults, so that flags which were given win
-        parser.set_defaults(
-            model_dir=sample_model(), eval_file=SAMPLE_DATA_DIR / "dev.json", output_dir=OUTPUT_DIR / "sample"
-        )
+        parser.set_defaults(model_dir=sample_model(), eval_file=SAMPLE_FILES["dev"], output_dir=OUTPUT_DIR / "sample")
         args = parser.parse_args(argv)
     # all problems at once: nobody fixes one to hear of the next
     problems = [

@@ -13,7 +13,7 @@ be deleted.
 """
 
 from utils.console import exit_quietly_on_interrupt
-from utils.offline import MODEL_DIR, OUTPUT_DIR, SAMPLE_DATA_DIR, SAMPLE_MODEL_DIR, SQUAD_DIR, TEACHER_DIR, go_offline
+from utils.offline import MODEL_DIR, OUTPUT_DIR, SAMPLE_FILES, SAMPLE_MODEL_DIR, SQUAD_DIR, TEACHER_DIR, go_offline
 
 go_offline()  # before any Hugging Face library is imported
 exit_quietly_on_interrupt()  # Ctrl-C ends the imports without a traceback
@@ -44,8 +44,8 @@ PRESETS = {"paper": {"num_train_epochs": 5, "learning_rate": 4e-5, "gradient_acc
 # of all that docs/RESULTS.md tried, a larger teacher gains most
 PRESETS["best"] = PRESETS["paper"] | {"teacher_dir": [TEACHER_DIR]}
 SAMPLE = {
-    "model_dir": SAMPLE_MODEL_DIR, "train_file": SAMPLE_DATA_DIR / "train.json",
-    "eval_file": SAMPLE_DATA_DIR / "dev.json", "output_dir": OUTPUT_DIR / "sample",
+    "model_dir": SAMPLE_MODEL_DIR, "train_file": SAMPLE_FILES["train"], "eval_file": SAMPLE_FILES["dev"],
+    "output_dir": OUTPUT_DIR / "sample", "eval_on_start": True,
 }  # fmt: skip
 
 
@@ -113,6 +113,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--compile", action="store_true",
         help="torch.compile: minutes, once; then slower on a CPU (docs/RESULTS.md), not measured on a GPU")
     add("--per_device_eval_batch_size", type=int, default=32, help="windows at once when scoring")
+    add("--eval_on_start", action="store_true", help="score the model before the first step too (on with --sample)")
     add("--logging_steps", type=int, default=20, help="steps between two lines of the log")
     add("--save_steps", type=int, default=500, help="steps between two checkpoints; one more is saved at each epoch")
     add("--save_total_limit", type=int, default=2, help="checkpoints that are kept")
@@ -334,7 +335,8 @@ def train(run: Training, log: TrainingLog, bar) -> None:
     while True:
         # at the end of an epoch, and of the training: score, unless that was done before the run was resumed. The best
         # model so far is saved as final_model
-        if run.step and (run.step % steps_per_epoch == 0 or run.step == total_steps) and not log.has_scores(run.step):
+        due = run.step % steps_per_epoch == 0 or run.step == total_steps
+        if due and (run.step or args.eval_on_start) and not log.has_scores(run.step):
             for line in run.evaluate(log):
                 console.write(line, sys.stdout)  # above the bar
             windows, since = 0, time.monotonic()

@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from utils.offline import OUTPUT_DIR, SAMPLE_DATA_DIR, SQUAD_DIR, go_offline, sample_model
+from utils.offline import OUTPUT_DIR, SAMPLE_DATA_DIR, SAMPLE_FILES, SQUAD_DIR, go_offline, sample_model
 
 go_offline()
 
@@ -48,7 +48,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--force", action="store_true", help="keep the models whatever the check says")
     args = parser.parse_args(argv)
     if args.sample:
-        parser.set_defaults(model_dir=sample_model(), eval_file=SAMPLE_DATA_DIR / "dev.json")
+        parser.set_defaults(model_dir=sample_model(), eval_file=SAMPLE_FILES["dev"])
         args = parser.parse_args(argv)
     if args.max_samples < 1:
         raise QAError(f"--max_samples is {args.max_samples}, expected at least 1")

@@ -15,6 +15,7 @@ MODEL_DIR = PROJECT_ROOT / "models" / "mobilebert-uncased"
 TEACHER_DIR = PROJECT_ROOT / "models" / "bert-large-uncased-whole-word-masking-finetuned-squad"
 OUTPUT_DIR = PROJECT_ROOT / "output"
 SAMPLE_DATA_DIR = PROJECT_ROOT / "data" / "sample"
+SAMPLE_FILES = {part: SAMPLE_DATA_DIR / "custom" / f"{part}.csv" for part in ("train", "dev")}  # of --sample
 SAMPLE_MODEL_DIR = PROJECT_ROOT / "models" / "sample"
 
 SWITCHES = {

@@ -47,13 +47,16 @@ def training_curve(figure, log: list[dict], dark: bool) -> None:
     rate = left.twinx()
     rate.plot([line["step"] for line in steps], [line["learning_rate"] for line in steps], color="tab:gray", lw=1)
     rate.set(ylabel="learning rate (gray)", ylim=(0, None))
+    rate.yaxis.set_major_formatter("{x:.2g}")  # 2e-05 at each tick, not once above the axis
     for name, label, colour in (("f1", "F1", FIRST), ("exact_match", "EM", SECOND)):
         values = [line[name] for line in scores]
         right.plot([line["epoch"] for line in scores], values, marker="o", label=label, color=colour[dark])
     right.set(xlabel="epoch", ylabel="score on the evaluation file (%)")
     right.grid()
+    for axes in (left, right):  # no tick between two steps
+        axes.xaxis.get_major_locator().set_params(integer=True)
     if scores:
-        right.legend()
+        right.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)  # above, where no line is
 
 
 def reliability_diagram(figure, points: list[dict], dark: bool) -> None:

@@ -30,6 +30,7 @@ FREE_ON_RESUME = {
     "resume", "overwrite_output_dir", "output_dir", "device", "mixed_precision", "logging_steps", "save_steps",
     "save_total_limit", "per_device_train_batch_size", "gradient_accumulation_steps", "per_device_eval_batch_size",
     "gradient_checkpointing", "max_gpu_memory", "compile", "verify_files", "quiet", "project_dir",
+    "eval_on_start",
 }  # fmt: skip
 PATHS = {"model_dir", "teacher_dir", "train_file", "eval_file"}  # may differ too, what they hold may not
 COUNTS = (

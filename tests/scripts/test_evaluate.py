@@ -171,7 +171,7 @@ def test_gold_answers_score_100_and_missing_ones_0(evaluate, gold, capsys, caplo
 def test_the_sample_needs_no_other_flag_and_flags_that_were_given_win(evaluate, tmp_path, capsys):
     evaluate("--sample", "--max_samples", 2, "--output_dir", tmp_path)
     assert "on 2 questions" in capsys.readouterr().out
-    assert read(tmp_path / "metrics.json")["eval_file"] == str(DEV)
+    assert read(tmp_path / "metrics.json")["eval_file"] == str(offline.SAMPLE_FILES["dev"])
     assert read(tmp_path / "metrics.json")["settings"]["model_dir"] == str(sample_model())
 
 

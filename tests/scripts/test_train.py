@@ -130,7 +130,7 @@ def test_the_next_command_scores_what_was_trained(flags, command, monkeypatch):
     sample = {
         "sample": "output/sample",
         "to_sample": "--output_dir output/sample --eval_file",
-        "dev": "data/sample/dev.json",
+        "dev": "data/sample/custom/dev.csv",
     }
     said = train_script.how_to_evaluate(train_script.parse_args(flags))
     assert said.replace("\\", "/") == f"python evaluate.py {command.format(**sample)}".rstrip()

@@ -402,3 +402,17 @@ def test_a_training_of_one_epoch_and_a_half_is_scored_at_both_ends_and_resumes(t
     train_here("--output_dir", tmp_path / "resumed", "--resume")
     assert_equal_weights(tmp_path / "resumed" / "checkpoint-8", tmp_path / "whole" / "checkpoint-8")
     assert log_without_times(tmp_path / "resumed") == log
+
+
+def test_a_model_scored_before_the_first_step_learns_the_same(tiny_model, trained, tmp_path):
+    """And is kept where training makes it no better: final_model has the best scores, of whatever step."""
+    output = tmp_path / "out"
+    train_here("--model_dir", tiny_model, "--output_dir", output, *SMALL, "--eval_on_start")
+    first, *others = [line for line in log_without_times(output) if "f1" in line or "loss" in line]
+    assert (first["step"], first["epoch"]) == (0, 0)
+    assert others == [line for line in log_without_times(trained) if "f1" in line or "loss" in line]
+    assert_equal_weights(output / "checkpoint-10", trained / "checkpoint-10")
+    scores = [line for line in (first, *others) if "f1" in line]
+    best = max(scores, key=lambda line: (line["f1"], line["step"]))
+    kept = json.loads((output / "final_model" / "reader.json").read_text(encoding="utf-8"))
+    assert (kept["scores"]["f1"], len(scores)) == (best["f1"], 3)

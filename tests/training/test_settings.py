@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from scripts import PROJECT_ROOT
-from small_training import DEV, TRAIN, mark_complete, train_script
+from small_training import mark_complete, train_script
 
 from extractive_qa.errors import QAError
 from utils.console import in_flags
@@ -31,11 +31,13 @@ def test_a_preset_sets_defaults_and_flags_win():
 
 def test_the_sample_sets_its_files_and_flags_win(tmp_path):
     args = train_script.parse_args(["--sample"])
-    assert (args.train_file, args.eval_file) == (TRAIN, DEV)
+    custom = PROJECT_ROOT / "data" / "sample" / "custom"
+    assert (args.train_file, args.eval_file) == (custom / "train.csv", custom / "dev.csv")
+    assert args.eval_on_start and not train_script.parse_args([]).eval_on_start
     assert args.output_dir == PROJECT_ROOT / "output" / "sample"
     assert args.model_dir == PROJECT_ROOT / "models" / "sample"
     args = train_script.parse_args(["--sample", "--output_dir", str(tmp_path)])
-    assert (args.train_file, args.output_dir) == (TRAIN, tmp_path)
+    assert (args.train_file, args.output_dir) == (custom / "train.csv", tmp_path)
 
 
 @pytest.mark.parametrize(
