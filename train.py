@@ -41,7 +41,7 @@ from utils import console
 MICRO_BATCH = 4  # windows; with MobileBERT they take 2.4 GB in fp32, 1.7 GB in bf16: a 4 GB card will do
 # google-research/mobilebert, README: 5 epochs, 4e-5, effective batch 4 x 8 = 32 windows
 PRESETS = {"paper": {"num_train_epochs": 5, "learning_rate": 4e-5, "gradient_accumulation_steps": 8}}
-# of all that docs/RESULTS.md tried, a larger teacher gains most
+# of all that docs/EXPERIMENTS.md tried, a larger teacher gains most
 PRESETS["best"] = PRESETS["paper"] | {"teacher_dir": [TEACHER_DIR]}
 SAMPLE = {
     "model_dir": SAMPLE_MODEL_DIR, "train_file": SAMPLE_FILES["train"], "eval_file": SAMPLE_FILES["dev"],
@@ -111,7 +111,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--max_gpu_memory", type=float, help="GiB of the GPU that are used at most (default: 85%% of what is free)")
     add("--gradient_checkpointing", action="store_true", help="less memory, about a third more time")
     add("--compile", action="store_true",
-        help="torch.compile: minutes, once; then slower on a CPU (docs/RESULTS.md), not measured on a GPU")
+        help="torch.compile: minutes, once; then slower on a CPU (docs/EXPERIMENTS.md), not measured on a GPU")
     add("--per_device_eval_batch_size", type=int, default=32, help="windows at once when scoring")
     add("--eval_on_start", action="store_true", help="score the model before the first step too (on with --sample)")
     add("--logging_steps", type=int, default=20, help="steps between two lines of the log")

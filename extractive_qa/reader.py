@@ -194,7 +194,7 @@ class Reader:
         documents: texts, or dicts that hold one under `text`, such as the passages that a retriever found; in `answer`
         they come back as they are. All are compared on one scale: one softmax over the spans of all windows of all
         documents, each relative to its window's [CLS], as over the windows of one long text. That is right more often
-        than the document with the highest probability of its own: docs/RESULTS.md, "Paragraphs that lack the answer".
+        than the document whose own probability is highest: docs/EXPERIMENTS.md, "Paragraphs that lack the answer".
         ranked: whether they come in a retriever's order, best first. Then a later one counts less: 2 log(rank) is taken
         off its scores, which is right more often still. each_batch: as answer_all calls it, for 64 questions at a time.
 

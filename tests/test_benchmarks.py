@@ -26,7 +26,7 @@ from harness import (
     summarize,
     take_turns,
 )
-from table import READMES, WORK, read_results, table
+from table import WORK, read_results, table
 
 from extractive_qa.errors import QAError
 
@@ -87,14 +87,13 @@ def test_figures_are_written_with_four_digits():
     assert rounded({"a": [1234.567, 2], "b": {"c": 0.00012345}}) == {"a": [1235.0, 2], "b": {"c": 0.0001234}}
 
 
-def test_the_table_has_a_line_for_each_result_in_both_languages(tmp_path):
+def test_the_table_has_a_line_for_each_result(tmp_path):
     results = [result_of(), result_of("latency", lower=True, unit="ms, p50 (ratio: ours / peer)", target=0.5)]
-    english, chinese = table(results, 0).splitlines(), table(results, 1).splitlines()
+    lines = table(results).splitlines()
     answering = "| answering, fastest precision (questions/s) | 40.0 | 10.0 | 20.0 | 4.00 | ≥ 3.5 | yes | 2.00 | ours |"
-    assert english[2] == answering
-    assert english[3].endswith("| 9.00 | ≤ 0.5 | no | 9.00 | **peer** |")
-    assert chinese[3].endswith("| 9.00 | ≤ 0.5 | 否 | 9.00 | **对照** |")
-    assert len(english) == len(chinese) == 4
+    assert lines[2] == answering
+    assert lines[3].endswith("| 9.00 | ≤ 0.5 | no | 9.00 | **peer** |")
+    assert len(lines) == 4
     # results are read in the table's order, those that are missing are left out
     for result in reversed(results):
         (tmp_path / f"{result['benchmark']}.json").write_text(json.dumps(result), encoding="utf-8")
@@ -112,7 +111,7 @@ def test_a_peer_that_is_ahead_at_its_best_is_named(capsys, tmp_path):
         assert ahead.endswith(words)
         assert json.loads(line) == json.loads((tmp_path / "answering.json").read_text(encoding="utf-8"))
         assert json.loads(line).keys() >= KEYS
-    assert table(read_results(tmp_path), 0).endswith("| yes | 0.50 | **peer** |\n")
+    assert table(read_results(tmp_path)).endswith("| yes | 0.50 | **peer** |\n")
 
 
 def test_a_table_goes_between_its_markers_and_nothing_else_changes(tmp_path):
@@ -130,17 +129,16 @@ def test_a_table_goes_between_its_markers_and_nothing_else_changes(tmp_path):
 
 def test_a_table_that_is_not_that_of_the_results_is_refused(tmp_path):
     (tmp_path / "answering.json").write_text(json.dumps(result_of()), encoding="utf-8")
-    empty = "<!-- benchmarks -->\n<!-- /benchmarks -->\n"
-    for name in READMES:
-        (tmp_path / name).write_text(empty, encoding="utf-8")
-    folders = "--results_dir", tmp_path, "--readme_dir", tmp_path
-    assert_refused(run_script("benchmarks/table.py", "--check", *folders, code=2), "README.zh-CN.md", "table.py")
-    assert (tmp_path / READMES[0]).read_text(encoding="utf-8") == empty
-    run_script("benchmarks/table.py", *folders)
-    run_script("benchmarks/table.py", "--check", *folders)
+    page, empty = tmp_path / "page.md", "<!-- benchmarks -->\n<!-- /benchmarks -->\n"
+    page.write_text(empty, encoding="utf-8")
+    places = "--results_dir", tmp_path, "--page", page
+    assert_refused(run_script("benchmarks/table.py", "--check", *places, code=2), "page.md", "table.py")
+    assert page.read_text(encoding="utf-8") == empty
+    run_script("benchmarks/table.py", *places)
+    run_script("benchmarks/table.py", "--check", *places)
 
 
-def test_the_readmes_have_the_table_of_the_results():
+def test_the_page_has_the_table_of_the_results():
     run_script("benchmarks/table.py", "--check")
 
 

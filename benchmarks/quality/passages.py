@@ -41,7 +41,7 @@ from utils.console import note
 from utils.offline import SAMPLE_MODEL_DIR
 
 PASSAGES = (5, 10)
-RANK = 2  # of `ranked`: chosen on held-out training questions, see docs/RESULTS.md
+RANK = 2  # of `ranked`: chosen on held-out training questions, see docs/EXPERIMENTS.md
 
 
 def read_pairs(reader: Reader, pairs: list[dict]) -> dict[str, np.ndarray]:

@@ -2,7 +2,7 @@
 
     python benchmarks/quality/recipes.py --model_dir <MiniLM folder> --larger_model_dir <MPNet folder>
     python benchmarks/quality/recipes.py --model_dir <MiniLM folder> --final --runs "plain 1" "plain 2"
-    python benchmarks/quality/recipes.py --table     # only the table in docs/RESULTS.md
+    python benchmarks/quality/recipes.py --table     # only the table in docs/EXPERIMENTS.md
 
 A run is a recipe with a seed: train.py on the articles of --train_file but 6, drawn with a fixed seed. evaluate.py
 scores the state after the last step on those 6, and on 500 of their questions asked of 8 paragraphs, passages.py on 300
@@ -253,14 +253,14 @@ def settings(run: dict) -> str:
 
 
 def write_table(results_dir: Path) -> str:
-    """Puts the table of the results at hand into docs/RESULTS.md, and one of the final runs below it where there are
-    any. Returns both."""
+    """Puts the table of the results at hand into docs/EXPERIMENTS.md, and one of the final runs below it where there
+    are any. Returns both."""
     folders = results_dir, results_dir / "final"
     held_out, final = ([read_json(path, "a result") for path in sorted(f.glob("*.json"))] for f in folders)
     made = table(held_out)
     if final:
         made += f"\nTrained on all articles, scored on the dev questions:\n\n{table(final)}"
-    harness.put_table(PROJECT_ROOT / "docs" / "RESULTS.md", "recipes", made)
+    harness.put_table(PROJECT_ROOT / "docs" / "EXPERIMENTS.md", "recipes", made)
     return made
 
 

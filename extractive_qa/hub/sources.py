@@ -206,4 +206,7 @@ def ways_out(missing: dict[str, Path]) -> str:
         urls[part] = [f"{HUB}/{MODEL_REPOS[part]}/resolve/main/{name}" for name in names]
     for part, folder in missing.items():
         lines += [f"     into {folder}", *(f"       {url}" for url in urls[part])]
+    lines.append(
+        f"     Where {urlsplit(HUB).hostname} can't be reached, hf-mirror.com has the same files at the same paths."
+    )
     return "\n".join([*lines, "Partial downloads are kept: the same command resumes them."])

@@ -15,7 +15,7 @@ import numpy as np
 
 def relative_to_cls(logits: np.ndarray) -> np.ndarray:
     """(B, L) logits less each window's logit of its first token, [CLS]: training points there when the answer is in
-    another window, so this is what makes windows comparable (measured: docs/RESULTS.md). Within one window nothing
+    another window, so this is what makes windows comparable (measured: docs/EXPERIMENTS.md). Within one window nothing
     changes."""
     return logits - logits[:, :1]
 
