@@ -113,8 +113,10 @@ def test_the_table_of_words_is_in_integers_and_the_other_tables_are_not(model, t
     assert np.abs(restored - before[name]).max() <= np.abs(before[name]).max() / 127 / 2 + 1e-6
 
 
-def question(number: int) -> dict:
-    return {"id": str(number), "question": "?", "context": "a b", "answers": {"text": ["right"], "answer_start": [0]}}
+def question(number: int, each: int = 1) -> dict:
+    """One of `each` questions on a text."""
+    answers = {"text": ["right"], "answer_start": [0]}
+    return {"id": str(number), "question": "?", "context": f"text {number // each}", "answers": answers}
 
 
 @pytest.mark.parametrize(
@@ -131,5 +133,30 @@ def test_int8_is_refused_for_a_loss_beyond_chance(wrong, questions, error, stays
     found = plain | {str(number): "wrong" for number in range(wrong)}
     check = export.judge("int8", {"no": plain, "int8": found}, examples, 1.0, error, 1)
     assert (check.refused == "") is stays
-    assert check.lost[0] == pytest.approx(100 * wrong / questions)
+    assert check.lost == pytest.approx(100 * wrong / questions)
     assert check.changed == wrong / questions
+
+
+@pytest.mark.parametrize(("each", "stays"), [(1, False), (20, True), (100, False)])
+def test_a_loss_on_one_text_is_not_yet_one_on_others(each, stays):
+    """All 8 mistakes are on the first text of 5; of a single text there is nothing but its questions to go by."""
+    examples = [question(number, each) for number in range(100)]
+    plain = {example["id"]: "right" for example in examples}
+    found = plain | {str(number): "wrong" for number in range(8)}
+    check = export.judge("int8", {"no": plain, "int8": found}, examples, 1.0, 0.03, 1)
+    assert (check.refused == "") is stays
+    low, high = check.lost_interval
+    assert low <= check.lost == 8 <= high
+    assert (low <= 0.5) is stays
+
+
+def test_nothing_is_made_up_where_nothing_changed():
+    examples = [question(number) for number in range(80)]
+    plain = {example["id"]: "right" for example in examples}
+    check = export.judge("int8", {"no": plain, "int8": plain}, examples, 1.0, 0.03, 1)
+    assert (check.lost, check.lost_interval, check.refused) == (0, None, "")
+    # and all of them wrong is no chance
+    none = dict.fromkeys(plain, "wrong")
+    check = export.judge("int8", {"no": plain, "int8": none}, examples, 1.0, 0.03, 1)
+    assert (check.lost, check.lost_interval) == (100, None)
+    assert "100.00 points of F1 are lost" in check.refused

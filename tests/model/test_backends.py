@@ -17,7 +17,7 @@ from extractive_qa.errors import QAError
 from extractive_qa.export import export
 from extractive_qa.files.manifest import write_manifest
 from extractive_qa.model import backends, devices
-from extractive_qa.model.backends import OnnxBackend, TorchBackend, onnx_is_wanted
+from extractive_qa.model.backends import OnnxBackend, TorchBackend, usable_export
 from extractive_qa.model.folder import ONNX_FILES, ONNX_MANIFEST
 from extractive_qa.model.loading import load_encoder
 from extractive_qa.preprocessing.windows import prepare_validation_features
@@ -130,7 +130,7 @@ def test_what_cannot_be_had_is_refused(exported, tiny_model, copy):
 def test_auto_leaves_onnx_where_a_gpu_is_asked_for_or_may_be_there(exported, monkeypatch, device, gpu, wanted):
     monkeypatch.setattr(backends.shutil, "which", lambda name: "/usr/bin/nvidia-smi" if gpu else None)
     monkeypatch.setattr(backends, "sys", SimpleNamespace(platform="linux"))
-    assert onnx_is_wanted(exported, device, "auto") is wanted
+    assert (usable_export(exported, device, "auto") is not None) is wanted
 
 
 def test_auto_takes_onnx_where_there_may_have_been_a_gpu_but_is_none(exported, monkeypatch):
@@ -271,6 +271,7 @@ def test_a_model_that_changes_answers_is_refused_and_removed(tiny_model, tmp_pat
     """fp32 with noise in a weight must not stay; what was there before goes too, for it may be of other weights."""
     tool = load_script("tools/export_onnx.py")
     folder = shutil.copytree(tiny_model, tmp_path / "model")
+    (folder / ONNX_FILES["no"]).parent.mkdir()
     (folder / ONNX_FILES["no"]).write_bytes(b"of another time")
     original = export.export_fp32
 
