@@ -1,0 +1,109 @@
+"""Exported folders in another client of the Hub's layout, transformers.js, under Node: make test-js.
+
+Skipped where Node or the package is missing. What the client does not do: it reads the first 512 tokens alone, takes
+the span with the largest product of probabilities however long it is, and puts its text together from tokens: in lower
+case, with spaces around marks.
+"""
+
+import json
+import random
+import shutil
+import subprocess
+import unicodedata
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scripts import PROJECT_ROOT, run_script
+from tokenizers import Tokenizer
+
+from extractive_qa.reader import Reader
+from utils.offline import SAMPLE_DATA_DIR, SAMPLE_MODEL_DIR
+
+PACKAGES = PROJECT_ROOT / ".node"  # as the Makefile has it
+QUESTIONS, SEED, IN_WASM = 50, 0, 5
+MOST_TOKENS, SEP = 512, 102
+LONG = {
+    "id": "long", "question": "Who built the mill?",
+    "context": "Nothing happened on this day, and the clerk wrote down the weather. " * 60 + "Ada Miller built it.",
+}  # fmt: skip
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def node() -> str:
+    program = shutil.which("node")
+    if program is None:
+        pytest.skip("needs Node.js 20 or later (https://nodejs.org)")
+    if not (PACKAGES / "node_modules" / "@huggingface" / "transformers").is_dir():
+        pytest.skip("needs transformers.js: make test-js, or the npm command in CONTRIBUTING.md")
+    return program
+
+
+@pytest.fixture(scope="module")
+def sample(node, tmp_path_factory) -> Path:
+    """The sample model, exported as a user does it."""
+    folder = shutil.copytree(SAMPLE_MODEL_DIR, tmp_path_factory.mktemp("client") / "reader")
+    questions = ("--eval_file", SAMPLE_DATA_DIR / "dev.json", "--max_samples", 8)
+    run_script("tools/export_onnx.py", "--model_dir", folder, *questions)
+    return folder
+
+
+@pytest.fixture(scope="module", params=[("fp32", "no"), ("q8", "int8")], ids=["fp32", "q8"])
+def asked(request, node, sample, dev_examples) -> tuple[Reader, list[dict], list[dict]]:
+    """Our reader, some questions, and what the client answers to them."""
+    dtype, precision = request.param
+    examples = [*random.Random(SEED).sample(dev_examples, QUESTIONS), LONG]
+    questions = json.dumps([{name: example[name] for name in ("question", "context")} for example in examples])
+    command = [node, str(Path(__file__).with_name("answer.mjs")), str(PACKAGES), str(sample), dtype, str(IN_WASM)]
+    done = subprocess.run(
+        command, input=questions, check=False, capture_output=True, text=True, encoding="utf-8", timeout=600
+    )
+    assert done.returncode == 0, done.stderr
+    return Reader(sample, "cpu", precision, backend="onnx"), examples, json.loads(done.stdout)
+
+
+def letters(text: str) -> str:
+    """What is left of a text by the tokenizer of BERT uncased: no case, accents, spaces; and no marks."""
+    return "".join(char for char in unicodedata.normalize("NFKD", text.lower()) if char.isalnum())
+
+
+def best_span(ids: list[int], start: np.ndarray, end: np.ndarray) -> tuple[int, int]:
+    """The client's rule: of the tokens behind the first [SEP] the span with the largest product of probabilities."""
+    first, last = ids.index(SEP) + 1, len(ids) - (ids[-1] == SEP)
+    start, end = (np.exp(logits[first:last]) for logits in (start, end))
+    product = np.triu(start[:, None] * end)
+    i, j = np.unravel_index(product.argmax(), product.shape)
+    return first + int(i), first + int(j)
+
+
+def test_tokens_and_logits_are_ours(asked):
+    """In Node, and in WebAssembly, as in a browser: other kernels, the same integers."""
+    reader, examples, found = asked
+    tokenizer = Tokenizer.from_file(str(reader.model_dir / "tokenizer.json"))
+    for example, theirs in zip(examples, found, strict=True):
+        pair = tokenizer.encode(example["question"], example["context"])
+        ids, types = np.array([pair.ids])[:, :MOST_TOKENS], np.array([pair.type_ids])[:, :MOST_TOKENS]
+        assert theirs["ids"] == ids[0].tolist()  # a long text loses its [SEP] too
+        batch = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": types}
+        ours = reader.backend.logits(batch)[:, 0]
+        # an activation at the edge of two integers may fall to either side
+        tolerance = 1e-3 if reader.backend.precision == "no" else 0.02 * np.ptp(ours)
+        np.testing.assert_allclose([theirs["start"], theirs["end"]], ours, atol=tolerance)
+        if theirs["wasm"]:
+            np.testing.assert_allclose(theirs["wasm"], ours, atol=tolerance)
+    assert sum(theirs["wasm"] is not None for theirs in found) == IN_WASM
+
+
+def test_answers_are_ours_but_for_what_the_client_does_not_do(asked):
+    reader, examples, found = asked
+    tokenizer, others = Tokenizer.from_file(str(reader.model_dir / "tokenizer.json")), []
+    for example, theirs in zip(examples, found, strict=True):
+        first, last = best_span(theirs["ids"], np.array(theirs["start"]), np.array(theirs["end"]))
+        assert tokenizer.decode(theirs["ids"][first : last + 1]) == theirs["answer"]
+        if letters(theirs["answer"]) != letters(reader.answer(example["question"], example["context"])["text"]):
+            others.append((example["id"], last + 1 - first, theirs["answer"]))
+    assert len(found[-1]["ids"]) == MOST_TOKENS
+    assert others[-1][0] == "long"  # read by us to its end, where the answer is
+    assert len(others) - 1 <= QUESTIONS * 0.1, others
