@@ -2,7 +2,7 @@
 stays. onnx.json says which files belong together, and on what they were checked.
 
 The layout is the Hub's: beside config.json and tokenizer.json, transformers.js loads both as they are. Where the check
-ran matters little: on other processors the integers of int8 are the same (int8.py), and only floats round differently.
+ran matters little: the products of int8 are exact on every processor (int8.py), and only floats round differently.
 """
 
 import contextlib

@@ -79,8 +79,9 @@ def best_span(ids: list[int], start: np.ndarray, end: np.ndarray) -> tuple[int, 
 
 
 def test_tokens_and_logits_are_ours(asked):
-    """In Node, and in WebAssembly, as in a browser: other kernels, the same integers."""
-    reader, examples, found = asked
+    """In Node, and in WebAssembly, as in a browser. There other kernels round floats differently, which int8 amplifies
+    to half of its own error; products that overflowed would cost several times that."""
+    (reader, examples, found), differences = asked, []
     tokenizer = Tokenizer.from_file(str(reader.model_dir / "tokenizer.json"))
     for example, theirs in zip(examples, found, strict=True):
         pair = tokenizer.encode(example["question"], example["context"])
@@ -92,8 +93,10 @@ def test_tokens_and_logits_are_ours(asked):
         tolerance = 1e-3 if reader.backend.precision == "no" else 0.02 * np.ptp(ours)
         np.testing.assert_allclose([theirs["start"], theirs["end"]], ours, atol=tolerance)
         if theirs["wasm"]:
-            np.testing.assert_allclose(theirs["wasm"], ours, atol=tolerance)
-    assert sum(theirs["wasm"] is not None for theirs in found) == IN_WASM
+            differences.append((theirs["wasm"] - ours) / ours.std())
+    assert len(differences) == IN_WASM
+    most = 1e-4 if reader.backend.precision == "no" else 0.03
+    assert np.sqrt(np.mean(np.concatenate(differences, axis=1) ** 2)) < most
 
 
 def test_answers_are_ours_but_for_what_the_client_does_not_do(asked):
