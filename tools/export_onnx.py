@@ -59,11 +59,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def show(check) -> None:
     """A line for what was checked: scores, speed, and how it differs."""
     scores = f"{check.name:25} EM {check.exact_match:.2f}  F1 {check.f1:.2f}"
-    more = f"{check.questions_per_second:.1f} questions/s, {check.size / 1e6:.0f} MB, logits' error {check.error:.2g}"
-    if check.lost is not None:
-        more += f", {check.changed:.1%} of the answers changed, F1 lost {check.lost:.2f}"
-    if check.lost_interval:
-        more += " ({:.2f} to {:.2f})".format(*check.lost_interval)
+    speed = f"{check.questions_per_second:.1f} questions/s, {check.size / 1e6:.0f} MB"
+    more = f"{speed}, logits' error {check.logits_error:.2g}"
+    if check.f1_lost is not None:
+        more += f", {check.answers_changed:.1%} of the answers changed, F1 lost {check.f1_lost:.2f}"
+    if check.f1_lost_interval:
+        more += " ({:.2f} to {:.2f})".format(*check.f1_lost_interval)
     print(f"{scores}  {more}")
 
 

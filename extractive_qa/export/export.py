@@ -45,18 +45,18 @@ DECISIVE = ("avx2", "avx512_bw", "avx_vnni", "avx512_vnni", "amx_int8", "dot", "
 
 @dataclass(frozen=True)
 class Check:
-    """How one exported model answered the questions it was checked on. error: of its logits, against PyTorch's in fp32.
-    changed, lost: against the exported fp32 model; None for that itself."""
+    """How one exported model answered the questions it was checked on. logits_error: against PyTorch's in fp32.
+    answers_changed, f1_lost: against the exported fp32 model; None for that itself. onnx.json has the same names."""
 
     name: str  # of its file
     exact_match: float  # percent
     f1: float  # percent
     questions_per_second: float
-    error: float  # root mean square over the logits' spread
+    logits_error: float  # root mean square over the logits' spread
     size: int  # bytes
-    changed: float | None = None  # share of the answers
-    lost: float | None = None  # points of F1, mean
-    lost_interval: tuple[float, float] | None = None  # 95 %; None too where all contexts lose the same: most often 0
+    answers_changed: float | None = None  # share of the answers
+    f1_lost: float | None = None  # points, mean
+    f1_lost_interval: tuple[float, float] | None = None  # 95 %; None too where all contexts lose the same: mostly 0
     refused: str = ""  # why it may not stay
 
 
@@ -237,4 +237,4 @@ def judge(
         chance = " ({:.2f} to {:.2f})".format(*ends) if ends else ""
         refused = refused or f"{mean:.2f} points of F1 are lost{chance}, more than {MOST_LOST}"
     changed = float(np.mean([text != plain[key] for key, text in found.items()]))
-    return replace(check, changed=changed, lost=mean, lost_interval=ends, refused=refused)
+    return replace(check, answers_changed=changed, f1_lost=mean, f1_lost_interval=ends, refused=refused)

@@ -60,12 +60,12 @@ def test_onnx_json_says_what_was_checked_and_where(exported):
     assert checked["questions_of_logits"] == 12
     plain, small = checked["models"]
     assert (plain["name"], small["name"]) == (ONNX_FILES["no"], ONNX_FILES["int8"])
-    assert plain["error"] < 1e-4 < small["error"]
-    assert plain["lost"] is plain["lost_interval"] is plain["changed"] is None
-    assert small["lost"] == pytest.approx(plain["f1"] - small["f1"])
+    assert plain["logits_error"] < 1e-4 < small["logits_error"]
+    assert plain["f1_lost"] is plain["f1_lost_interval"] is plain["answers_changed"] is None
+    assert small["f1_lost"] == pytest.approx(plain["f1"] - small["f1"])
     for model in checked["models"]:
         assert model["size"] == (exported / model["name"]).stat().st_size
-        if model["error"] > export.MOST_ERROR["no" if model is plain else "int8"]:
+        if model["logits_error"] > export.MOST_ERROR["no" if model is plain else "int8"]:
             assert "logits differ" in model["refused"]  # --force does not hide why it would not have stayed
 
 

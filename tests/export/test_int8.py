@@ -133,8 +133,8 @@ def test_int8_is_refused_for_a_loss_beyond_chance(wrong, questions, error, stays
     found = plain | {str(number): "wrong" for number in range(wrong)}
     check = export.judge("int8", {"no": plain, "int8": found}, examples, 1.0, error, 1)
     assert (check.refused == "") is stays
-    assert check.lost == pytest.approx(100 * wrong / questions)
-    assert check.changed == wrong / questions
+    assert check.f1_lost == pytest.approx(100 * wrong / questions)
+    assert check.answers_changed == wrong / questions
 
 
 @pytest.mark.parametrize(("each", "stays"), [(1, False), (20, True), (100, False)])
@@ -145,8 +145,8 @@ def test_a_loss_on_one_text_is_not_yet_one_on_others(each, stays):
     found = plain | {str(number): "wrong" for number in range(8)}
     check = export.judge("int8", {"no": plain, "int8": found}, examples, 1.0, 0.03, 1)
     assert (check.refused == "") is stays
-    low, high = check.lost_interval
-    assert low <= check.lost == 8 <= high
+    low, high = check.f1_lost_interval
+    assert low <= check.f1_lost == 8 <= high
     assert (low <= 0.5) is stays
 
 
@@ -154,9 +154,9 @@ def test_nothing_is_made_up_where_nothing_changed():
     examples = [question(number) for number in range(80)]
     plain = {example["id"]: "right" for example in examples}
     check = export.judge("int8", {"no": plain, "int8": plain}, examples, 1.0, 0.03, 1)
-    assert (check.lost, check.lost_interval, check.refused) == (0, None, "")
+    assert (check.f1_lost, check.f1_lost_interval, check.refused) == (0, None, "")
     # and all of them wrong is no chance
     none = dict.fromkeys(plain, "wrong")
     check = export.judge("int8", {"no": plain, "int8": none}, examples, 1.0, 0.03, 1)
-    assert (check.lost, check.lost_interval) == (100, None)
+    assert (check.f1_lost, check.f1_lost_interval) == (100, None)
     assert "100.00 points of F1 are lost" in check.refused
