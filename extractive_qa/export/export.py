@@ -106,7 +106,7 @@ def export_model(
     open_reader = partial(Reader, model_dir, handle_impossible_answer=handle_impossible_answer)
     plain = open_reader("cpu", "no", backend="torch")
     config = require_model(model_dir)
-    folder = model_dir / ONNX_FILES["no"].split("/")[0]
+    folder = (model_dir / ONNX_FILES["no"]).parent
     partials = {precision: model_dir / f"{name}.partial" for precision, name in ONNX_FILES.items()}
     checks, answers = [], {}
     try:
