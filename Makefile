@@ -39,7 +39,7 @@ $(VENV)/.web: $(VENV)/.dev
 
 # of the Hub's clients that load what tools/export_onnx.py writes. The scripts of its packages would fetch CUDA
 test-js: $(VENV)/.dev .node/.made
-	$(RUN) -m pytest -m slow tests/export/test_transformers_js.py
+	$(RUN) -m pytest -m "slow or not slow" tests/export
 
 .node/.made:
 	npm install --prefix .node --ignore-scripts --no-audit --no-fund @huggingface/transformers@4.3.2

@@ -4,6 +4,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from export.in_node import require_node, run_in_node
 from onnx import TensorProto, helper, numpy_helper
 
 from extractive_qa.data.examples import read_examples
@@ -75,10 +76,23 @@ def test_products_in_integers_stay_close_and_take_the_relus_in(model, tiny_model
     assert np.abs(logits(small) - before).mean() < 0.02 * np.ptp(before)
 
 
+def native(model: onnx.ModelProto, x: np.ndarray, _) -> np.ndarray:
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run(None, {"x": x})[0]
+
+
+def in_webassembly(model: onnx.ModelProto, x: np.ndarray, folder) -> np.ndarray:
+    require_node()
+    onnx.save(model, folder / "product.onnx")
+    return np.array(run_in_node("product.mjs", folder / "product.onnx", given=x.tolist()))
+
+
+@pytest.mark.parametrize("run", [native, in_webassembly])
 @pytest.mark.parametrize("before", ["Identity", "Relu"])
-def test_no_product_saturates_on_any_processor(before):
+def test_no_product_saturates_on_any_processor(before, run, tmp_path):
     """x86 processors without VNNI add pairs of products in 16 bits: large activations times weights of one sign did not
-    fit. One that has VNNI does not show that, so the sums are also looked at here."""
+    fit. One that has VNNI does not show that, so the sums are also looked at here. WebAssembly, as in a browser, has
+    kernels of its own."""
     weight = np.random.default_rng(0).normal(size=(65, 4)).astype(np.float32)  # 65: the last row is in no pair
     weight[:, :2] = 1, -1
     nodes = [helper.make_node(before, ["x"], ["a"]), helper.make_node("MatMul", ["a", "w"], ["y"], name="product")]
@@ -92,9 +106,8 @@ def test_no_product_saturates_on_any_processor(before):
     integers = 255 * weight8.astype(int)  # ones become 255
     pairs = np.pad(integers, ((0, 1), (0, 0))).reshape(-1, 2, 4).sum(axis=1)
     assert pairs.min() >= -(2**15) and pairs.max() < 2**15
-    session = onnxruntime.InferenceSession(small.SerializeToString(), providers=["CPUExecutionProvider"])
     for rows in (1, 5):  # one row alone is computed in another way
-        (found,) = session.run(None, {"x": np.ones((rows, 65), np.float32)})
+        found = run(small, np.ones((rows, 65), np.float32), tmp_path)
         exact = integers.sum(axis=0) - int(zero) * weight8.sum(axis=0, dtype=int)
         np.testing.assert_array_equal(np.rint(found / (step * steps)), np.tile(exact, (rows, 1)))
 

@@ -5,22 +5,20 @@ the span with the largest product of probabilities however long it is, and puts 
 case, with spaces around marks.
 """
 
-import json
 import random
 import shutil
-import subprocess
 import unicodedata
 from pathlib import Path
 
 import numpy as np
 import pytest
-from scripts import PROJECT_ROOT, run_script
+from export.in_node import require_node, run_in_node
+from scripts import run_script
 from tokenizers import Tokenizer
 
 from extractive_qa.reader import Reader
 from utils.offline import SAMPLE_DATA_DIR, SAMPLE_MODEL_DIR
 
-PACKAGES = PROJECT_ROOT / ".node"  # as the Makefile has it
 QUESTIONS, SEED, IN_WASM = 50, 0, 5
 MOST_TOKENS, SEP = 512, 102
 LONG = {
@@ -32,18 +30,9 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def node() -> str:
-    program = shutil.which("node")
-    if program is None:
-        pytest.skip("needs Node.js 20 or later (https://nodejs.org)")
-    if not (PACKAGES / "node_modules" / "@huggingface" / "transformers").is_dir():
-        pytest.skip("needs transformers.js: make test-js, or the npm command in CONTRIBUTING.md")
-    return program
-
-
-@pytest.fixture(scope="module")
-def sample(node, tmp_path_factory) -> Path:
+def sample(tmp_path_factory) -> Path:
     """The sample model, exported as a user does it."""
+    require_node()
     folder = shutil.copytree(SAMPLE_MODEL_DIR, tmp_path_factory.mktemp("client") / "reader")
     questions = ("--eval_file", SAMPLE_DATA_DIR / "dev.json", "--max_samples", 8)
     run_script("tools/export_onnx.py", "--model_dir", folder, *questions)
@@ -51,17 +40,13 @@ def sample(node, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module", params=[("fp32", "no"), ("q8", "int8")], ids=["fp32", "q8"])
-def asked(request, node, sample, dev_examples) -> tuple[Reader, list[dict], list[dict]]:
+def asked(request, sample, dev_examples) -> tuple[Reader, list[dict], list[dict]]:
     """Our reader, some questions, and what the client answers to them."""
     dtype, precision = request.param
     examples = [*random.Random(SEED).sample(dev_examples, QUESTIONS), LONG]
-    questions = json.dumps([{name: example[name] for name in ("question", "context")} for example in examples])
-    command = [node, str(Path(__file__).with_name("answer.mjs")), str(PACKAGES), str(sample), dtype, str(IN_WASM)]
-    done = subprocess.run(
-        command, input=questions, check=False, capture_output=True, text=True, encoding="utf-8", timeout=600
-    )
-    assert done.returncode == 0, done.stderr
-    return Reader(sample, "cpu", precision, backend="onnx"), examples, json.loads(done.stdout)
+    questions = [{name: example[name] for name in ("question", "context")} for example in examples]
+    found = run_in_node("answer.mjs", sample, dtype, IN_WASM, given=questions)
+    return Reader(sample, "cpu", precision, backend="onnx"), examples, found
 
 
 def letters(text: str) -> str:
