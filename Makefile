@@ -1,6 +1,7 @@
 # make quickstart   environment, then train, evaluate and predict on the bundled sample
 # make test         environment, then the whole test suite
 # make test-web     the page in a browser, where Chromium is there, and its interface by its own description
+# make test-js      exported models in transformers.js, under Node, where that is there
 # make test-slow    every fault that the tests try on purpose, the slow ones too, counted
 # make audit        known vulnerabilities of everything that is installed, asked of pypi.org
 # make coverage     line coverage by the test suite, the processes that it starts counted too
@@ -12,7 +13,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: quickstart test test-web screenshots test-slow coverage mutation test-compat lint format audit bench clean
+.PHONY: quickstart test test-web test-js screenshots test-slow coverage mutation test-compat lint format audit bench clean
 
 quickstart: $(VENV)/.user
 	$(RUN) train.py --sample --overwrite_output_dir
@@ -34,6 +35,14 @@ screenshots: $(VENV)/.web
 
 $(VENV)/.web: $(VENV)/.dev
 	$(RUN) -m pip install -q playwright==1.65.2 schemathesis==4.32.5
+	touch $@
+
+# of the Hub's clients that load what tools/export_onnx.py writes. The scripts of its packages would fetch CUDA
+test-js: $(VENV)/.dev .node/.made
+	$(RUN) -m pytest -m "slow or not slow" tests/export
+
+.node/.made:
+	npm install --prefix .node --ignore-scripts --no-audit --no-fund @huggingface/transformers@4.3.2
 	touch $@
 
 # every fault that is tried on purpose, the long tests too; the table goes into docs/RESULTS.md
@@ -114,4 +123,4 @@ $(RANDOM_READER)/onnx.json: $(VENV)/.dev
 	touch $@
 
 clean:
-	rm -rf $(VENV) .venv-compat .venv-peers .venv-audit mutants .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-compat .venv-peers .venv-audit .node mutants .pytest_cache .ruff_cache .hypothesis

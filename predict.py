@@ -32,12 +32,9 @@ import sys
 from pathlib import Path
 
 # light modules only: what loads torch, transformers or ONNX Runtime is imported when the arguments are known to be good
-from extractive_qa.batch.typed import Typed
-from extractive_qa.data.examples import read_examples
 from extractive_qa.data.formats import FORMATS, reading
 from extractive_qa.errors import QAError
 from extractive_qa.files.reading import read_text
-from extractive_qa.metrics import exact_match_score
 from extractive_qa.model.backends import BACKENDS, PRECISIONS
 from extractive_qa.model.folder import require_model
 from extractive_qa.postprocessing.confidence import is_absent
@@ -247,6 +244,9 @@ def ask_documents(reader, question: str, args: argparse.Namespace) -> list[dict]
 def demo(reader, args: argparse.Namespace) -> None:
     """A text of two sentences, some questions of data/sample, and one that its text does not answer. What is wrong is
     called so."""
+    from extractive_qa.data.examples import read_examples
+    from extractive_qa.metrics import exact_match_score
+
     examples = (read_examples(path, impossible=True) for path in (SAMPLE_QUESTIONS, NO_ANSWER))
     by_id = {example["id"]: example for some in examples for example in some}
     for example in [DEMO, *(by_id[name] for name in DEMO_IDS)]:
@@ -297,6 +297,8 @@ def batch(reader, args: argparse.Namespace) -> None:
 
 def interactive(reader, args: argparse.Namespace) -> None:
     """Takes a text, then questions about it, until `quit` or the end of input."""
+    from extractive_qa.batch.typed import Typed
+
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401 - input() gets a history and whole pastes with it; Windows has none
     console.say(HOW_TO_ASK)
@@ -341,6 +343,7 @@ def size(text: str) -> str:
 
 
 def web(reader, args: argparse.Namespace) -> None:
+    from extractive_qa.data.examples import read_examples
     from extractive_qa.web.serve import serve
 
     by_id = {example["id"]: example for example in read_examples(SAMPLE_QUESTIONS)}

@@ -133,7 +133,7 @@ predict.py ask --question Who? --context_file in/{absent.txt,utf16.csv,context.t
 predict.py ask {--question Who? --context " ",--question "" --context Ada}
 predict.py {demo,< in/typed.txt}
 evaluate.py --sample --output_dir out/int8 --max_samples 20
-rm models/sample/model.onnx
+truncate --size -1 models/sample/onnx/model_quantized.onnx
 $ASK {--backend onnx,--json}
 [training]
 $TRAIN {,--resume,--overwrite_output_dir --train_file out/run/final_model/reader.json,--logging_steps 1}

@@ -52,7 +52,7 @@ def project(tmp_path_factory):
     """A copy of the project: the commands write to its output/."""
     root = tmp_path_factory.mktemp("copy") / "project"
     for name in ("extractive_qa", "utils", "tools", "data/sample", "models/sample"):
-        shutil.copytree(PROJECT_ROOT / name, root / name, ignore=shutil.ignore_patterns("*.onnx", "onnx.json"))
+        shutil.copytree(PROJECT_ROOT / name, root / name, ignore=shutil.ignore_patterns("onnx", "onnx.json"))
     for script in PROJECT_ROOT.glob("*.py"):
         shutil.copyfile(script, root / script.name)
     return root

@@ -243,11 +243,13 @@ def test_a_config_that_is_no_object_is_refused(content, folder):
 @pytest.mark.parametrize("where", ["above", "absolute", "behind a link"])
 def test_an_onnx_model_reads_nothing_outside_its_folder(where, folder, tmp_path):
     """Weights of an ONNX file may lie in other files. ONNX Runtime takes them from its own folder alone."""
+    path = folder / ONNX_FILES["no"]
+    path.parent.mkdir()
     secret = tmp_path / "secret.bin"
     secret.write_bytes(np.arange(4, dtype=np.float32).tobytes())
     if where == "behind a link":
         try:
-            (folder / "link.bin").symlink_to(secret)
+            (path.parent / "link.bin").symlink_to(secret)
         except OSError:
             pytest.skip("needs the right to make links")
     location = {"above": "../secret.bin", "absolute": str(secret), "behind a link": "link.bin"}[where]
@@ -258,14 +260,13 @@ def test_an_onnx_model_reads_nothing_outside_its_folder(where, folder, tmp_path)
     output = helper.make_tensor_value_info("start_logits", TensorProto.FLOAT, [4])
     graph = helper.make_graph([helper.make_node("Identity", ["w"], ["start_logits"])], "g", inputs, [output], [weights])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
-    path = folder / ONNX_FILES["no"]
     path.write_bytes(model.SerializeToString())
     listed = [folder / "model.safetensors", folder / "config.json", path]
     write_manifest(folder, "a stranger", None, paths=listed, name=ONNX_MANIFEST)
     with pytest.raises(QAError, match=r"model\.onnx can't be loaded: .*[Ee]xternal data"):
         Reader(folder, "cpu", "no", backend="onnx")
     # the same from within the folder is fine, or the test would show nothing
-    (folder / "inside.bin").write_bytes(secret.read_bytes())
+    (path.parent / "inside.bin").write_bytes(secret.read_bytes())
     weights.external_data[0].value = "inside.bin"
     del graph.initializer[:]
     graph.initializer.append(weights)

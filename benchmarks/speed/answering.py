@@ -143,7 +143,9 @@ def measure_cold_start(args, folder: Path) -> None:
         peer_versions = peer.versions
     harness.report(
         args, figures, others, peer_versions, "cold_start", *([name] for name in sides), f"s {LOWER}",
-        TARGETS["cold_start"], True, files={p.name: p.stat().st_size for p in sorted(args.model_dir.iterdir())},
+        TARGETS["cold_start"], True,
+        files={p.relative_to(args.model_dir).as_posix(): p.stat().st_size
+               for p in sorted(args.model_dir.rglob("*")) if p.is_file()},
     )  # fmt: skip
 
 

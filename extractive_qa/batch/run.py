@@ -30,7 +30,7 @@ from extractive_qa.data.formats import (
 from extractive_qa.errors import QAError
 from extractive_qa.files.manifest import sha256_of
 from extractive_qa.model.backends import OnnxBackend
-from extractive_qa.model.folder import ONNX_FILES, files_that_decide
+from extractive_qa.model.folder import files_that_decide
 from extractive_qa.progress import NoProgress
 from extractive_qa.text import printable, shown
 
@@ -173,7 +173,7 @@ def what_answers_depend_on(reader, source: Path) -> dict:
     """What must be as it was for a run to be resumed, but for arguments: {what: how to know it}."""
     backend, paths = reader.backend, files_that_decide(reader.model_dir)
     if isinstance(backend, OnnxBackend):
-        paths.append(reader.model_dir / ONNX_FILES[backend.precision])
+        paths.append(backend.path)
     return {
         "input": [sha256_of(path) for path in files_of(source)],
         "kind of input": suffix_of(source),

@@ -1,53 +1,78 @@
-"""A model folder for ONNX Runtime: model.onnx (fp32) and model.int8.onnx, each checked before it stays."""
+"""A model folder for ONNX Runtime: onnx/model.onnx (fp32) and onnx/model_quantized.onnx (int8), each checked before it
+stays. onnx.json says which files belong together, and on what they were checked.
+
+The layout is the Hub's: beside config.json and tokenizer.json, transformers.js loads both as they are. Where the check
+ran matters little: the products of int8 are exact on every processor (int8.py), and only floats round differently.
+"""
 
 import contextlib
 import io
+import platform
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import torch
 
+from extractive_qa.bootstrap import interval, resampled_means
+from extractive_qa.errors import QAError
 from extractive_qa.export.int8 import measure_activation_ranges, to_int8, without_identities
 from extractive_qa.files.atomic import patiently
-from extractive_qa.files.manifest import write_manifest
-from extractive_qa.metrics import choose_f1_unit, compute_metrics, f1_score
+from extractive_qa.files.manifest import listed_files, write_manifest
+from extractive_qa.metrics import choose_f1_unit, exact_match_score, f1_score
 from extractive_qa.model.backends import OnnxBackend
 from extractive_qa.model.families import input_names
 from extractive_qa.model.fold_norms import fold_norms
-from extractive_qa.model.folder import ONNX_FILES, ONNX_MANIFEST
+from extractive_qa.model.folder import EARLIER_ONNX_FILES, ONNX_FILES, ONNX_MANIFEST, require_model
 from extractive_qa.model.loading import load_model
-from extractive_qa.preprocessing.batches import length_sorted_batches
-from extractive_qa.preprocessing.windows import prepare_validation_features
 from extractive_qa.progress import NoProgress
 from extractive_qa.reader import Reader
 
+TOOL = "tools/export_onnx.py"
 OPSET = 17
 COMPARED = 100  # questions on which logits are compared
 MOST_ERROR = {"no": 0.001, "int8": 0.1}  # of the logits: root mean square over their spread
-MOST_LOST = 0.5  # points of F1 that int8 may lose, beyond chance
-CHANCE = 1.96  # standard errors of the mean loss, for 95 %
+MOST_LOST = 0.5  # points of F1 that int8 may lose, beyond chance: compared with the lower end of the loss's interval
+# what decides how integers are multiplied, as torch.cpu.get_capabilities() names it: on x86, then on ARM
+DECISIVE = ("avx2", "avx512_bw", "avx_vnni", "avx512_vnni", "amx_int8", "dot", "i8mm", "sve")
 
 
 @dataclass(frozen=True)
 class Check:
-    """How one exported model answered the questions it was checked on. error: of its logits, against PyTorch's in fp32.
-    changed, lost: against the exported fp32 model; None for that itself."""
+    """How one exported model answered the questions it was checked on. logits_error: against PyTorch's in fp32.
+    answers_changed, f1_lost: against the exported fp32 model; None for that itself. onnx.json has the same names."""
 
     name: str  # of its file
     exact_match: float  # percent
     f1: float  # percent
     questions_per_second: float
-    error: float  # root mean square over the logits' spread
+    logits_error: float  # root mean square over the logits' spread
     size: int  # bytes
-    changed: float | None = None  # share of the answers
-    lost: tuple[float, float] | None = None  # points of F1: mean, and what chance alone may add or take (95 %)
+    answers_changed: float | None = None  # share of the answers
+    f1_lost: float | None = None  # points, mean
+    f1_lost_interval: tuple[float, float] | None = None  # 95 %; None too where all contexts lose the same: mostly 0
     refused: str = ""  # why it may not stay
+
+
+class Recording:
+    """A backend as the given one, which keeps the logits that it gives, of tokens: (2, tokens) of each batch."""
+
+    def __init__(self, backend):
+        self.backend, self.kept = backend, []
+
+    def __getattr__(self, name: str):
+        return getattr(self.backend, name)
+
+    def logits(self, batch: dict[str, np.ndarray]) -> np.ndarray:
+        logits = self.backend.logits(batch)
+        self.kept.append(logits[:, batch["attention_mask"] == 1])
+        return logits
 
 
 class Logits(torch.nn.Module):
@@ -71,7 +96,7 @@ def export_model(
     progress: Callable = NoProgress,
     each: Callable[[Check], object] = lambda check: None,
 ) -> tuple[list[Path], list[Check]]:
-    """Exports the model of a folder into it, with onnx.json, the checksums of what belongs together.
+    """Exports the model of a folder into it, with onnx.json: the checksums of what belongs together, and the checks.
 
     examples: the questions to check on. texts: examples to measure activation ranges on. force: files stay whatever
     their checks say. each(check) is called after each check.
@@ -79,19 +104,23 @@ def export_model(
     folder can't be written, QAError where the model can't answer.
     """
     open_reader = partial(Reader, model_dir, handle_impossible_answer=handle_impossible_answer)
-    reader = plain = open_reader("cpu", "no", backend="torch")
+    plain = open_reader("cpu", "no", backend="torch")
+    config = require_model(model_dir)
+    folder = (model_dir / ONNX_FILES["no"]).parent
     partials = {precision: model_dir / f"{name}.partial" for precision, name in ONNX_FILES.items()}
     checks, answers = [], {}
     try:
+        folder.mkdir(exist_ok=True)
         export_fp32(model_dir, partials["no"])
         model = without_identities(onnx.load(partials["no"]))
+        expected = logits_of(open_reader(backend=Recording(plain.backend)), examples[:COMPARED], progress)
         for precision in ("no", "int8"):
             if precision == "int8":
-                ranges = measure_activation_ranges(model, reader, texts, progress)
+                ranges = measure_activation_ranges(model, plain, texts, progress)
                 onnx.save(to_int8(model, ranges), partials["int8"])
-            reader = open_reader(backend=OnnxBackend(partials[precision], precision))
-            error = logits_error(reader, plain, examples[:COMPARED])
-            answers[precision], rate = answer_all(reader, examples, ONNX_FILES[precision], progress)
+            reader = open_reader(backend=Recording(OnnxBackend(partials[precision], precision, config)))
+            answers[precision], logits, rate = answer_all(reader, examples, ONNX_FILES[precision], progress)
+            error = float(np.sqrt(np.mean((logits - expected) ** 2)) / expected.std())
             checks.append(judge(precision, answers, examples, rate, error, partials[precision].stat().st_size))
             each(checks[-1])
         # an earlier export goes only now
@@ -103,11 +132,40 @@ def export_model(
                 patiently(partials[precision].replace, model_dir / name)
         kept = [model_dir / name for name in ONNX_FILES.values() if (model_dir / name).exists()]
         origin = [*sorted(model_dir.glob("*.safetensors")), model_dir / "config.json"]
-        write_manifest(model_dir, "tools/export_onnx.py", None, paths=[*origin, *kept], name=ONNX_MANIFEST)
+        earlier = files_of_earlier_version(model_dir)
+        record = {"checked": describe(checks, examples)}
+        write_manifest(model_dir, TOOL, None, paths=[*origin, *kept], name=ONNX_MANIFEST, more=record)
+        for path in earlier:
+            patiently(path.unlink, True)
     finally:
         for path in partials.values():
             patiently(path.unlink, True)
+        with contextlib.suppress(OSError):  # of a failed export, or one of which nothing stayed
+            folder.rmdir()
     return kept, checks
+
+
+def files_of_earlier_version(model_dir: Path) -> list[Path]:
+    """The exports that an earlier version of this tool put into the folder itself, by its own list."""
+    with contextlib.suppress(QAError):  # a damaged list says nothing, and no file is touched
+        listed = listed_files(model_dir, ONNX_MANIFEST)
+        return [model_dir / name for name in EARLIER_ONNX_FILES.values() if name in listed]
+    return []
+
+
+def describe(checks: Sequence[Check], examples: Sequence[dict]) -> dict:
+    """What onnx.json says of the checks: where they ran, on how many questions, and what was found of each model."""
+    processor = torch.cpu.get_capabilities()
+    return {
+        "processor": processor.get("cpu_name") or platform.machine(),
+        "instructions": [name for name in DECISIVE if processor.get(name)],
+        "system": f"{platform.system()} {platform.machine()}",
+        "onnxruntime": onnxruntime.__version__,
+        "questions": len(examples),
+        "contexts": len({example["context"] for example in examples}),
+        "questions_of_logits": min(COMPARED, len(examples)),
+        "models": [asdict(check) for check in checks],
+    }
 
 
 def export_fp32(model_dir: Path, path: Path) -> None:
@@ -128,46 +186,55 @@ def export_fp32(model_dir: Path, path: Path) -> None:
         )  # fmt: skip
 
 
-def answer_all(reader: Reader, examples: Sequence[dict], name: str, progress: Callable) -> tuple[dict[str, str], float]:
-    """The reader's answers to the examples, and questions a second."""
-    began = time.monotonic()
-    with progress(desc=f"checking {name}", total=len(examples), unit=" questions", leave=False) as bar:
-        predictions, _ = reader.predict(examples, bar=bar)
-    return predictions, len(examples) / (time.monotonic() - began)
+def logits_of(reader: Reader, examples: Sequence[dict], progress: Callable) -> np.ndarray:
+    """The logits of a reader with a Recording, float32 (2, tokens), of all windows of the examples in its order."""
+    with progress(desc="PyTorch's logits", total=len(examples), unit=" questions", leave=False) as bar:
+        reader.predict(examples, bar=bar)
+    return np.concatenate(reader.backend.kept, axis=1)
 
 
-def logits_error(reader: Reader, plain: Reader, examples: Sequence[dict]) -> float:
-    """The root mean square of the difference of two readers' logits on the windows of examples, over the standard
-    deviation of the second's."""
-    settings = plain.settings
-    features = prepare_validation_features(examples, plain.tokenizer, settings["max_length"], settings["doc_stride"])
-    found = []  # (2, tokens) of each: start and end logits of one, and of the other
-    for windows in length_sorted_batches(features.lengths, plain.batch_size):
-        pair = [np.stack(one.logits(features, windows)[1:]) for one in (reader, plain)]
-        is_token = np.arange(pair[0].shape[2]) < features.lengths[windows][:, None]
-        found.append([logits[:, is_token] for logits in pair])
-    ours, theirs = (np.concatenate(parts, axis=1) for parts in zip(*found, strict=True))
-    return float(np.sqrt(np.mean((ours - theirs) ** 2)) / theirs.std())
+def answer_all(
+    reader: Reader, examples: Sequence[dict], name: str, progress: Callable
+) -> tuple[dict[str, str], np.ndarray, float]:
+    """The answers to the examples of a reader with a Recording; its logits on the first COMPARED, as logits_of gives
+    them, and questions a second."""
+    began, predictions, kept = time.monotonic(), {}, []
+    for part in filter(len, (examples[:COMPARED], examples[COMPARED:])):
+        with progress(desc=f"checking {name}", total=len(part), unit=" questions", leave=False) as bar:
+            predictions |= reader.predict(part, bar=bar)[0]
+        kept = kept or list(reader.backend.kept)
+    return predictions, np.concatenate(kept, axis=1), len(examples) / (time.monotonic() - began)
 
 
 def judge(
     precision: str, answers: dict[str, dict[str, str]], examples: Sequence[dict], rate: float, error: float, size: int
 ) -> Check:
-    """How the answers of one precision stand beside those of fp32, and whether the model may stay. With few questions
-    chance alone moves F1 by points: then it is the logits that tell."""
+    """How the answers of one precision compare with those of fp32, and whether the model may stay. With few questions
+    chance alone moves F1 by points: then it is the logits that tell. Chance is that of other contexts (bootstrap.py);
+    of a single one, of other questions on it."""
     found, plain = answers[precision], answers["no"]
-    scores = compute_metrics(found, examples)
-    check = Check(ONNX_FILES[precision], scores["exact_match"], scores["f1"], rate, error, size)
+    unit = choose_f1_unit(examples)
+    references = {example["id"]: example["answers"]["text"] for example in examples}
+
+    def scores(score: Callable, some: dict[str, str]) -> np.ndarray:  # (Q,), percent
+        return 100 * np.array([score(some[key], texts, unit) for key, texts in references.items()])
+
+    f1 = scores(f1_score, found)
+    exact_match = float(scores(exact_match_score, found).mean())
+    check = Check(ONNX_FILES[precision], exact_match, float(f1.mean()), rate, error, size)
     most = MOST_ERROR[precision]
     refused = f"logits differ from PyTorch's by {error:.2g} of their spread, more than {most:g}" if error > most else ""
     if precision == "no":
         return replace(check, refused=refused)
-    unit = choose_f1_unit(examples)
-    references = {example["id"]: example["answers"]["text"] for example in examples}
-    f1 = [np.array([f1_score(some[key], texts, unit) for key, texts in references.items()]) for some in (plain, found)]
-    losses = 100 * (f1[0] - f1[1])
-    mean, chance = np.mean(losses), CHANCE * np.std(losses) / np.sqrt(len(losses))
-    if mean - chance > MOST_LOST:
-        refused = refused or f"{mean:.2f} points of F1 are lost, more than {MOST_LOST} beyond chance ({chance:.2f})"
-    changed = np.mean([text != plain[key] for key, text in found.items()])
-    return replace(check, changed=float(changed), lost=(float(mean), float(chance)), refused=refused)
+    losses, numbers = scores(f1_score, plain) - f1, {}
+    context = np.array([numbers.setdefault(example["context"], len(numbers)) for example in examples])
+    if len(numbers) == 1:
+        context = np.arange(len(examples))
+    draws = resampled_means(losses, context, np.ones((1, len(losses)), dtype=bool))[:, 0]
+    mean = float(losses.mean())
+    ends = interval(draws, int(context.max()) + 1)
+    if (ends or (mean, mean))[0] > MOST_LOST:
+        chance = " ({:.2f} to {:.2f})".format(*ends) if ends else ""
+        refused = refused or f"{mean:.2f} points of F1 are lost{chance}, more than {MOST_LOST}"
+    changed = float(np.mean([text != plain[key] for key, text in found.items()]))
+    return replace(check, answers_changed=changed, f1_lost=mean, f1_lost_interval=ends, refused=refused)

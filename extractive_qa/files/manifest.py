@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import date
 from operator import itemgetter
@@ -29,10 +29,11 @@ logger = logging.getLogger(__name__)
 
 
 def write_manifest(
-    folder: Path, source: str, revision: str | None, *, paths: list[Path] | None = None, name: str = NAME
-) -> None:
+    folder: Path, source: str, revision: str | None, *, paths: list[Path] | None = None, name: str = NAME,
+    more: dict | None = None,
+) -> None:  # fmt: skip
     """Lists every file in `folder` (paths relative to it, with "/"), or only `paths`, in `folder`/manifest.json, or
-    `name`, all of it or nothing."""
+    `name`, all of it or nothing. more: what else it is to say, which nothing here reads."""
     if paths is None:
         paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != name)
     files = [
@@ -40,11 +41,15 @@ def write_manifest(
         for path in paths
     ]
     manifest = {"source": source, "revision": revision, "date": date.today().isoformat(), "files": files}
+    manifest |= more or {}
     write_json(folder / name, manifest)
 
 
-def check_manifest(folder: Path, *, full: bool, remedy: str = GET_AGAIN, name: str = NAME) -> bool:
-    """Compares `folder` with its manifest: sizes (milliseconds), and sha256 too where `full` (seconds).
+def check_manifest(
+    folder: Path, *, full: bool, remedy: str = GET_AGAIN, name: str = NAME, unused: Container[str] = ()
+) -> bool:
+    """Compares `folder` with its manifest: sizes (milliseconds), and sha256 too where `full` (seconds). unused: files
+    that are not looked at, and may be missing.
 
     Returns False where the folder has no manifest (`name`): a user's own folder, about which nothing is known. Files
     that the manifest doesn't list are ignored: they are the user's notes or a library's cache, and can't damage the
@@ -55,7 +60,7 @@ def check_manifest(folder: Path, *, full: bool, remedy: str = GET_AGAIN, name: s
     if not (folder / name).is_file():
         return False
     problems = []
-    files = read_manifest(folder, name, remedy)["files"]
+    files = [entry for entry in read_manifest(folder, name, remedy)["files"] if entry["file"] not in unused]
     if full and (size := sum(entry["size"] for entry in files)) > WORTH_A_LINE:
         logger.info(f"verifying {size / 1e6:,.0f} MB in {shown(folder)} ...")
     for entry in files:
@@ -101,6 +106,13 @@ def read_manifest(folder: Path, name: str = NAME, remedy: str = GET_AGAIN) -> di
         if place is None or not (place.is_relative_to(inside) or is_cached(place)):
             raise QAError(f"{path} names {file!r}, which is outside the folder. Expected files inside it. {remedy}")
     return manifest
+
+
+def listed_files(folder: Path, name: str = NAME, remedy: str = GET_AGAIN) -> set[str]:
+    """What the manifest `name` of a folder lists, nothing where it is missing. Raises as read_manifest."""
+    if not (folder / name).is_file():
+        return set()
+    return {entry["file"] for entry in read_manifest(folder, name, remedy)["files"]}
 
 
 @contextmanager

@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 
 from extractive_qa.errors import QAError
-from extractive_qa.files.manifest import check_manifest
+from extractive_qa.files.manifest import check_manifest, listed_files
 from extractive_qa.model.families import input_names
-from extractive_qa.model.folder import ONNX_FILES, ONNX_MANIFEST, require_model
+from extractive_qa.model.folder import EARLIER_ONNX_FILES, ONNX_FILES, ONNX_MANIFEST, require_model
 from extractive_qa.model.loading import load_model
 from extractive_qa.model.memory import process_memory
 
@@ -48,8 +48,10 @@ def open_backend(
     """
     if backend == "auto" and mixed_precision == "int8" and device in ("auto", "cpu"):
         backend = "onnx"  # whatever else is here: nothing but ONNX Runtime on the CPU has int8
-    if backend == "onnx" or (backend == "auto" and onnx_is_wanted(model_dir, device, mixed_precision)):
+    if backend == "onnx":
         return open_onnx(model_dir, device, mixed_precision, threads)
+    if backend == "auto" and (found := usable_export(model_dir, device, mixed_precision)):
+        return OnnxBackend(*found, require_model(model_dir), threads)
     if mixed_precision == "int8":
         raise QAError(
             "mixed_precision='int8' needs ONNX Runtime on a CPU, and a model that was exported for it. Leave `device` "
@@ -60,8 +62,9 @@ def open_backend(
 
     place = choose_device(device)
     # there may have been a GPU, but there is none to use
-    if backend == device == "auto" and place.type == "cpu" and onnx_is_wanted(model_dir, "cpu", mixed_precision):
-        return open_onnx(model_dir, "cpu", mixed_precision, threads)
+    is_cpu = backend == device == "auto" and place.type == "cpu"
+    if is_cpu and (found := usable_export(model_dir, "cpu", mixed_precision)):
+        return OnnxBackend(*found, require_model(model_dir), threads)
     precision = choose_precision(mixed_precision, place)
     with torch_threads(threads):
         model = load_model(model_dir, choose_attention(place, precision))
@@ -69,18 +72,30 @@ def open_backend(
         return TorchBackend(model if precision == "fp16" else fold_norms(model), place, precision, threads)
 
 
-def onnx_is_wanted(model_dir: Path, device: str, mixed_precision: str) -> bool:
-    """Whether "auto" answers with ONNX Runtime."""
-    precisions = ONNX_FILES if mixed_precision == "auto" else [mixed_precision]
-    if not any((model_dir / ONNX_FILES[name]).is_file() for name in precisions if name in ONNX_FILES):
-        return False
+def usable_export(model_dir: Path, device: str, mixed_precision: str) -> tuple[Path, str] | None:
+    """The exported model that "auto" answers with, and its precision. None where PyTorch is to answer."""
     if device != "cpu" and (device != "auto" or may_have_gpu()):
-        return False
+        return None
     try:
-        return check_manifest(model_dir, full=True, name=ONNX_MANIFEST)
+        return find_export(model_dir, mixed_precision)
     except QAError as error:
         logger.info(f"using PyTorch, as the exported ONNX model does not belong to these weights: {error}")
-        return False
+        return None
+
+
+def find_export(model_dir: Path, mixed_precision: str) -> tuple[Path, str] | None:
+    """The exported model of a folder in this precision, or the first that is there ("auto"), and its precision; None
+    where onnx.json is missing or lists none. Raises QAError where the model, the weights it came from, or config.json
+    is not as listed there. What answers is read for that, and nothing else: the other model may be missing.
+    """
+    listed = listed_files(model_dir, ONNX_MANIFEST, EXPORT)
+    for precision in ONNX_FILES if mixed_precision == "auto" else [mixed_precision]:
+        for name in (ONNX_FILES.get(precision), EARLIER_ONNX_FILES.get(precision)):
+            if name in listed and (model_dir / name).is_file():
+                others = {*ONNX_FILES.values(), *EARLIER_ONNX_FILES.values()} - {name}
+                check_manifest(model_dir, full=True, name=ONNX_MANIFEST, remedy=EXPORT, unused=others)
+                return model_dir / name, precision
+    return None
 
 
 def may_have_gpu() -> bool:
@@ -95,17 +110,19 @@ def open_onnx(model_dir: Path, device: str, mixed_precision: str, threads: int |
     if mixed_precision not in ("auto", *ONNX_FILES):
         raise QAError(f"backend='onnx' computes in int8 or fp32 (no), not in {mixed_precision}. Use backend='torch'.")
     config = require_model(model_dir)
-    if not check_manifest(model_dir, full=True, name=ONNX_MANIFEST, remedy=EXPORT):
+    if not (model_dir / ONNX_MANIFEST).is_file():
         raise QAError(f"{model_dir} has no {ONNX_MANIFEST}: it was not exported for ONNX Runtime. {EXPORT}")
-    for precision, name in ONNX_FILES.items():
-        if mixed_precision in ("auto", precision) and (model_dir / name).is_file():
-            return OnnxBackend(model_dir / name, precision, config, threads)
+    if found := find_export(model_dir, mixed_precision):
+        return OnnxBackend(*found, config, threads)
     raise QAError(f"{model_dir} has no {ONNX_FILES.get(mixed_precision, 'exported model')}. {EXPORT}")
 
 
 class OnnxBackend:
     """ONNX Runtime on the CPU with the model file `path`. config: what config.json beside it says, read where it is not
-    given. threads: of its own pool; None: one a core. Raises QAError where it can't be loaded."""
+    given. threads: of its own pool; None: one a core. Raises QAError where it can't be loaded.
+
+    Where an int8 model was checked (onnx.json says it) makes no difference: its products are exact on every processor.
+    """
 
     batch_size = CPU_BATCH
 
@@ -123,7 +140,7 @@ class OnnxBackend:
             self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # its errors have only Exception in common
             raise QAError(f"{path} can't be loaded: {error}. {EXPORT}") from None
-        self.precision, self.threads = precision, threads or os.cpu_count()
+        self.path, self.precision, self.threads = path, precision, threads or os.cpu_count()
         self.config = require_model(path.parent) if config is None else config
         self.inputs = [node.name for node in self.session.get_inputs()]
 

@@ -11,7 +11,9 @@ from extractive_qa.text import as_argument
 
 SETTINGS_FILE = "reader.json"
 ONNX_MANIFEST = "onnx.json"
-ONNX_FILES = {"int8": "model.int8.onnx", "no": "model.onnx"}  # "auto" takes the first that is there
+# where transformers.js and others look for an exported model on the Hub; "auto" takes the first that is there
+ONNX_FILES = {"int8": "onnx/model_quantized.onnx", "no": "onnx/model.onnx"}
+EARLIER_ONNX_FILES = {"int8": "model.int8.onnx", "no": "model.onnx"}  # read, but written no more
 FINE_TUNE = "Fine-tune it first."
 MODEL_FOLDER = "a model folder (config.json, model.safetensors, tokenizer.json)"
 HUB_NAME = re.compile(r"[A-Za-z][\w-]+/[\w.-]+")

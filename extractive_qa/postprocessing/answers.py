@@ -147,7 +147,8 @@ class AnswerCollector:
         first_span, first_window = np.cumsum(spans_of) - spans_of, np.cumsum(windows_of) - windows_of
         answers: list[list[dict]] = [[] for _ in contexts]
         self.judged = np.zeros((len(contexts), len(FEATURES)))
-        for count in np.unique(windows_of):  # questions with as many windows together
+        # questions with as many windows together; for np.unique numpy.ma would be imported
+        for count in sorted(set(windows_of.tolist())):
             questions = np.flatnonzero(windows_of == count)
             column = np.arange(spans_of[questions].max())
             place = np.where(column < spans_of[questions, None], first_span[questions, None] + column, len(order) - 1)
@@ -159,7 +160,7 @@ class AnswerCollector:
                 group_places(contexts[q], self.kept, *of_question)
                 for q, *of_question in zip(questions.tolist(), *columns, scores.tolist(), strict=True)
             ]
-            self.set_probabilities(found, log_total, questions, int(count))
+            self.set_probabilities(found, log_total, questions, count)
             for q, some in zip(questions.tolist(), found, strict=True):
                 answers[q] = self.list_answers(some)
         return answers

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 
 from extractive_qa.preprocessing.graphemes import code_points
 
-SPACES = np.array([point for point in range(0x3001) if chr(point).isspace()])  # there are none beyond
+IS_SPACE = np.array([chr(point).isspace() for point in range(0x3002)])  # the last is none, and none beyond is
 BYTE_LEVEL_SPACE = "Ġ"
 
 
@@ -23,7 +23,7 @@ def keep_letters(
     """Sets tokens' offsets, int (T, 2), in place, to the letters that they begin and end with. Tokens of nothing but
     white space stay. ids: int (T,). sizes: how many of the tokens are of each text."""
     points = code_points("".join(texts))
-    place, space = np.arange(len(points)), np.isin(points, SPACES)
+    place, space = np.arange(len(points)), IS_SPACE.take(points, mode="clip")
     lengths = np.array([len(text) for text in texts])
     base = np.repeat(np.cumsum(lengths) - lengths, sizes)  # (T,): where a token's text begins in all texts
     start, end = offsets.T + base

@@ -5,8 +5,8 @@ Numbers only, each with the number of questions behind it and an interval (boots
 
 import numpy as np
 
+from extractive_qa.bootstrap import NORMAL, interval, randomization_test, resampled_means, resampled_sums
 from extractive_qa.postprocessing.calibration import calibration_error, reliability, selective_scores
-from extractive_qa.report.bootstrap import NORMAL, interval, randomization_test, resampled_means, resampled_sums
 from extractive_qa.report.outcomes import MISTAKES, Outcomes, groups_of, kind_of_mistake
 
 # with fewer a group is not named as what to improve

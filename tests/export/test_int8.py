@@ -4,6 +4,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from export.in_node import require_node, run_in_node
 from onnx import TensorProto, helper, numpy_helper
 
 from extractive_qa.data.examples import read_examples
@@ -75,10 +76,23 @@ def test_products_in_integers_stay_close_and_take_the_relus_in(model, tiny_model
     assert np.abs(logits(small) - before).mean() < 0.02 * np.ptp(before)
 
 
+def native(model: onnx.ModelProto, x: np.ndarray, _) -> np.ndarray:
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run(None, {"x": x})[0]
+
+
+def in_webassembly(model: onnx.ModelProto, x: np.ndarray, folder) -> np.ndarray:
+    require_node()
+    onnx.save(model, folder / "product.onnx")
+    return np.array(run_in_node("product.mjs", folder / "product.onnx", given=x.tolist()))
+
+
+@pytest.mark.parametrize("run", [native, in_webassembly])
 @pytest.mark.parametrize("before", ["Identity", "Relu"])
-def test_no_product_saturates_on_any_processor(before):
+def test_no_product_saturates_on_any_processor(before, run, tmp_path):
     """x86 processors without VNNI add pairs of products in 16 bits: large activations times weights of one sign did not
-    fit. One that has VNNI does not show that, so the sums are also looked at here."""
+    fit. One that has VNNI does not show that, so the sums are also looked at here. WebAssembly, as in a browser, has
+    kernels of its own."""
     weight = np.random.default_rng(0).normal(size=(65, 4)).astype(np.float32)  # 65: the last row is in no pair
     weight[:, :2] = 1, -1
     nodes = [helper.make_node(before, ["x"], ["a"]), helper.make_node("MatMul", ["a", "w"], ["y"], name="product")]
@@ -92,9 +106,8 @@ def test_no_product_saturates_on_any_processor(before):
     integers = 255 * weight8.astype(int)  # ones become 255
     pairs = np.pad(integers, ((0, 1), (0, 0))).reshape(-1, 2, 4).sum(axis=1)
     assert pairs.min() >= -(2**15) and pairs.max() < 2**15
-    session = onnxruntime.InferenceSession(small.SerializeToString(), providers=["CPUExecutionProvider"])
     for rows in (1, 5):  # one row alone is computed in another way
-        (found,) = session.run(None, {"x": np.ones((rows, 65), np.float32)})
+        found = run(small, np.ones((rows, 65), np.float32), tmp_path)
         exact = integers.sum(axis=0) - int(zero) * weight8.sum(axis=0, dtype=int)
         np.testing.assert_array_equal(np.rint(found / (step * steps)), np.tile(exact, (rows, 1)))
 
@@ -113,8 +126,10 @@ def test_the_table_of_words_is_in_integers_and_the_other_tables_are_not(model, t
     assert np.abs(restored - before[name]).max() <= np.abs(before[name]).max() / 127 / 2 + 1e-6
 
 
-def question(number: int) -> dict:
-    return {"id": str(number), "question": "?", "context": "a b", "answers": {"text": ["right"], "answer_start": [0]}}
+def question(number: int, each: int = 1) -> dict:
+    """One of `each` questions on a text."""
+    answers = {"text": ["right"], "answer_start": [0]}
+    return {"id": str(number), "question": "?", "context": f"text {number // each}", "answers": answers}
 
 
 @pytest.mark.parametrize(
@@ -131,5 +146,30 @@ def test_int8_is_refused_for_a_loss_beyond_chance(wrong, questions, error, stays
     found = plain | {str(number): "wrong" for number in range(wrong)}
     check = export.judge("int8", {"no": plain, "int8": found}, examples, 1.0, error, 1)
     assert (check.refused == "") is stays
-    assert check.lost[0] == pytest.approx(100 * wrong / questions)
-    assert check.changed == wrong / questions
+    assert check.f1_lost == pytest.approx(100 * wrong / questions)
+    assert check.answers_changed == wrong / questions
+
+
+@pytest.mark.parametrize(("each", "stays"), [(1, False), (20, True), (100, False)])
+def test_a_loss_on_one_text_is_not_yet_one_on_others(each, stays):
+    """All 8 mistakes are on the first text of 5; of a single text there is nothing but its questions to go by."""
+    examples = [question(number, each) for number in range(100)]
+    plain = {example["id"]: "right" for example in examples}
+    found = plain | {str(number): "wrong" for number in range(8)}
+    check = export.judge("int8", {"no": plain, "int8": found}, examples, 1.0, 0.03, 1)
+    assert (check.refused == "") is stays
+    low, high = check.f1_lost_interval
+    assert low <= check.f1_lost == 8 <= high
+    assert (low <= 0.5) is stays
+
+
+def test_nothing_is_made_up_where_nothing_changed():
+    examples = [question(number) for number in range(80)]
+    plain = {example["id"]: "right" for example in examples}
+    check = export.judge("int8", {"no": plain, "int8": plain}, examples, 1.0, 0.03, 1)
+    assert (check.f1_lost, check.f1_lost_interval, check.refused) == (0, None, "")
+    # and all of them wrong is no chance
+    none = dict.fromkeys(plain, "wrong")
+    check = export.judge("int8", {"no": plain, "int8": none}, examples, 1.0, 0.03, 1)
+    assert (check.f1_lost, check.f1_lost_interval) == (100, None)
+    assert "100.00 points of F1 are lost" in check.refused

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 from scripts import PROJECT_ROOT, assert_refused, load_script, run_script
@@ -12,7 +13,7 @@ from extractive_qa.errors import QAError
 from extractive_qa.files import manifest as manifest_module
 from extractive_qa.files.manifest import check_manifest, read_manifest, sha256_of, stays_inside, write_manifest
 from extractive_qa.model.backends import OnnxBackend
-from extractive_qa.model.folder import ONNX_MANIFEST
+from extractive_qa.model.folder import ONNX_FILES, ONNX_MANIFEST
 from extractive_qa.reader import Reader
 from extractive_qa.settings import read_settings, save_settings
 
@@ -254,12 +255,13 @@ def snapshot(exported, tmp_path):
     """The exported model as the Hub's cache has one: each file a link to a blob."""
     repository = tmp_path / "hub" / "models--a--reader"
     folder, blobs = repository / "snapshots" / "abc", repository / "blobs"
-    for made in (folder, blobs):
+    for made in (folder / "onnx", blobs):
         made.mkdir(parents=True)
-    for path in exported.iterdir():
-        blob = blobs / hashlib.sha256(path.name.encode()).hexdigest()
+    for path in filter(Path.is_file, exported.rglob("*")):
+        name = path.relative_to(exported)
+        blob = blobs / hashlib.sha256(name.as_posix().encode()).hexdigest()
         shutil.copyfile(path, blob)
-        link(folder / path.name, f"../../blobs/{blob.name}")
+        link(folder / name, f"{'../' * len(name.parts)}../blobs/{blob.name}")
     return folder
 
 
@@ -283,7 +285,7 @@ def test_what_is_written_into_a_folder_of_a_hub_s_cache_changes_no_blob(snapshot
     )
     assert {path.name: path.read_bytes() for path in blobs.iterdir()} == before
     assert read_settings(snapshot)["max_answer_length"] == 20
-    assert not (snapshot / "model.onnx").is_symlink()
+    assert not (snapshot / ONNX_FILES["no"]).is_symlink()
     assert check_manifest(snapshot, full=True, name=ONNX_MANIFEST)
 
 

@@ -17,7 +17,7 @@ from extractive_qa.errors import QAError
 from extractive_qa.export import export
 from extractive_qa.files.manifest import write_manifest
 from extractive_qa.model import backends, devices
-from extractive_qa.model.backends import OnnxBackend, TorchBackend, onnx_is_wanted
+from extractive_qa.model.backends import OnnxBackend, TorchBackend, usable_export
 from extractive_qa.model.folder import ONNX_FILES, ONNX_MANIFEST
 from extractive_qa.model.loading import load_encoder
 from extractive_qa.preprocessing.windows import prepare_validation_features
@@ -130,7 +130,7 @@ def test_what_cannot_be_had_is_refused(exported, tiny_model, copy):
 def test_auto_leaves_onnx_where_a_gpu_is_asked_for_or_may_be_there(exported, monkeypatch, device, gpu, wanted):
     monkeypatch.setattr(backends.shutil, "which", lambda name: "/usr/bin/nvidia-smi" if gpu else None)
     monkeypatch.setattr(backends, "sys", SimpleNamespace(platform="linux"))
-    assert onnx_is_wanted(exported, device, "auto") is wanted
+    assert (usable_export(exported, device, "auto") is not None) is wanted
 
 
 def test_auto_takes_onnx_where_there_may_have_been_a_gpu_but_is_none(exported, monkeypatch):
@@ -271,6 +271,7 @@ def test_a_model_that_changes_answers_is_refused_and_removed(tiny_model, tmp_pat
     """fp32 with noise in a weight must not stay; what was there before goes too, for it may be of other weights."""
     tool = load_script("tools/export_onnx.py")
     folder = shutil.copytree(tiny_model, tmp_path / "model")
+    (folder / ONNX_FILES["no"]).parent.mkdir()
     (folder / ONNX_FILES["no"]).write_bytes(b"of another time")
     original = export.export_fp32
 
@@ -307,17 +308,29 @@ def test_the_tool_refuses_bad_input(tmp_path, tiny_encoder, tiny_model):
 
 @pytest.mark.parametrize("mode", [["demo"], ["ask", "--question", "Who wrote it?", "--context", TEXT]])
 def test_an_exported_model_answers_without_torch_and_transformers(exported, mode):
-    """Looked up in sys.modules of a process of its own after the answer."""
+    """Looked up in sys.modules of a process of its own after the answer: of all that is installed there are three
+    libraries (coverage where it measures), and of ours what answers. numpy.ma comes with np.unique and np.isin."""
     code = (
         "import runpy, sys\n"
         f"sys.argv = ['predict.py', *{mode!r}, '--model_dir', {str(exported)!r}, '--device', 'cpu']\n"
         f"sys.path.insert(0, {str(PROJECT_ROOT)!r})\n"
         f"runpy.run_path({str(PROJECT_ROOT / 'predict.py')!r}, run_name='__main__')\n"
         "heavy = ['torch', 'transformers', 'datasets', 'evaluate', 'accelerate', 'pyarrow', 'pandas', 'matplotlib']\n"
-        "print('loaded:', [name for name in heavy if name in sys.modules])\n"
+        "loaded = set(sys.modules)\n"
+        "print('loaded:', [name for name in heavy if name in loaded])\n"
+        "from importlib.metadata import packages_distributions\n"
+        "installed = set(packages_distributions()) - {'coverage', '_distutils_hack', 'extractive_qa', 'utils'}\n"
+        "print('installed:', sorted(installed & {name.partition('.')[0] for name in loaded}))\n"
+        "print('ours:', sorted(name for name in loaded if name.startswith(('extractive_qa.', 'numpy.ma'))))\n"
     )
     script = "loaded.py"
     (exported.parent / script).write_text(code, encoding="utf-8")
     done = run_script(str(exported.parent / script))
     assert "prediction:" in done.stdout
     assert "loaded: []" in done.stdout
+    assert "installed: ['numpy', 'onnxruntime', 'tokenizers']" in done.stdout
+    ours = re.findall(r"'([\w.]+)'", done.stdout.partition("ours:")[2])
+    rooms = {name.split(".")[1] for name in ours}
+    unused = {"batch", "bootstrap", "documents", "export", "hub", "report", "training", "web", "ma"}
+    assert rooms & (unused | ({"metrics"} if "ask" in mode else set())) == set()
+    assert ("extractive_qa.data.examples" in ours) is ("demo" in mode)

@@ -13,6 +13,7 @@ from extractive_qa.data.examples import read_examples
 from extractive_qa.errors import QAError
 from extractive_qa.export import export
 from extractive_qa.metrics import compute_metrics
+from extractive_qa.model.folder import ONNX_FILES
 from extractive_qa.preprocessing.windows import prepare_train_features, prepare_validation_features
 from extractive_qa.reader import Reader
 from utils.console import in_flags
@@ -207,7 +208,7 @@ def test_a_model_that_may_find_none_is_exported_on_its_own_questions(
         export_onnx.main([*files, *flags])
     export_onnx.main([*files, *flags, "--skip_bad_examples", "--force"])
     assert checked == [(True, ["1", "2", "3", "4"])] * 2
-    assert (model / "model.int8.onnx").is_file()
+    assert (model / ONNX_FILES["int8"]).is_file()
 
 
 def test_they_are_looked_at_where_they_are_wanted(questions_file, real_tokenizer_dir, capsys):

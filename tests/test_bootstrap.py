@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from extractive_qa.report import bootstrap
-from extractive_qa.report.bootstrap import interval, randomization_test, resampled_means, student_t
+from extractive_qa import bootstrap
+from extractive_qa.bootstrap import interval, randomization_test, resampled_means, student_t
 
 
 def simulate(rng, contexts: int, spread: float = 1.5, most: int = 8) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
