@@ -160,6 +160,7 @@ from accelerate import Accelerator
 from torch.nn.functional import cross_entropy
 
 from extractive_qa.model.devices import used_memory
+from extractive_qa.model.families import padding
 from extractive_qa.preprocessing.batches import epoch_batches, micro_batches, pad_batch, padded_length
 from extractive_qa.preprocessing.unknown import describe_unknown
 from extractive_qa.preprocessing.windows import load_tokenizer
@@ -235,7 +236,8 @@ def prepare(args: argparse.Namespace) -> Training:
     model, optimizer = start_model(args, args.resume or args.model_dir, accelerator, precision)
 
     # micro-batch: windows at once, such that the longest fit the memory
-    longest = args.max_length if negatives else padded_length(int(features.lengths.max()), args.max_length)  # tokens
+    pads = padding(accelerator.unwrap_model(model).config.to_dict(), tokenizer)  # which token, and how many are seen
+    longest = args.max_length if negatives else padded_length(int(features.lengths.max()), args.max_length, pads[1])
     if args.per_device_train_batch_size == "auto":
         args.per_device_train_batch_size, args.gradient_accumulation_steps = memory.choose_micro_batch(
             MICRO_BATCH, args.gradient_accumulation_steps, accelerator, model, longest
@@ -243,7 +245,7 @@ def prepare(args: argparse.Namespace) -> Training:
     memory.require_memory(accelerator, model, args.per_device_train_batch_size, longest)
     return Training(
         args, features, len(examples), eval_examples, accelerator, precision, model, optimizer,
-        micro_batch_size=args.per_device_train_batch_size, teachers=teachers, negatives=negatives,
+        micro_batch_size=args.per_device_train_batch_size, padding=pads, teachers=teachers, negatives=negatives,
         contents=contents, progress=console.progress,
     )  # fmt: skip
 
@@ -288,14 +290,13 @@ def accumulate_gradients(run: Training, batch_indices: np.ndarray) -> torch.Tens
     of that loss."""
     args, accelerator, model = run.args, run.accelerator, run.model
     device, rank, processes = accelerator.device, accelerator.process_index, accelerator.num_processes
-    pad_id = accelerator.unwrap_model(model).config.pad_token_id or 0
     # dropout is drawn from (seed, step, process): a resumed run draws what it would have drawn
     torch.manual_seed((args.seed + run.step) * processes + rank)
     total = torch.zeros((), device=device)  # stays on the device: to fetch it would wait for the GPU
     # this process's windows as pairs of (B,): indices into the features, and weights
     parts = micro_batches(batch_indices, run.micro_batch_size, rank, processes)
     for number, (indices, weights) in enumerate(parts, 1):
-        batch = pad_batch([run.features[i] for i in indices], args.max_length, pad_id)
+        batch = pad_batch([run.features[i] for i in indices], args.max_length, *run.padding)
         batch = {name: to_device(array, device) for name, array in batch.items()}  # (B, L) and (B,)
         # processes average their gradients once, at the last micro-batch
         with nullcontext() if number == len(parts) else accelerator.no_sync(model):

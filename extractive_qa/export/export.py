@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import logging
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -13,7 +14,7 @@ import numpy as np
 import onnx
 import torch
 
-from extractive_qa.export.int8 import measure_activation_ranges, to_int8, without_identities
+from extractive_qa.export.int8 import Products, measure_activation_ranges, to_int8, without_identities
 from extractive_qa.files.atomic import patiently
 from extractive_qa.files.manifest import write_manifest
 from extractive_qa.metrics import choose_f1_unit, compute_metrics, f1_score
@@ -27,11 +28,17 @@ from extractive_qa.preprocessing.windows import prepare_validation_features
 from extractive_qa.progress import NoProgress
 from extractive_qa.reader import Reader
 
+logger = logging.getLogger(__name__)
+
 OPSET = 17
 COMPARED = 100  # questions on which logits are compared
 MOST_ERROR = {"no": 0.001, "int8": 0.1}  # of the logits: root mean square over their spread
 MOST_LOST = 0.5  # points of F1 that int8 may lose, beyond chance
 CHANCE = 1.96  # standard errors of the mean loss, for 95 %
+NO_INTEGERS = (  # SqueezeBERT
+    "{} is not made: the layers of this model are convolutions, and only products of matrices are computed in 8-bit "
+    "integers here. model.onnx (fp32) is"
+)
 
 
 @dataclass(frozen=True)
@@ -75,8 +82,8 @@ def export_model(
 
     examples: the questions to check on. texts: examples to measure activation ranges on. force: files stay whatever
     their checks say. each(check) is called after each check.
-    Returns the files that stayed and the checks. Earlier files stay until all is checked. Raises OSError where the
-    folder can't be written, QAError where the model can't answer.
+    Returns the files that stayed, and the checks of those that were made. Earlier files stay until all is checked.
+    Raises OSError where the folder can't be written, QAError where the model can't answer.
     """
     open_reader = partial(Reader, model_dir, handle_impossible_answer=handle_impossible_answer)
     reader = plain = open_reader("cpu", "no", backend="torch")
@@ -87,6 +94,9 @@ def export_model(
         model = without_identities(onnx.load(partials["no"]))
         for precision in ("no", "int8"):
             if precision == "int8":
+                if not Products(model).by_input:
+                    logger.warning(NO_INTEGERS.format(ONNX_FILES[precision]))
+                    break
                 ranges = measure_activation_ranges(model, reader, texts, progress)
                 onnx.save(to_int8(model, ranges), partials["int8"])
             reader = open_reader(backend=OnnxBackend(partials[precision], precision))
@@ -97,7 +107,7 @@ def export_model(
         # an earlier export goes only now
         refused = {check.name for check in checks if check.refused and not force}
         for precision, name in ONNX_FILES.items():
-            if name in refused:
+            if name in refused or not partials[precision].exists():
                 patiently((model_dir / name).unlink, True)
             else:
                 patiently(partials[precision].replace, model_dir / name)
