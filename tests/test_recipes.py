@@ -56,7 +56,7 @@ def test_every_run_that_is_named_is_a_recipe_and_its_flags_are_train_pys(tmp_pat
         with pytest.raises(QAError, match="no recipe and seed"):
             recipes.main(["--runs", run, "--results_dir", str(tmp_path)])
     for recipe in RECIPES.values():
-        flags = recipes.COMMON | {name: recipe[name] for name in recipe.keys() - {"teachers", "larger"}}
+        flags = recipes.COMMON | {name: recipe[name] for name in recipe.keys() - {"teachers", "larger", "reader"}}
         args = train_script.parse_args([str(word) for name, value in flags.items() for word in (f"--{name}", value)])
         assert {name: vars(args)[name] for name in flags} == flags
 

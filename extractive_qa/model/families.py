@@ -22,6 +22,12 @@ POSITIONS_BEHIND_PAD = ("roberta", "xlm-roberta", "camembert", "mpnet")
 OUTPUT_LAYERS = {"modernbert": ("classifier.", "head.")}
 QA_OUTPUTS = ("qa_outputs.",)
 LAST_LAYERS = tuple(names[0] for names in (QA_OUTPUTS, *OUTPUT_LAYERS.values()))  # those that give the two logits
+# the settings of config.json that are dropout: of the attention's weights, and of all else
+DROPOUT = {
+    "distilbert": (("attention_dropout",), ("dropout", "qa_dropout")),
+    "modernbert": (("attention_dropout",), ("embedding_dropout", "mlp_dropout", "classifier_dropout")),
+}
+BERTS_DROPOUT = (("attention_probs_dropout_prob",), ("hidden_dropout_prob",))
 KNOWN_REASONS = {
     "longformer": "it attends to the question in a way of its own",
     "big_bird": "it attends in blocks of its own",
@@ -62,6 +68,12 @@ def padding(config: Mapping, tokenizer: Tokenizer) -> tuple[int, int]:
     # the numbers of config.json where it leaves them out, as transformers has them
     seen = config.get("num_hidden_layers", 12) * (config.get("conv_kernel_size", 9) // 2)
     return pad_id if named is None else named, seen
+
+
+def dropout_settings(config: Mapping, attention: float | None, hidden: float | None) -> dict[str, float]:
+    """What to set in config.json for these shares that are dropped in training, None: as they are."""
+    named = zip(DROPOUT.get(config.get("model_type"), BERTS_DROPOUT), (attention, hidden), strict=True)
+    return {name: share for names, share in named for name in names if share is not None}
 
 
 def usable_positions(config: Mapping) -> int | None:

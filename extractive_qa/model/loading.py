@@ -24,13 +24,13 @@ def load_model(model_dir: str | Path, attention: str | None = None):
     return model
 
 
-def load_encoder(model_dir: str | Path, remedy: str = FINE_TUNE, attention: str | None = None):
+def load_encoder(model_dir: str | Path, remedy: str = FINE_TUNE, attention: str | None = None, **settings: float):
     """Any encoder folder as a question-answering model in fp32 on the CPU, and the names of the weights of its output
     layer that the folder lacks, or has for other than two labels (drawn at random).
 
-    attention: transformers' attn_implementation. Code that comes with the folder is never run. Raises QAError, with
-    `remedy`, where the folder can't be read, is of a kind that can't answer here, lacks other weights, or holds NaN or
-    infinity.
+    attention: transformers' attn_implementation. settings: of config.json, instead of those there. Code that comes with
+    the folder is never run. Raises QAError, with `remedy`, where the folder can't be read, is of a kind that can't
+    answer here, lacks other weights, or holds NaN or infinity.
     """
     import torch
     from huggingface_hub.errors import StrictDataclassError
@@ -52,6 +52,7 @@ def load_encoder(model_dir: str | Path, remedy: str = FINE_TUNE, attention: str 
                 num_labels=2,  # start and end, whatever the folder's classes were
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # told below, by name
+                **settings,
             )
     # a config.json of wrong types or sizes fails in as many ways as the library reads it
     except (
