@@ -74,7 +74,7 @@ RECIPES = {
     # fewer layers of a reader, and as many steps with all of them
     "reader, all layers": READER | {"reader": BOTH},
     "reader, four layers": READER | {"reader": BOTH, "keep_layers": "4"},
-    "reader, first four layers": READER | {"reader": BOTH, "keep_layers": "0,1,2,3"},
+    "reader, four layers spread": READER | {"reader": BOTH, "keep_layers": "0,2,3,5"},
     "reader, four layers, untaught": READER | {"reader": BOTH[:1], "keep_layers": "4"},
 }
 QUEUE = [f"{recipe} {seed}" for seed in (1, 2, 3) for recipe in RECIPES]

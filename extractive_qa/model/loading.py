@@ -64,16 +64,16 @@ def load_encoder(model_dir: str | Path, remedy: str = FINE_TUNE, attention: str 
             reason = "it needs code of its own, which is never run"
         raise QAError(f"{folder} can't be loaded ({reason}). Expected a Hugging Face model folder. {remedy}") from None
     layer = output_layer(config)
-    head = [name for name, *_ in loaded["mismatched_keys"] if name.startswith(layer)]
+    mismatched = {}
+    for key in loaded["mismatched_keys"]:
+        name, *shapes = [key] if isinstance(key, str) else key  # transformers 4 has names alone
+        mismatched[name] = "is {}, expected {}".format(*map(list, shapes)) if shapes else "has another shape"
+    head = [name for name in mismatched if name.startswith(layer)]
     other_task = layer != QA_OUTPUTS and "QuestionAnswering" not in str(config.get("architectures"))
     missing = sorted({*loaded["missing_keys"], *head, *(draw_again(model, layer[0]) if other_task else ())})
     if lost := [name for name in missing if not name.startswith(layer)]:
         raise QAError(f"{folder} lacks {len(lost)} of its weights, among them {lost[0]}. {remedy}")
-    other_shape = [
-        f"{name} is {list(found)}, expected {list(said)}"
-        for name, found, said in loaded["mismatched_keys"]
-        if name not in head
-    ]
+    other_shape = [f"{name} {differs}" for name, differs in mismatched.items() if name not in head]
     left_out = [f"{name} has no place" for name in loaded["unexpected_keys"] if LAYER.search(name)]
     if faults := other_shape + left_out:
         raise QAError(

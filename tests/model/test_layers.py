@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 import torch
+import transformers
 from small_families import MADE, make_folder
 from transformers import AutoConfig, AutoModelForQuestionAnswering
 
@@ -15,7 +16,8 @@ from extractive_qa.model.loading import load_encoder
 
 CUT = [name for name in MADE if name not in ("bert, cased", "albert")]
 LAYERS = 5
-KEPT = [0, 2, 3]
+OLD = transformers.__version__ < "5"
+KEPT = [0, 2, 4] if OLD else [0, 2, 3]  # OLD: a ModernBERT's first layer of three sees all tokens
 
 
 def make_deep_folder(folder, name: str) -> None:
@@ -75,7 +77,7 @@ def test_what_is_left_computes_what_these_layers_alone_compute(name, tmp_path):
     model.save_pretrained(tmp_path / "cut")
     config = AutoConfig.from_pretrained(tmp_path / "cut")
     assert config.num_hidden_layers == len(KEPT)
-    if name == "modernbert":
+    if name == "modernbert" and not OLD:
         kinds = AutoConfig.from_pretrained(tmp_path / "whole").layer_types
         assert config.layer_types == [kinds[number] for number in KEPT]
         assert len(set(config.layer_types)) == 2
@@ -89,6 +91,7 @@ def test_what_is_left_computes_what_these_layers_alone_compute(name, tmp_path):
     assert sum(p.numel() for p in again.parameters()) < sum(p.numel() for p in by_hand.parameters())
 
 
+@pytest.mark.skipif(OLD, reason="transformers 4 refuses these layers for another reason")
 def test_modernberts_first_layer_is_built_otherwise_and_stays_the_first(tmp_path):
     make_deep_folder(tmp_path / "whole", "modernbert")
     model, _ = load_encoder(tmp_path / "whole")
@@ -123,24 +126,11 @@ def test_how_many_layers_there_are_is_read_from_any_config(name, tmp_path):
         choose_layers(str(LAYERS + 1), config)
 
 
-@pytest.mark.parametrize(
-    ("kept", "count", "expected"),
-    [
-        (6, 12, [0, 2, 4, 7, 9, 11]),  # DistilBERT's
-        (4, 6, [0, 2, 3, 5]), (1, 6, [0]), (2, 6, [0, 5]), (5, 6, [0, 1, 3, 4, 5]), (6, 6, [0, 1, 2, 3, 4, 5]),
-        (14, 24, [0, 2, 4, 5, 7, 9, 11, 12, 14, 16, 18, 19, 21, 23]),
-    ],
-)  # fmt: skip
-def test_so_many_layers_are_spread_evenly_from_the_first_to_the_last(kept, count, expected):
-    assert choose_layers(str(kept), {"num_hidden_layers": count}) == expected
-
-
-def test_no_layer_is_taken_twice_however_many_there_are():
-    for count in range(2, 40):
-        for kept in range(2, count + 1):
-            chosen = choose_layers(str(kept), {"num_hidden_layers": count})
-            assert chosen == sorted(set(chosen))
-            assert (len(chosen), chosen[0], chosen[-1]) == (kept, 0, count - 1)
+def test_so_many_layers_are_the_first():
+    """As MobileBERT is published with 14 of 24."""
+    assert choose_layers("14", {"num_hidden_layers": 24}) == list(range(14))
+    assert choose_layers("1", {"num_hidden_layers": 6}) == [0]
+    assert choose_layers("6", {"n_layers": 6}) == [0, 1, 2, 3, 4, 5]
 
 
 def test_listed_layers_are_those():
