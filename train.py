@@ -97,8 +97,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--distillation_weight", type=float, default=0.5, help="share of the teachers in the loss, 1: no labels")
     add("--distillation_temperature", type=float, default=2.0, help="softens the teachers' answers and the student's")
     add("--keep_layers", metavar="N",
-        help="start from a shorter encoder: the first N layers of --model_dir, as the upper ones are missed least (arXiv "
-        "2004.03844), or those listed, as 0,2,3,5 (default: all). --teacher_dir may be the whole model")
+        help="start from a shorter encoder: the first N layers of --model_dir, as the upper ones are missed least "
+        "(arXiv 2004.03844), or those listed, as 0,2,3,5 (default: all). --teacher_dir may be the whole model")
     add("--attention_dropout", type=float, metavar="SHARE", help="of the attention's weights (default: the model's)")
     add("--hidden_dropout", type=float, metavar="SHARE", help="of all other layers (default: the model's)")
     add("--max_length", type=int, default=384, help="tokens in a window: question, context and special tokens")
