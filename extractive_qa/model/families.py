@@ -66,7 +66,7 @@ def padding(config: Mapping, tokenizer: Tokenizer) -> tuple[int, int]:
         return pad_id, 1
     named = tokenizer.token_to_id("[PAD]")  # what padding is: config.json has 1 where nobody set it, a word of BERT's
     # the numbers of config.json where it leaves them out, as transformers has them
-    seen = config.get("num_hidden_layers", 12) * (config.get("conv_kernel_size", 9) // 2)
+    seen = max(1, config.get("num_hidden_layers", 12) * (config.get("conv_kernel_size", 9) // 2))
     return pad_id if named is None else named, seen
 
 
