@@ -33,7 +33,7 @@ from extractive_qa.files.reading import require
 from extractive_qa.model.folder import card_languages
 from extractive_qa.text import as_argument, shown
 from extractive_qa.training import checkpoints
-from extractive_qa.training.settings import DOWNLOAD, check_files, check_flags, epochs, follow, inputs, number_or_auto
+from extractive_qa.training.settings import check_files, check_flags, epochs, follow, inputs, number_or_auto
 from utils import console
 
 # settings: one block, one line a flag. Names are those of transformers' TrainingArguments and run_qa.py
@@ -96,6 +96,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "four among its best by BM25; 0.5: one for every second question. To tell absent answers; each costs a window")
     add("--distillation_weight", type=float, default=0.5, help="share of the teachers in the loss, 1: no labels")
     add("--distillation_temperature", type=float, default=2.0, help="softens the teachers' answers and the student's")
+    add("--keep_layers", metavar="N",
+        help="start from a shorter encoder: the first N layers of --model_dir, as the upper ones are missed least "
+        "(arXiv 2004.03844), or those listed, as 0,2,3,5 (default: all). --teacher_dir may be the whole model")
+    add("--attention_dropout", type=float, metavar="SHARE", help="of the attention's weights (default: the model's)")
+    add("--hidden_dropout", type=float, metavar="SHARE", help="of all other layers (default: the model's)")
     add("--max_length", type=int, default=384, help="tokens in a window: question, context and special tokens")
     add("--doc_stride", type=int, default=128, help="overlap of neighbouring windows in tokens (not their distance)")
     add("--max_answer_length", type=int, default=30, help="tokens in an answer, at most")
@@ -157,10 +162,10 @@ if __name__ == "__main__":
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from torch.nn.functional import cross_entropy
 
 from extractive_qa.model.devices import used_memory
+from extractive_qa.model.families import padding
 from extractive_qa.preprocessing.batches import epoch_batches, micro_batches, pad_batch, padded_length
 from extractive_qa.preprocessing.unknown import describe_unknown
 from extractive_qa.preprocessing.windows import load_tokenizer
@@ -172,7 +177,7 @@ from extractive_qa.training.finite_guard import FiniteGuard
 from extractive_qa.training.log import TrainingLog
 from extractive_qa.training.negatives import Negatives
 from extractive_qa.training.run import Training, stop_between_steps
-from extractive_qa.training.start import fingerprints, load_trainable, parameter_groups, start_accelerator
+from extractive_qa.training.start import fingerprints, start_accelerator, start_model
 from utils.preprocessing import CACHE_DIR, WORTH_A_FILE, cached_train_features
 
 # data, device, model, optimizer
@@ -188,18 +193,6 @@ def load_questions(args: argparse.Namespace) -> tuple[list[dict], list[dict], li
     eval_examples = read_examples(args.eval_file, "validation", **options)
     contexts = list(dict.fromkeys(example["context"] for example in examples))
     return examples[: args.max_train_samples], eval_examples[: args.max_eval_samples], contexts
-
-
-def start_model(args: argparse.Namespace, model_dir: Path, accelerator: Accelerator, precision: str):
-    """The model of `model_dir` and its optimizer, on the device."""
-    torch.manual_seed(args.seed)  # an encoder's new output layer is drawn at random
-    remedy = checkpoints.delete_to_go_back(model_dir) if model_dir == args.resume else DOWNLOAD
-    model = load_trainable(args, model_dir, accelerator.device, precision, remedy)  # fp32; autocast computes in bf16
-    optimizer = torch.optim.AdamW(
-        parameter_groups(model, args.weight_decay), lr=args.learning_rate, eps=args.adam_epsilon,
-        fused=accelerator.device.type in ("cuda", "cpu"),  # one kernel for all weights
-    )  # fmt: skip
-    return accelerator.prepare(model, optimizer)  # to the device; with several processes, gradients are averaged
 
 
 def prepare(args: argparse.Namespace) -> Training:
@@ -233,10 +226,11 @@ def prepare(args: argparse.Namespace) -> Training:
             )  # fmt: skip
 
     # model and optimizer
-    model, optimizer = start_model(args, args.resume or args.model_dir, accelerator, precision)
+    model, optimizer = start_model(args, accelerator, precision)
 
     # micro-batch: windows at once, such that the longest fit the memory
-    longest = args.max_length if negatives else padded_length(int(features.lengths.max()), args.max_length)  # tokens
+    pads = padding(accelerator.unwrap_model(model).config.to_dict(), tokenizer)  # which token, and how many are seen
+    longest = args.max_length if negatives else padded_length(int(features.lengths.max()), args.max_length, pads[1])
     if args.per_device_train_batch_size == "auto":
         args.per_device_train_batch_size, args.gradient_accumulation_steps = memory.choose_micro_batch(
             MICRO_BATCH, args.gradient_accumulation_steps, accelerator, model, longest
@@ -244,7 +238,7 @@ def prepare(args: argparse.Namespace) -> Training:
     memory.require_memory(accelerator, model, args.per_device_train_batch_size, longest)
     return Training(
         args, features, len(examples), eval_examples, accelerator, precision, model, optimizer,
-        micro_batch_size=args.per_device_train_batch_size, teachers=teachers, negatives=negatives,
+        micro_batch_size=args.per_device_train_batch_size, padding=pads, teachers=teachers, negatives=negatives,
         contents=contents, progress=console.progress,
     )  # fmt: skip
 
@@ -289,14 +283,13 @@ def accumulate_gradients(run: Training, batch_indices: np.ndarray) -> torch.Tens
     of that loss."""
     args, accelerator, model = run.args, run.accelerator, run.model
     device, rank, processes = accelerator.device, accelerator.process_index, accelerator.num_processes
-    pad_id = accelerator.unwrap_model(model).config.pad_token_id or 0
     # dropout is drawn from (seed, step, process): a resumed run draws what it would have drawn
     torch.manual_seed((args.seed + run.step) * processes + rank)
     total = torch.zeros((), device=device)  # stays on the device: to fetch it would wait for the GPU
     # this process's windows as pairs of (B,): indices into the features, and weights
     parts = micro_batches(batch_indices, run.micro_batch_size, rank, processes)
     for number, (indices, weights) in enumerate(parts, 1):
-        batch = pad_batch([run.features[i] for i in indices], args.max_length, pad_id)
+        batch = pad_batch([run.features[i] for i in indices], args.max_length, *run.padding)
         batch = {name: to_device(array, device) for name, array in batch.items()}  # (B, L) and (B,)
         # processes average their gradients once, at the last micro-batch
         with nullcontext() if number == len(parts) else accelerator.no_sync(model):

@@ -16,6 +16,7 @@ import numpy as np
 from extractive_qa import arguments
 from extractive_qa.errors import QAError
 from extractive_qa.model.backends import BACKENDS, PRECISIONS, OnnxBackend, TorchBackend, open_backend
+from extractive_qa.model.families import padding
 from extractive_qa.model.folder import card_languages, require_folder, require_model
 from extractive_qa.postprocessing.answers import AnswerCollector, apply_minimum_confidence
 from extractive_qa.postprocessing.spans import relative_to_cls
@@ -95,7 +96,7 @@ class Reader:
             changed = (f"{name} is {self.settings[name]}, not {asked[name]}" for name in ("max_length", "doc_stride"))
             logger.warning(f"{self.model_dir} has positions for fewer tokens than windows: {', '.join(changed)}")
         self.settings["max_answer_length"] = min(self.settings["max_answer_length"], self.settings["max_length"])
-        self.pad_id = config.get("pad_token_id") or 0
+        self.padding = padding(config, self.tokenizer)
         self.languages, self.watches_unknown = card_languages(self.model_dir), True
 
     def __getstate__(self) -> dict:
@@ -332,7 +333,7 @@ class Reader:
         Raises QAError where the model gives NaN or infinity.
         """
         rows = [features[i] for i in windows]
-        logits = self.backend.logits(pad_batch(rows, self.settings["max_length"], self.pad_id))
+        logits = self.backend.logits(pad_batch(rows, self.settings["max_length"], *self.padding))
         if not np.isfinite(logits).all():
             raise QAError(
                 f"{self.model_dir} gives NaN or infinity in {self.backend.precision} precision. "

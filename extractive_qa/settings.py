@@ -95,7 +95,7 @@ def fit_windows(settings: dict, config: dict) -> dict:
 
 def check_config(config: dict, tokens: int) -> list[str]:
     """What keeps a model with this config.json from answering in windows of the `tokens` that its tokenizer knows."""
-    names = ("max_position_embeddings", "vocab_size", "pad_token_id")
+    names = ("max_position_embeddings", "vocab_size", "pad_token_id", "num_hidden_layers", "conv_kernel_size")
     if problems := not_whole(config, [name for name in names if config.get(name) is not None]):
         return problems
     if (positions := usable_positions(config)) is not None and positions < SHORTEST_WINDOW:

@@ -56,7 +56,7 @@ def test_every_run_that_is_named_is_a_recipe_and_its_flags_are_train_pys(tmp_pat
         with pytest.raises(QAError, match="no recipe and seed"):
             recipes.main(["--runs", run, "--results_dir", str(tmp_path)])
     for recipe in RECIPES.values():
-        flags = recipes.COMMON | {name: recipe[name] for name in recipe.keys() - {"teachers", "larger"}}
+        flags = recipes.COMMON | {name: recipe[name] for name in recipe.keys() - {"teachers", "larger", "reader"}}
         args = train_script.parse_args([str(word) for name, value in flags.items() for word in (f"--{name}", value)])
         assert {name: vars(args)[name] for name in flags} == flags
 
@@ -164,3 +164,38 @@ def test_a_larger_teacher_learns_from_the_split(articles, tiny_model, tiny_encod
     answers.save(lacking.result("large 1").with_suffix(".teacher"))
     assert lacking.do("taught 3")["teachers"] == ["large 1"]
     assert called[-4][-2:] == ("--teacher_dir", tmp_path / "no_results" / "large_1.teacher")
+
+
+def test_the_runs_of_a_reader_are_compared_with_each_other_alone():
+    def run(recipe, f1, **flags):
+        return {"recipe": recipe, "teachers": [], "exact_match": 50.0, "f1": f1} | {"flags": {"seed": 1} | flags}
+
+    runs = [run("reader, four layers", 70.0, keep_layers="4"), run("reader, all layers", 75.0), run("plain", 60.0)]
+    runs.append(run("reader, four layers spread", 68.0, keep_layers="0,2,3,5"))
+    first, _, second = table(runs).partition("\n\n")
+    assert [line.split(" | ")[0] for line in first.splitlines()[2:]] == ["| plain"]
+    assert [line.split(" | ")[:2] for line in second.splitlines()[2:]] == [
+        ["| reader, all layers", ""], ["| reader, four layers", "`--keep_layers 4`"],
+        ["| reader, four layers spread", "`--keep_layers 0,2,3,5`"],
+    ]  # fmt: skip
+    assert "| -5.00 |" in second
+
+
+def test_a_reader_of_fewer_layers_begins_with_it_and_is_taught_by_it(tmp_path, monkeypatch):
+    trained, files = [], (tmp_path / "train", tmp_path / "dev")
+    monkeypatch.setattr(Runs, "train", lambda runs, *of: trained.append(of))
+    monkeypatch.setattr(Runs, "collect", lambda runs, folder, recipe, flags, teachers: {"teachers": teachers})
+    runs = Runs(
+        None, None, files, tmp_path / "results", tmp_path / "out", reader_dir=tmp_path / "reader", questions=300
+    )
+    for recipe, layers, teachers in (
+        ("reader, all layers", None, [tmp_path / "reader"]), ("reader, four layers", "4", [tmp_path / "reader"]),
+        ("reader, four layers, untaught", "4", []),
+    ):  # fmt: skip
+        assert runs.do(f"{recipe} 2")["teachers"] == ["the reader"] * len(teachers)
+        folder, encoder, flags, found = trained[-1]
+        assert (encoder, found, flags.get("keep_layers")) == (tmp_path / "reader", teachers, layers)
+        assert (flags["max_train_samples"], flags["seed"], folder.name[-9:]) == (300, 2, "_2_of_300")
+        assert not {"reader", "teachers"} & flags.keys()
+    steps = {(flags["num_train_epochs"], flags["max_train_samples"]) for *_, flags, _ in trained}
+    assert len(steps) == 1  # as many for all

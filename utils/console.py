@@ -100,7 +100,7 @@ class LogHandler(logging.Handler):
 # the library's arguments that are flags here, and what it advises as commands of this checkout
 ARGUMENT = re.compile(
     r"\b(device|backend|mixed_precision|max_length|doc_stride|compile|batch_size|threads|encoding|strict|"
-    r"renumber_ids)=('[^']*'|[\w.:+-]+)"
+    r"renumber_ids|keep_layers)=('[^']*'|[\w.:+-]+)"
 )
 COMMANDS = {
     "Fine-tune it first.": "Run: python train.py",

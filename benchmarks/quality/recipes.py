@@ -2,6 +2,7 @@
 
     python benchmarks/quality/recipes.py --model_dir <MiniLM folder> --larger_model_dir <MPNet folder>
     python benchmarks/quality/recipes.py --model_dir <MiniLM folder> --final --runs "plain 1" "plain 2"
+    python benchmarks/quality/recipes.py --runs "reader, all layers 1" "reader, four layers 1" --questions 3400
     python benchmarks/quality/recipes.py --table     # only the table in docs/EXPERIMENTS.md
 
 A run is a recipe with a seed: train.py on the articles of --train_file but 6, drawn with a fixed seed. evaluate.py
@@ -10,6 +11,10 @@ of them asked of the best paragraphs by BM25; no epoch is chosen by its score. A
 first where they are missing. --final trains on all of --train_file and scores --eval_file, by which nothing was chosen;
 its larger teacher has learned from the articles of the split. Without --larger_model_dir the larger one's answers that
 lie beside its result serve in its place.
+
+The recipes of a reader go on from --reader_dir, and it teaches them, what it was with all its layers. models/sample has
+learned from the held-out articles, and these flatter it and all that come from it: between such runs they may choose,
+what is lost shows --final, or a reader of the split (output/recipes/third_1/checkpoint-N).
 
 Runs are done one after another, in output/recipes; on one CPU core each takes from half an hour to hours. What was
 stopped (Ctrl-C) is resumed, and what has a result in --results_dir is not done again.
@@ -32,7 +37,7 @@ from extractive_qa.errors import QAError
 from extractive_qa.files.reading import read_json
 from extractive_qa.training.checkpoints import list_checkpoints, read_state
 from utils.console import note
-from utils.offline import OUTPUT_DIR, PROJECT_ROOT
+from utils.offline import OUTPUT_DIR, PROJECT_ROOT, SAMPLE_MODEL_DIR
 
 HELD_OUT, SPLIT_SEED = 6, 0  # articles, and what draws them
 LONG_QUESTIONS, PARAGRAPHS = 500, 8  # asked of so many paragraphs of their article
@@ -42,8 +47,10 @@ COMMON = {
 NOT_SHOWN = {*COMMON, "seed", "per_device_eval_batch_size"}  # flags that the table does not repeat
 LONGER = {"num_train_epochs": 3, "learning_rate": 2e-4}
 THIRD = LONGER | {"teachers": ["larger 1"], "max_train_samples": 3400}
+READER = {"num_train_epochs": 3, "learning_rate": 1e-4, "max_train_samples": 3400}
+BOTH = ("model_dir", "teacher_dir")  # what the reader serves as
 FEW = {"num_train_epochs": 6, "learning_rate": 1e-4, "max_train_samples": 300}
-# train.py's flags; under "teachers" the runs to learn from
+# train.py's flags; under "teachers" the runs to learn from, under "reader" what --reader_dir serves as
 RECIPES = {
     "plain": {"num_train_epochs": 2, "learning_rate": 1e-4},
     "longer": LONGER,
@@ -64,6 +71,11 @@ RECIPES = {
     # as few as somebody has who wrote them, and no teacher
     "few": FEW,
     "few, as many steps": FEW | {"num_train_epochs": 17},  # as 6 epochs and a stage on raw text before them
+    # fewer layers of a reader, and as many steps with all of them
+    "reader, all layers": READER | {"reader": BOTH},
+    "reader, four layers": READER | {"reader": BOTH, "keep_layers": "4"},
+    "reader, four layers spread": READER | {"reader": BOTH, "keep_layers": "0,2,3,5"},
+    "reader, four layers, untaught": READER | {"reader": BOTH[:1], "keep_layers": "4"},
 }
 QUEUE = [f"{recipe} {seed}" for seed in (1, 2, 3) for recipe in RECIPES]
 
@@ -91,9 +103,12 @@ class Runs:
     results_dir: Path
     output_dir: Path
     larger: "Runs | None" = None
+    reader_dir: Path = SAMPLE_MODEL_DIR
+    questions: int | None = None  # to learn from, where it is not as many as the recipe says
 
     def folder(self, run: str) -> Path:
-        return self.output_dir / run.replace(",", "").replace(" ", "_")
+        name = run.replace(",", "").replace(" ", "_")
+        return self.output_dir / (f"{name}_of_{self.questions}" if self.questions else name)
 
     def result(self, run: str) -> Path:
         return self.results_dir / f"{self.folder(run).name}.json"
@@ -103,11 +118,16 @@ class Runs:
         if not self.result(run).exists():
             recipe, _, seed = run.rpartition(" ")
             flags = COMMON | {"seed": int(seed)} | RECIPES[recipe]
-            teachers = flags.pop("teachers", [])
+            flags |= {"max_train_samples": self.questions} if self.questions else {}
+            teachers, reader = flags.pop("teachers", []), flags.pop("reader", ())
             encoder = self.larger_model_dir if flags.pop("larger", False) else self.model_dir
+            if reader:
+                encoder = self.reader_dir
             if encoder is None:
                 raise QAError(f"{run} needs --larger_model_dir, the folder of a larger encoder. See --help")
             folders = [self.last_state(teacher) for teacher in teachers]
+            if "teacher_dir" in reader:
+                teachers, folders = ["the reader"], [self.reader_dir]
             note(f"run: {run}")
             self.train(self.folder(run), encoder, flags, folders)
             result = self.collect(self.folder(run), recipe, flags, teachers)
@@ -183,18 +203,19 @@ def commit() -> str:
 
 
 def table(results: list[dict]) -> str:
-    """The table in Markdown: a line a recipe, each compared with the first of those that learned from as many
-    questions, seed by seed where both have the seed. In the order of RECIPES, and after them those that were given up:
-    train.py has lost their flags since."""
+    """The table in Markdown: a line a recipe, each compared with the first of those that began alike and learned from
+    as many questions, seed by seed where both have the seed. In the order of RECIPES, and after them those that were
+    given up: train.py has lost their flags since."""
     heads = (
         "recipe", "settings", "runs", "EM", "F1", "F1, spread", "F1 against the first",
         f"F1 of {PARAGRAPHS} paragraphs", "that against the first", "F1 of 5 passages", "AUROC", "F1, weights averaged",
     )  # fmt: skip
     order = list(RECIPES)
     results = sorted(results, key=lambda run: order.index(run["recipe"]) if run["recipe"] in order else len(order))
-    tables = {}  # by the questions learned from
+    tables = {}  # by what they began with, and the questions learned from
     for run in results:
-        tables.setdefault(run["flags"].get("max_train_samples"), {}).setdefault(run["recipe"], []).append(run)
+        alike = RECIPES.get(run["recipe"], {}).get("reader") is not None, run["flags"].get("max_train_samples")
+        tables.setdefault(alike, {}).setdefault(run["recipe"], []).append(run)
     made = []
     for recipes in tables.values():
         first, rows = next(iter(recipes.values())), []
@@ -246,7 +267,8 @@ def spread(values: Iterable[float], form: str) -> str:
 
 def settings(run: dict) -> str:
     """How a run differs from what all have in common."""
-    shown = [f"`--{name} {value:g}`" for name, value in run["flags"].items() if name not in NOT_SHOWN]
+    values = {name: v if isinstance(v, str) else f"{v:g}" for name, v in run["flags"].items() if name not in NOT_SHOWN}
+    shown = [f"`--{name} {value}`" for name, value in values.items()]
     if spans := run.get("spans"):  # a stage on raw text, given up
         shown.append(f"{spans['num_train_epochs']} epoch of recurring spans before")
     return ", ".join(shown + [f"teacher: {teacher}" for teacher in run["teachers"]])
@@ -270,6 +292,8 @@ def main(argv: list[str] | None = None) -> None:
         larger_model_dir=(None, "the encoder of the recipe `larger`, a teacher"),
         train_file=(harness.TRAIN_FILE, "SQuAD JSON whose articles are split"),
         eval_file=(harness.DEV_FILE, "what --final scores"), runs=(QUEUE, "recipes, each with a seed"),
+        reader_dir=(SAMPLE_MODEL_DIR, "the reader that the recipes of one go on from"),
+        questions=(0, "learn from so many (0: as many as each recipe says)"),
         final=(False, "train on all articles and score --eval_file"), table=(False, "run nothing"),
         output_dir=(OUTPUT_DIR / "recipes", "trainings, and the two files of the split"),
         results_dir=(harness.RESULTS_DIR / "recipes", "a JSON file a run"),
@@ -280,13 +304,14 @@ def main(argv: list[str] | None = None) -> None:
     for recipe, _, seed in (run.rpartition(" ") for run in args.runs):
         if recipe not in RECIPES or not seed.isdecimal():
             raise QAError(f"--runs {recipe} {seed}: no recipe and seed. Recipes: {'; '.join(RECIPES)}")
-    if args.model_dir is None:
+    if args.model_dir is None and any("reader" not in RECIPES[run.rpartition(" ")[0]] for run in args.runs):
         raise QAError("--model_dir is missing. Expected the folder of an encoder. See --help")
     encoders = args.model_dir, args.larger_model_dir
-    runs = Runs(*encoders, split(args.train_file, args.output_dir), args.results_dir, args.output_dir)
+    more = {"reader_dir": args.reader_dir, "questions": args.questions or None}
+    runs = Runs(*encoders, split(args.train_file, args.output_dir), args.results_dir, args.output_dir, **more)
     if args.final:
         places = args.results_dir / "final", args.output_dir / "final"
-        runs = Runs(*encoders, (args.train_file, args.eval_file), *places, larger=runs)
+        runs = Runs(*encoders, (args.train_file, args.eval_file), *places, larger=runs, **more)
     for run in args.runs:
         result = runs.do(run)
         print(f"{write_table(args.results_dir)}\n{json.dumps(result)}")

@@ -7,6 +7,7 @@ ran matters little: the products of int8 are exact on every processor (int8.py),
 
 import contextlib
 import io
+import logging
 import platform
 import time
 import warnings
@@ -22,7 +23,7 @@ import torch
 
 from extractive_qa.bootstrap import interval, resampled_means
 from extractive_qa.errors import QAError
-from extractive_qa.export.int8 import measure_activation_ranges, to_int8, without_identities
+from extractive_qa.export.int8 import Products, measure_activation_ranges, to_int8, without_identities
 from extractive_qa.files.atomic import patiently
 from extractive_qa.files.manifest import listed_files, write_manifest
 from extractive_qa.metrics import choose_f1_unit, exact_match_score, f1_score
@@ -34,6 +35,8 @@ from extractive_qa.model.loading import load_model
 from extractive_qa.progress import NoProgress
 from extractive_qa.reader import Reader
 
+logger = logging.getLogger(__name__)
+
 TOOL = "tools/export_onnx.py"
 OPSET = 17
 COMPARED = 100  # questions on which logits are compared
@@ -41,6 +44,10 @@ MOST_ERROR = {"no": 0.001, "int8": 0.1}  # of the logits: root mean square over 
 MOST_LOST = 0.5  # points of F1 that int8 may lose, beyond chance: compared with the lower end of the loss's interval
 # what decides how integers are multiplied, as torch.cpu.get_capabilities() names it: on x86, then on ARM
 DECISIVE = ("avx2", "avx512_bw", "avx_vnni", "avx512_vnni", "amx_int8", "dot", "i8mm", "sve")
+NO_INTEGERS = (  # SqueezeBERT
+    "{} is not made: the layers of this model are convolutions, and only products of matrices are computed in 8-bit "
+    "integers here. model.onnx (fp32) is"
+)
 
 
 @dataclass(frozen=True)
@@ -100,8 +107,8 @@ def export_model(
 
     examples: the questions to check on. texts: examples to measure activation ranges on. force: files stay whatever
     their checks say. each(check) is called after each check.
-    Returns the files that stayed and the checks. Earlier files stay until all is checked. Raises OSError where the
-    folder can't be written, QAError where the model can't answer.
+    Returns the files that stayed, and the checks of those that were made. Earlier files stay until all is checked.
+    Raises OSError where the folder can't be written, QAError where the model can't answer.
     """
     open_reader = partial(Reader, model_dir, handle_impossible_answer=handle_impossible_answer)
     plain = open_reader("cpu", "no", backend="torch")
@@ -116,6 +123,9 @@ def export_model(
         expected = logits_of(open_reader(backend=Recording(plain.backend)), examples[:COMPARED], progress)
         for precision in ("no", "int8"):
             if precision == "int8":
+                if not Products(model).by_input:
+                    logger.warning(NO_INTEGERS.format(ONNX_FILES[precision]))
+                    break
                 ranges = measure_activation_ranges(model, plain, texts, progress)
                 onnx.save(to_int8(model, ranges), partials["int8"])
             reader = open_reader(backend=Recording(OnnxBackend(partials[precision], precision, config)))
@@ -126,7 +136,7 @@ def export_model(
         # an earlier export goes only now
         refused = {check.name for check in checks if check.refused and not force}
         for precision, name in ONNX_FILES.items():
-            if name in refused:
+            if name in refused or not partials[precision].exists():
                 patiently((model_dir / name).unlink, True)
             else:
                 patiently(partials[precision].replace, model_dir / name)

@@ -19,6 +19,7 @@ import onnx
 import onnxruntime
 from onnx import helper, numpy_helper
 
+from extractive_qa.model.families import LAST_LAYERS
 from extractive_qa.preprocessing.batches import pad_batch
 from extractive_qa.preprocessing.windows import prepare_validation_features
 from extractive_qa.progress import NoProgress
@@ -57,7 +58,8 @@ class Products:
         for node in model.graph.node:
             for name in node.input if node.op_type != "Shape" else ():  # which reads no values
                 self.readers.setdefault(name, []).append(node)
-            if node.op_type == "MatMul" and node.input[1] in self.weights and "qa_outputs" not in node.name:
+            last = any(f"/{name[:-1]}/" in node.name for name in LAST_LAYERS)
+            if node.op_type == "MatMul" and node.input[1] in self.weights and not last:
                 self.by_input.setdefault(node.input[0], []).append(node)
 
     def bias_of(self, product: onnx.NodeProto) -> tuple[onnx.NodeProto, str] | None:
@@ -117,7 +119,7 @@ def record_activations(
     session = onnxruntime.InferenceSession(watched.SerializeToString(), providers=["CPUExecutionProvider"])
     inputs = [node.name for node in session.get_inputs()]
     for i in progress(range(len(features)), desc="activation ranges", unit=" windows", leave=False):
-        batch = pad_batch([features[i]], reader.settings["max_length"], reader.pad_id)
+        batch = pad_batch([features[i]], reader.settings["max_length"], *reader.padding)
         tokens = int(batch["attention_mask"].sum())
         values = session.run(names, {name: batch[name] for name in inputs})
         yield [value[0, :tokens] for value in values]
@@ -170,9 +172,10 @@ def largest_pairs(matrix: np.ndarray) -> np.ndarray:
     return np.maximum(pairs.clip(min=0).sum(axis=1), -pairs.clip(max=0).sum(axis=1)).max(axis=0)
 
 
-def is_large_table(tensor: onnx.TensorProto | None) -> bool:
-    """Whether a weight is a table of words: of positions and token types there are few."""
-    return tensor is not None and len(tensor.dims) == 2 and tensor.dims[0] >= TABLE_ROWS
+def is_large_table(tensor: onnx.TensorProto | None, read_by: str) -> bool:
+    """Whether a weight is a table of words, looked up by `read_by`: RoFormer's of positions is as large, and of sines
+    that a step for each would spoil."""
+    return tensor is not None and len(tensor.dims) == 2 and tensor.dims[0] >= TABLE_ROWS and read_by == "input_ids"
 
 
 def to_int8(model: onnx.ModelProto, ranges: dict[str, ActivationRange]) -> onnx.ModelProto:
@@ -221,7 +224,7 @@ def to_int8(model: onnx.ModelProto, ranges: dict[str, ActivationRange]) -> onnx.
     for node in graph.node:
         if node.name in absorbed:
             continue
-        if node.op_type == "Gather" and is_large_table(products.weights.get(node.input[0])):
+        if node.op_type == "Gather" and is_large_table(products.weights.get(node.input[0]), node.input[1]):
             look_up(node.input[0], node.input[1], node.output[0])
             tables.add(node.input[0])
             continue

@@ -12,12 +12,20 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
+from tokenizers.processors import TemplateProcessing
 
 from extractive_qa.errors import QAError, brief
 from extractive_qa.files.manifest import stays_inside
 from extractive_qa.files.reading import read_json_object
 from extractive_qa.model.families import FAMILIES, input_names, refuse_family
-from extractive_qa.model.folder import OLDER_TOKENIZERS, SETTINGS_FILE, WEIGHTS, require_folder, unsafe_references
+from extractive_qa.model.folder import (
+    OLDER_TOKENIZERS,
+    SETTINGS_FILE,
+    WEIGHTS,
+    refuse_tokenizer,
+    require_folder,
+    unsafe_references,
+)
 from extractive_qa.model.loading import load_encoder, quiet_transformers
 
 PICKLE = "pytorch_model.bin"
@@ -43,7 +51,7 @@ def convert_model(model_dir: Path, folder: Path) -> tuple[list[str], float]:
     remedy = "Get the model's files again, or choose another model."
     path = require_folder(model_dir, remedy) / "config.json"
     config = with_kind(read_json_object(path, "a Hugging Face model's settings", remedy))
-    if reason := refuse_family(config):
+    if reason := refuse_family(config) or refuse_tokenizer(model_dir, config):
         raise QAError(f"{model_dir} can't be converted: {reason}.")
     if problems := list(unsafe_references(model_dir, config, remedy)):
         raise QAError(f"{model_dir} is no model on its own: {'; '.join(problems)}. {remedy}")
@@ -151,6 +159,9 @@ def make_tokenizer(model_dir: Path, config: dict, folder: Path) -> None:
             tokenizer = AutoTokenizer.from_pretrained(
                 source, local_files_only=True, trust_remote_code=False, **({"do_lower_case": False} if cased else {})
             )
+        if config["model_type"] == "deberta":
+            # transformers 5 puts two [SEP] between question and context, where DeBERTa was trained with one
+            tokenizer.backend_tokenizer.post_processor = bert_template(tokenizer.cls_token_id, tokenizer.sep_token_id)
         tokenizer.save_pretrained(folder)
     except Exception as error:  # the libraries raise nothing narrower
         raise QAError(
@@ -160,6 +171,12 @@ def make_tokenizer(model_dir: Path, config: dict, folder: Path) -> None:
         shutil.rmtree(source)
     if not (folder / "tokenizer.json").is_file():
         raise QAError(f"{model_dir}: transformers makes no tokenizer.json of {older[0]}. Choose another model.")
+
+
+def bert_template(cls_id: int, sep_id: int) -> TemplateProcessing:
+    """[CLS] question [SEP] context [SEP], the context and what follows it of type 1."""
+    ids = [("[CLS]", cls_id), ("[SEP]", sep_id)]
+    return TemplateProcessing(single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=ids)
 
 
 def is_installed(module: str) -> bool:
@@ -190,7 +207,8 @@ def compare(model_dir: Path, folder: Path, remedy: str) -> tuple[list[str], floa
             use_safetensors=any(model_dir.glob("*.safetensors")), dtype=torch.float32, ignore_mismatched_sizes=True,
         )  # fmt: skip
     if missing:  # drawn at random, and no part of what is compared
-        before.qa_outputs.load_state_dict(after.qa_outputs.state_dict())
+        drawn = {name: tensor for name, tensor in after.state_dict().items() if name in missing}
+        before.load_state_dict(drawn, strict=False)
     largest = 0.0
     for question, context in PAIRS:
         encoding = tokenizer.encode(question, context)

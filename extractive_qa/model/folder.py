@@ -17,6 +17,7 @@ EARLIER_ONNX_FILES = {"int8": "model.int8.onnx", "no": "model.onnx"}  # read, bu
 FINE_TUNE = "Fine-tune it first."
 MODEL_FOLDER = "a model folder (config.json, model.safetensors, tokenizer.json)"
 HUB_NAME = re.compile(r"[A-Za-z][\w-]+/[\w.-]+")
+JIEBA = "RoFormerTokenizer"  # what transformers takes for a RoFormer where nothing is said
 WEIGHTS = "model.safetensors"
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 # a tokenizer as Python libraries of its own read it, which tools/convert_model.py turns into tokenizer.json
@@ -59,6 +60,21 @@ def require_model(model_dir: str | Path, remedy: str = FINE_TUNE) -> dict:
             f"{folder} is no model on its own: {'; '.join(problems)}. Expected a plain one in safetensors. {remedy}"
         )
     return config
+
+
+def refuse_tokenizer(folder: Path, config: dict) -> str | None:
+    """Why a folder's tokenizer.json says something else than its tokenizer, None where it does not. config: of its
+    config.json. Raises QAError where its tokenizer_config.json can't be read."""
+    if config.get("model_type") != "roformer":
+        return None
+    path = folder / "tokenizer_config.json"
+    settings = read_json_object(path, "a tokenizer's settings") if path.is_file() else {}
+    if not str(settings.get("tokenizer_class") or JIEBA).startswith(JIEBA):  # "...Fast" too
+        return None
+    return (
+        "its tokenizer cuts words with jieba, a program that tokenizer.json can't hold. Expected a RoFormer with "
+        "BERT's tokenizer (tokenizer_class in tokenizer_config.json)"
+    )
 
 
 def unsafe_references(folder: Path, config: dict, remedy: str) -> Iterator[str]:

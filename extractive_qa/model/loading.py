@@ -1,12 +1,15 @@
 """A folder's weights as a PyTorch model, checked. Imports torch and transformers when called."""
 
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from extractive_qa.errors import QAError
-from extractive_qa.model.families import refuse_family
-from extractive_qa.model.folder import FINE_TUNE, require_model
+from extractive_qa.model.families import QA_OUTPUTS, output_layer, refuse_family
+from extractive_qa.model.folder import FINE_TUNE, refuse_tokenizer, require_model
+
+LAYER = re.compile(r"\blayers?\.\d")  # in the name of a weight
 
 
 def load_model(model_dir: str | Path, attention: str | None = None):
@@ -21,13 +24,13 @@ def load_model(model_dir: str | Path, attention: str | None = None):
     return model
 
 
-def load_encoder(model_dir: str | Path, remedy: str = FINE_TUNE, attention: str | None = None):
+def load_encoder(model_dir: str | Path, remedy: str = FINE_TUNE, attention: str | None = None, **settings: float):
     """Any encoder folder as a question-answering model in fp32 on the CPU, and the names of the weights of its output
     layer that the folder lacks, or has for other than two labels (drawn at random).
 
-    attention: transformers' attn_implementation. Code that comes with the folder is never run. Raises QAError, with
-    `remedy`, where the folder can't be read, is of a kind that can't answer here, lacks other weights, or holds NaN or
-    infinity.
+    attention: transformers' attn_implementation. settings: of config.json, instead of those there. Code that comes with
+    the folder is never run. Raises QAError, with `remedy`, where the folder can't be read, is of a kind that can't
+    answer here, lacks other weights, or holds NaN or infinity.
     """
     import torch
     from huggingface_hub.errors import StrictDataclassError
@@ -35,7 +38,7 @@ def load_encoder(model_dir: str | Path, remedy: str = FINE_TUNE, attention: str 
     from transformers import AutoModelForQuestionAnswering
 
     folder, config = Path(model_dir), require_model(model_dir, remedy)
-    if "auto_map" not in config and (reason := refuse_family(config)):
+    if "auto_map" not in config and (reason := refuse_family(config) or refuse_tokenizer(folder, config)):
         raise QAError(f"{folder} can't be loaded: {reason}. {remedy}")
     try:
         with quiet_transformers():  # that the output layer is new and the pooler unused is as it should be
@@ -49,6 +52,7 @@ def load_encoder(model_dir: str | Path, remedy: str = FINE_TUNE, attention: str 
                 num_labels=2,  # start and end, whatever the folder's classes were
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # told below, by name
+                **settings,
             )
     # a config.json of wrong types or sizes fails in as many ways as the library reads it
     except (
@@ -59,16 +63,18 @@ def load_encoder(model_dir: str | Path, remedy: str = FINE_TUNE, attention: str 
         if "trust_remote_code" in reason:
             reason = "it needs code of its own, which is never run"
         raise QAError(f"{folder} can't be loaded ({reason}). Expected a Hugging Face model folder. {remedy}") from None
-    head = [name for name, *_ in loaded["mismatched_keys"] if name.startswith("qa_outputs.")]
-    missing = sorted({*loaded["missing_keys"], *head})
-    if lost := [name for name in missing if not name.startswith("qa_outputs.")]:
+    layer = output_layer(config)
+    mismatched = {}
+    for key in loaded["mismatched_keys"]:
+        name, *shapes = [key] if isinstance(key, str) else key  # transformers 4 has names alone
+        mismatched[name] = "is {}, expected {}".format(*map(list, shapes)) if shapes else "has another shape"
+    head = [name for name in mismatched if name.startswith(layer)]
+    other_task = layer != QA_OUTPUTS and "QuestionAnswering" not in str(config.get("architectures"))
+    missing = sorted({*loaded["missing_keys"], *head, *(draw_again(model, layer[0]) if other_task else ())})
+    if lost := [name for name in missing if not name.startswith(layer)]:
         raise QAError(f"{folder} lacks {len(lost)} of its weights, among them {lost[0]}. {remedy}")
-    other_shape = [
-        f"{name} is {list(found)}, expected {list(said)}"
-        for name, found, said in loaded["mismatched_keys"]
-        if name not in head
-    ]
-    left_out = [f"{name} has no place" for name in loaded["unexpected_keys"] if ".layer." in name]
+    other_shape = [f"{name} {differs}" for name, differs in mismatched.items() if name not in head]
+    left_out = [f"{name} has no place" for name in loaded["unexpected_keys"] if LAYER.search(name)]
     if faults := other_shape + left_out:
         raise QAError(
             f"{folder}: the weights do not fit config.json: {faults[0]}"
@@ -77,6 +83,18 @@ def load_encoder(model_dir: str | Path, remedy: str = FINE_TUNE, attention: str 
     files = list(folder.glob("*.safetensors"))
     require_finite(model.named_parameters(), files[0] if len(files) == 1 else folder, remedy)
     return model, missing
+
+
+def draw_again(model, layer: str) -> set[str]:
+    """Draws the weights at random that begin with `layer`: what bears this name had learned another task, to two labels
+    maybe. Returns their names."""
+    import torch
+
+    weights = {name: parameter for name, parameter in model.named_parameters() if name.startswith(layer)}
+    with torch.no_grad():
+        for parameter in weights.values():
+            parameter.normal_(std=model.config.initializer_range) if parameter.ndim > 1 else parameter.zero_()
+    return set(weights)
 
 
 @contextmanager

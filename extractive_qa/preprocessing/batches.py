@@ -7,22 +7,24 @@ import numpy as np
 LENGTH_STEP = 16  # tokens
 
 
-def padded_length(longest: int, max_length: int) -> int:
-    """Tokens to which a batch is padded: at least one more than its longest window has, rounded up to a multiple of 16.
+def padded_length(longest: int, max_length: int, seen: int = 1) -> int:
+    """Tokens to which a batch is padded: at least `seen` more than its longest window has, rounded up to a multiple of
+    16.
 
     MobileBERT's input at each position joins its two neighbours' embeddings, so the last real token sees whether there
     is a [PAD] behind it. With one [PAD] or more behind every window that is shorter than max_length, a window sees
-    exactly what it would see padded to max_length, and an answer can't depend on the batch it came in. The rounding
-    keeps the number of different shapes small: on a CPU every shape costs compiled kernels and fragmented memory
-    (60 training steps of MiniLM: 2.4 GB against 3.5 GB and growing).
+    exactly what it would see padded to max_length, and an answer can't depend on the batch it came in. A family that
+    sees further (model/families.py, padding) needs as many more. The rounding keeps the number of different shapes
+    small: on a CPU every shape costs compiled kernels and fragmented memory (60 training steps of MiniLM: 2.4 GB
+    against 3.5 GB and growing).
     """
-    return min(-(-(longest + 1) // LENGTH_STEP) * LENGTH_STEP, max_length)
+    return min(-(-(longest + seen) // LENGTH_STEP) * LENGTH_STEP, max_length)
 
 
-def pad_batch(features: Sequence[dict], max_length: int, pad_id: int) -> dict[str, np.ndarray]:
+def pad_batch(features: Sequence[dict], max_length: int, pad_id: int, seen: int = 1) -> dict[str, np.ndarray]:
     """B windows as int64 arrays (B, L): input_ids, token_type_ids, attention_mask; start_positions and end_positions
     (B,) where the features have them."""
-    shape = len(features), padded_length(max(len(feature["input_ids"]) for feature in features), max_length)
+    shape = len(features), padded_length(max(len(feature["input_ids"]) for feature in features), max_length, seen)
     names = ("input_ids", "token_type_ids", "attention_mask")
     batch = {name: np.full(shape, pad_id if name == "input_ids" else 0, dtype=np.int64) for name in names}
     for row, feature in enumerate(features):

@@ -15,10 +15,10 @@ KNOWN_MODELS = {"google/mobilebert-uncased": "apache-2.0"}
 KNOWN_DATA = ("rajpurkar/squad", "SQuAD-explorer/dataset")  # SQuAD 1.1 on the Hub, and where its authors have it
 # of the flags, those that decide what is learned
 HYPER_PARAMETERS = (
-    "num_train_epochs", "max_steps", "max_train_samples", "joined_contexts", "negative_contexts", "processes",
-    "per_device_train_batch_size", "gradient_accumulation_steps", "learning_rate", "lr_scheduler_type", "warmup_ratio",
-    "weight_decay", "adam_epsilon", "max_grad_norm", "max_length", "doc_stride", "max_answer_length",
-    "handle_impossible_answer", "seed", "mixed_precision",
+    "keep_layers", "num_train_epochs", "max_steps", "max_train_samples", "joined_contexts", "negative_contexts",
+    "processes", "per_device_train_batch_size", "gradient_accumulation_steps", "learning_rate", "lr_scheduler_type",
+    "warmup_ratio", "weight_decay", "adam_epsilon", "max_grad_norm", "attention_dropout", "hidden_dropout",
+    "max_length", "doc_stride", "max_answer_length", "handle_impossible_answer", "seed", "mixed_precision",
 )  # fmt: skip
 OF_TEACHERS = ("teacher_dir", "distillation_weight", "distillation_temperature")
 

@@ -61,6 +61,7 @@ class Training:
     model: torch.nn.Module
     optimizer: torch.optim.Optimizer
     micro_batch_size: int
+    padding: tuple[int, int]  # as families.padding says
     teachers: Teachers | None = None
     negatives: Negatives | None = None
     contents: dict[str, str] = field(default_factory=dict)  # what it is made of, as checksums

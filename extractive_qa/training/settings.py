@@ -16,6 +16,7 @@ from extractive_qa.errors import QAError
 from extractive_qa.files.manifest import check_manifest
 from extractive_qa.files.reading import require
 from extractive_qa.model.folder import require_model
+from extractive_qa.model.layers import choose_layers
 from extractive_qa.preprocessing.windows import check_window_settings
 from extractive_qa.training import checkpoints
 
@@ -72,6 +73,7 @@ def check_flags(args: argparse.Namespace) -> None:
     check(positive, lambda value: 0 < value < math.inf, "more than 0")  # NaN is not, either
     check(("weight_decay", "max_grad_norm", "negative_contexts"), lambda value: 0 <= value < math.inf, "0 or more")
     check(("warmup_ratio", "joined_contexts", "distillation_weight"), lambda value: 0 <= value <= 1, "0 to 1")
+    check(("attention_dropout", "hidden_dropout"), lambda value: 0 <= value < 1, "0 to less than 1")
     check(["seed"], lambda value: 0 <= value < 2**63, "0 or more")
     if args.resume and args.overwrite_output_dir:
         problems.append("--resume and --overwrite_output_dir exclude each other")
@@ -118,7 +120,9 @@ def check_files(args: argparse.Namespace) -> None:
     """Raises QAError where a file or folder is missing, damaged, of another kind, or would be overwritten."""
     checkpoints.check_output_dir(args.output_dir, args.resume, args.overwrite_output_dir, inputs(args))
     moved = "Where it is now, say with --model_dir, --teacher_dir, --train_file, --eval_file. " if args.resume else ""
-    require_model(args.model_dir, moved + DOWNLOAD)
+    config = require_model(args.model_dir, moved + DOWNLOAD)
+    if args.keep_layers and not args.resume:  # before anything that takes long
+        choose_layers(args.keep_layers, config)
     for teacher in args.teacher_dir:
         if not teacher.is_file():  # of answers
             require_model(teacher, moved + DOWNLOAD_TEACHER)

@@ -18,12 +18,16 @@ from accelerate.utils import InitProcessGroupKwargs
 
 from extractive_qa.errors import QAError
 from extractive_qa.model.devices import choose_attention, choose_device, choose_precision
-from extractive_qa.model.families import usable_positions
+from extractive_qa.model.families import dropout_settings, usable_positions
+from extractive_qa.model.folder import require_model
+from extractive_qa.model.layers import choose_layers, keep_layers
 from extractive_qa.model.loading import load_encoder
 from extractive_qa.preprocessing.windows import Features
+from extractive_qa.training import checkpoints
 from extractive_qa.training.cpu_attention import attend_window_by_window
 from extractive_qa.training.distillation import identity
 from extractive_qa.training.memory import cap_memory
+from extractive_qa.training.settings import DOWNLOAD
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +59,22 @@ def start_accelerator(args: argparse.Namespace) -> tuple[Accelerator, str]:
     return accelerator, precision
 
 
+def start_model(
+    args: argparse.Namespace, accelerator: Accelerator, precision: str
+) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
+    """The encoder, or what was saved of a run that is resumed, and its optimizer, on the device."""
+    torch.manual_seed(args.seed)  # an encoder's new output layer is drawn at random
+    model_dir, remedy = args.model_dir, DOWNLOAD
+    if args.resume:
+        model_dir, remedy = args.resume, checkpoints.delete_to_go_back(args.resume)
+    model = load_trainable(args, model_dir, accelerator.device, precision, remedy)  # fp32; autocast computes in bf16
+    optimizer = torch.optim.AdamW(
+        parameter_groups(model, args.weight_decay), lr=args.learning_rate, eps=args.adam_epsilon,
+        fused=accelerator.device.type in ("cuda", "cpu"),  # one kernel for all weights
+    )  # fmt: skip
+    return accelerator.prepare(model, optimizer)  # to the device; with several processes, gradients are averaged
+
+
 def load_trainable(
     args: argparse.Namespace, model_dir: Path, device: torch.device, precision: str, remedy: str
 ) -> torch.nn.Module:
@@ -63,7 +83,10 @@ def load_trainable(
     Raises QAError, with the `remedy`, where the folder can't be read, and where the model can't do what the flags ask
     for.
     """
-    model, _ = load_encoder(model_dir, remedy, choose_attention(device, precision))
+    dropout = dropout_settings(require_model(model_dir, remedy), args.attention_dropout, args.hidden_dropout)
+    model, _ = load_encoder(model_dir, remedy, choose_attention(device, precision), **dropout)
+    if args.keep_layers and not args.resume:  # what was saved has these alone
+        keep_layers(model, choose_layers(args.keep_layers, model.config.to_dict()))
     positions = usable_positions(model.config.to_dict())
     if positions and args.max_length > positions:
         raise QAError(

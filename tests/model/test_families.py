@@ -1,7 +1,6 @@
 """Models that others trained: every family of extractive_qa.model.families reads windows as transformers cuts them, and
 answers with the logits that plain transformers gives. Small, random, with tokenizers of their own kind."""
 
-import functools
 import json
 import shlex
 
@@ -9,138 +8,27 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from conftest import TEXTS, texts_at_hand
+from conftest import TEXTS
 from scripts import load_script
-from small_training import make_run, train_script
-from tokenizers import (
-    AddedToken,
-    Regex,
-    Tokenizer,
-    decoders,
-    models,
-    normalizers,
-    pre_tokenizers,
-    processors,
-    trainers,
-)
+from small_families import MADE, make_folder
+from small_training import make_run
+from tokenizers import processors
 from transformers import AutoConfig, AutoModelForQuestionAnswering, AutoTokenizer
 from transformers_windows import assert_equal_to_transformers, transformers_windows
 
-from extractive_qa.data.examples import read_examples
 from extractive_qa.errors import QAError
-from extractive_qa.export import export
-from extractive_qa.model.backends import OnnxBackend
+from extractive_qa.model.convert import convert_model
 from extractive_qa.model.families import FAMILIES, KNOWN_REASONS, usable_positions
-from extractive_qa.model.loading import load_encoder
+from extractive_qa.model.loading import load_encoder, load_model
+from extractive_qa.preprocessing.batches import LENGTH_STEP
 from extractive_qa.preprocessing.windows import load_tokenizer, prepare_validation_features
 from extractive_qa.reader import Reader
 from extractive_qa.training.cpu_attention import NAME, attend_window_by_window
-from utils.offline import SAMPLE_DATA_DIR
 
-ROBERTA_TOKENS = {
-    "bos": "<s>", "pad": "<pad>", "eos": "</s>", "unk": "<unk>", "cls": "<s>", "sep": "</s>", "mask": "<mask>",
-}  # fmt: skip
-BERT_TOKENS = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
-# family: kind of tokenizer, its class, and settings of the model beside the size
-MADE = {
-    "bert": ("wordpiece", "BertTokenizer", {}),
-    "bert, cased": ("cased", "BertTokenizer", {}),
-    "mobilebert": (
-        "wordpiece", "MobileBertTokenizer", {"embedding_size": 32, "true_hidden_size": 32, "intra_bottleneck_size": 32},
-    ),
-    "distilbert": ("wordpiece", "DistilBertTokenizer", {"dim": 64, "n_layers": 2, "n_heads": 2, "hidden_dim": 64}),
-    "electra": ("wordpiece", "ElectraTokenizer", {"embedding_size": 32}),
-    "roberta": ("bytes", "RobertaTokenizer", {"max_position_embeddings": 514, "type_vocab_size": 1}),
-    "xlm-roberta": ("unigram", "XLMRobertaTokenizer", {"max_position_embeddings": 514, "type_vocab_size": 1}),
-    "camembert": ("unigram", "CamembertTokenizer", {"max_position_embeddings": 514, "type_vocab_size": 1}),
-    "albert": ("albert", "AlbertTokenizer", {"embedding_size": 32}),
-    "mpnet": ("mpnet", "MPNetTokenizer", {"max_position_embeddings": 514}),
-    "deberta-v2": (  # as DeBERTa-v3 sets it
-        "deberta-v2", "DebertaV2Tokenizer",
-        {
-            "type_vocab_size": 0, "relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_buckets": 256,
-            "position_biased_input": False, "norm_rel_ebd": "layer_norm", "share_att_key": True,
-        },
-    ),
-}  # fmt: skip
 # they read token types: transformers 5's own tokenizer of ALBERT leaves them out unless asked, transformers 4's did not
-TYPED = {"bert", "bert-cased", "mobilebert", "electra", "albert"}
+TYPED = {"bert", "bert-cased", "mobilebert", "electra", "albert", "ernie", "squeezebert", "convbert", "roformer"}
+OWN_ATTENTION = {"mpnet", "deberta-v2", "deberta", "squeezebert", "convbert", "roformer"}
 SETTINGS = [(384, 128), (96, 32)]
-
-
-@functools.cache
-def make_tokenizer(kind: str) -> tuple[Tokenizer, dict[str, str]]:
-    """A tokenizer of one kind, trained on the texts at hand, and its special tokens by role."""
-    names = ROBERTA_TOKENS if kind in ("bytes", "unigram", "mpnet") else BERT_TOKENS
-    special = [AddedToken(name, special=True, normalized=False) for name in dict.fromkeys(names.values())]
-    options = {"vocab_size": 2000, "special_tokens": special, "show_progress": False}
-    if kind in ("wordpiece", "cased", "mpnet"):
-        tokenizer = Tokenizer(models.WordPiece(unk_token=names["unk"]))
-        tokenizer.normalizer = normalizers.BertNormalizer(lowercase=kind != "cased")
-        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        tokenizer.decoder = decoders.WordPiece()
-        trainer = trainers.WordPieceTrainer(**options)
-    elif kind == "bytes":
-        tokenizer = Tokenizer(models.BPE())
-        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        tokenizer.decoder = decoders.ByteLevel()
-        trainer = trainers.BpeTrainer(initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), **options)
-    else:
-        tokenizer = Tokenizer(models.Unigram())
-        words = [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()]
-        if kind == "albert":
-            quotes = [normalizers.Replace(quote, '"') for quote in ("``", "''")]
-            lower = [normalizers.NFKD(), normalizers.StripAccents(), normalizers.Lowercase()]
-            tokenizer.normalizer = normalizers.Sequence([*quotes, *lower])
-        elif kind == "deberta-v2":
-            blanks = normalizers.Replace(Regex(r"\s{2,}|[\n\r\t]"), " ")
-            strip = normalizers.Strip(left=False, right=True)
-            tokenizer.normalizer = normalizers.Sequence([blanks, normalizers.NFC(), strip])
-            words = words[1:]  # the space before a word is part of its first token
-        tokenizer.pre_tokenizer = pre_tokenizers.Sequence(words)
-        tokenizer.decoder = decoders.Metaspace()
-        trainer = trainers.UnigramTrainer(unk_token=names["unk"], **options)
-    tokenizer.train_from_iterator(texts_at_hand()[:400], trainer)
-    tokenizer.post_processor = post_processor(kind, tokenizer, names)
-    return tokenizer, names
-
-
-def post_processor(kind: str, tokenizer: Tokenizer, names: dict[str, str]):
-    cls, sep = ((names[role], tokenizer.token_to_id(names[role])) for role in ("cls", "sep"))
-    if kind in ("wordpiece", "cased"):
-        return processors.BertProcessing(sep, cls)
-    if kind == "bytes":
-        return processors.RobertaProcessing(sep, cls, trim_offsets=True, add_prefix_space=False)
-    if kind in ("unigram", "mpnet"):
-        return processors.TemplateProcessing(
-            single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[cls, sep]
-        )
-    return processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[cls, sep]
-    )
-
-
-def make_folder(folder, name: str, **settings) -> None:
-    """A model folder of the family as its users find it on the Hub."""
-    kind, tokenizer_class, more = MADE[name]
-    tokenizer, names = make_tokenizer(kind)
-    folder.mkdir(parents=True)
-    tokenizer.save(str(folder / "tokenizer.json"))
-    described = {f"{role}_token": token for role, token in names.items()}
-    described |= {"tokenizer_class": tokenizer_class, "model_max_length": 512}
-    if kind in ("wordpiece", "cased", "mpnet"):
-        described["do_lower_case"] = kind != "cased"
-    (folder / "tokenizer_config.json").write_text(json.dumps(described), encoding="utf-8")
-    ids = {f"{role}_token_id": tokenizer.token_to_id(names[role]) for role in ("pad", "bos", "eos") if role in names}
-    size = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
-    config = AutoConfig.for_model(
-        name.partition(",")[0],
-        **({} if name == "distilbert" else size) | more | ids | settings,
-        vocab_size=tokenizer.get_vocab_size(),
-        initializer_range=0.1,
-    )
-    torch.manual_seed(0)
-    AutoModelForQuestionAnswering.from_config(config).save_pretrained(folder)
 
 
 @pytest.fixture(scope="module", params=MADE)
@@ -191,6 +79,24 @@ def test_logits_equal_plain_transformers(family, sample_examples):
             np.testing.assert_allclose(logits[i, :size], wanted[i, :size], atol=1e-4)
 
 
+def test_answers_do_not_depend_on_the_batch(family):
+    """ConvBERT sees 4 tokens of padding in each layer: with one behind it, its last token's logit moved by 0.2."""
+    reader = Reader(family, "cpu", "no")
+    words = TEXTS[0].split()
+    examples = [{"question": "Who?", "context": " ".join(words[:count])} for count in range(1, len(words))]
+    longest = {"question": "Who counted?", "context": " ".join(TEXTS * 12)}
+    features = prepare_validation_features([longest, *examples], reader.tokenizer, 384, 128)
+    lengths = features.lengths[-len(examples) :]
+    assert len({length % LENGTH_STEP for length in lengths}) > LENGTH_STEP // 2  # padded by few tokens, and by many
+    windows = list(range(len(features)))
+    _, *together = reader.logits(features, windows)
+    for window in windows:
+        (row,), *alone = reader.logits(features, [window])
+        for one, other in zip(alone, together, strict=True):
+            size = len(row["input_ids"])
+            np.testing.assert_allclose(one[0, :size], other[window, :size], atol=1e-5)
+
+
 def test_training_window_by_window_learns_what_plain_attention_does(family):
     """Forward and backward with padding, without dropout."""
     torch.manual_seed(0)
@@ -210,7 +116,7 @@ def test_training_window_by_window_learns_what_plain_attention_does(family):
         model(input_ids=ids, attention_mask=mask, start_positions=where, end_positions=where + 2).loss.backward()
         learned.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
     taken = model.config._attn_implementation
-    assert (taken == NAME) == (family.name not in ("mpnet", "deberta-v2") and transformers.__version__ > "5")
+    assert (taken == NAME) == (family.name not in OWN_ATTENTION and transformers.__version__ > "5")
     plain, fast = learned
     assert plain.keys() == fast.keys()
     for name, gradient in plain.items():
@@ -272,6 +178,70 @@ def test_a_tokenizer_that_puts_nothing_before_the_question_is_refused(tmp_path):
         Reader(tmp_path / "model", "cpu", "no").answer("Who?", "He.")
 
 
+# what only one family does
+
+
+def change(path, **values) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | values), encoding="utf-8")
+
+
+def test_convbert_is_padded_as_far_as_it_sees_and_with_what_its_vocabulary_calls_padding(tmp_path):
+    """The published config.json may name token 1, the default of its class, a word of BERT's vocabulary."""
+    make_folder(tmp_path / "model", "convbert")
+    right = Reader(tmp_path / "model", "cpu", "no")
+    pad_id = right.tokenizer.token_to_id("[PAD]")
+    assert right.padding == (pad_id, 8)  # 2 layers of half a kernel of 9
+    change(tmp_path / "model" / "config.json", pad_token_id=pad_id + 1)
+    named_wrong = Reader(tmp_path / "model", "cpu", "no")
+    assert named_wrong.padding == right.padding
+    features = prepare_validation_features([{"question": "Who?", "context": TEXTS[0]}], right.tokenizer, 384, 128)
+    np.testing.assert_array_equal(right.logits(features, [0])[1], named_wrong.logits(features, [0])[1])
+    run, _ = make_run(tmp_path / "model", tmp_path / "out")
+    assert run.padding == right.padding
+
+
+def test_a_pretrained_modernbert_keeps_the_layer_of_its_pretraining(tmp_path):
+    make_folder(tmp_path / "model", "modernbert")
+    config = AutoConfig.from_pretrained(tmp_path / "model")
+    pretrained = transformers.AutoModelForMaskedLM.from_config(config)
+    pretrained.save_pretrained(tmp_path / "model")
+    model, missing = load_encoder(tmp_path / "model")
+    assert missing == ["classifier.bias", "classifier.weight"]
+    assert torch.equal(model.head.dense.weight, pretrained.head.dense.weight)
+    transformers.AutoModel.from_config(config).save_pretrained(tmp_path / "model")
+    assert load_encoder(tmp_path / "model")[1] == [*missing, "head.dense.weight", "head.norm.weight"]
+
+
+@pytest.mark.parametrize("tokenizer_class", ["RoFormerTokenizer", "RoFormerTokenizerFast", None])
+def test_a_roformer_that_cuts_words_with_jieba_is_refused(tokenizer_class, tmp_path):
+    """Its tokenizer.json says something else than the tokenizer of transformers does."""
+    make_folder(tmp_path / "model", "roformer")
+    Reader(tmp_path / "model", "cpu", "no")
+    change(tmp_path / "model" / "tokenizer_config.json", tokenizer_class=tokenizer_class)
+    with pytest.raises(QAError, match=r"cuts words with jieba.*Expected a RoFormer with BERT's tokenizer"):
+        Reader(tmp_path / "model", "cpu", "no")
+    (tmp_path / "new").mkdir()
+    with pytest.raises(QAError, match="can't be converted: its tokenizer cuts words with jieba"):
+        convert_model(tmp_path / "model", tmp_path / "new")
+
+
+def test_a_deberta_is_converted_with_the_one_separator_that_it_was_trained_with(tmp_path):
+    """transformers 5.23 puts two between question and context, and reads past the template in tokenizer.json."""
+    make_folder(tmp_path / "model", "deberta")
+    wanted = load_tokenizer(tmp_path / "model").encode("Who?", "He did.")
+    content = json.loads((tmp_path / "model" / "tokenizer.json").read_text(encoding="utf-8"))["model"]
+    (tmp_path / "model" / "tokenizer.json").unlink()
+    change(tmp_path / "model" / "tokenizer_config.json", tokenizer_class="DebertaTokenizer")
+    (tmp_path / "model" / "vocab.json").write_text(json.dumps(content["vocab"]), encoding="utf-8")
+    merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in content["merges"]]
+    (tmp_path / "model" / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]), encoding="utf-8")
+    (tmp_path / "new").mkdir()
+    convert_model(tmp_path / "model", tmp_path / "new")
+    found = load_tokenizer(tmp_path / "new").encode("Who?", "He did.")
+    assert (found.ids, found.type_ids) == (wanted.ids, wanted.type_ids)
+    assert found.tokens.count("[SEP]") == 2
+
+
 # settings
 
 
@@ -301,34 +271,10 @@ def test_settings_of_the_model_can_be_overridden_where_it_is_opened(tmp_path):
         Reader(tmp_path / "model", "cpu", "no", doc_stride=190)
 
 
-# further than answering
+# output layers
 
 
-@pytest.mark.parametrize("name", ["roberta", "distilbert"])
-def test_other_families_are_trained_and_exported(name, tmp_path):
-    make_folder(tmp_path / "model", name)
-    run, _ = make_run(tmp_path / "model", tmp_path / "out")
-    before = {n: parameter.detach().clone() for n, parameter in run.model.named_parameters()}
-    train_script.accumulate_gradients(run, np.arange(4))
-    run.optimizer.step()
-    assert any(not torch.equal(parameter, before[n]) for n, parameter in run.model.named_parameters())
-    folder = tmp_path / "final_model"
-    folder.mkdir()
-    run.write_model(folder, scores=None)
-
-    export.export_fp32(folder, folder / "model.onnx")
-    examples = read_examples(SAMPLE_DATA_DIR / "dev.json")[:4]
-    plain = Reader(folder, "cpu", "no", backend="torch")
-    exported = Reader(folder, backend=OnnxBackend(folder / "model.onnx", "no"))
-    features = prepare_validation_features(examples, plain.tokenizer, 384, 128)
-    for window in range(len(features)):
-        (row,), *expected = plain.logits(features, [window])
-        _, *found = exported.logits(features, [window])
-        np.testing.assert_allclose(found, expected, atol=1e-4)
-        assert row["context_end"] > row["context_start"]
-
-
-@pytest.mark.parametrize("labels", [1, 3])
+@pytest.mark.parametrize("labels", [1, 2, 3])
 @pytest.mark.parametrize("name", [name for name in MADE if name != "bert, cased"])
 def test_an_encoder_of_other_classes_gets_a_head_of_its_own(name, labels, tmp_path):
     """A traceback for one that had learned NLI (three labels) or a score (one). transformers has no head of that kind
@@ -339,10 +285,16 @@ def test_an_encoder_of_other_classes_gets_a_head_of_its_own(name, labels, tmp_pa
     model.save_pretrained(tmp_path / "model")
     assert len(json.loads((tmp_path / "model" / "config.json").read_text("utf-8")).get("id2label", "ab")) == labels
     loaded, missing = load_encoder(tmp_path / "model")
-    assert missing == ["qa_outputs.bias", "qa_outputs.weight"]
+    layer = "classifier" if name == "modernbert" else "qa_outputs"
+    assert missing == [f"{layer}.bias", f"{layer}.weight"]
+    with pytest.raises(QAError, match=rf"not trained to answer questions: it has no {layer}\.bias"):
+        load_model(tmp_path / "model")
     ids = torch.tensor([[5, 6, 7]])
     assert loaded(input_ids=ids).start_logits.shape == (1, 3)
     assert torch.equal(loaded.get_input_embeddings().weight, model.get_input_embeddings().weight)
+    if labels == 2:  # of another task, though of the right shape
+        name, drawn = f"{layer}.weight", loaded.get_parameter(f"{layer}.weight")
+        assert name not in model.state_dict() or not torch.equal(drawn, model.get_parameter(name))
     loaded.save_pretrained(tmp_path / "model")  # as a training saves it
     assert load_encoder(tmp_path / "model")[1] == []
 

@@ -28,7 +28,7 @@ def assert_ends_as_undisturbed(output, undisturbed) -> None:
 # train.py, before the first step: nothing is there yet, and nothing is left
 
 
-@pytest.mark.parametrize("name", ["read_examples", "cached_train_features", "start_accelerator", "load_trainable"])
+@pytest.mark.parametrize("name", ["read_examples", "cached_train_features", "start_accelerator", "start_model"])
 def test_before_the_first_step_nothing_is_left(tiny_model, tmp_path, monkeypatch, name):
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt

@@ -117,7 +117,7 @@ def test_running_out_of_memory_while_the_model_is_loaded_is_a_user_error(tiny_mo
     def full(*_):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(train_script, "load_trainable", full)
+    monkeypatch.setattr(start, "load_trainable", full)
     with pytest.raises(QAError, match="out of GPU memory"):
         train_here("--sample", "--max_train_samples", 4, "--model_dir", tiny_model, "--output_dir", tmp_path / "run")
 
