@@ -27,10 +27,13 @@ from extractive_qa.text import printable, shown
 
 logger = logging.getLogger(__name__)
 
+KINDS = ("jsonl", "csv", "parquet")  # of answers
 FORMAT = 4  # of the answers and of the groups: raise it when a file that was begun before can't be resumed
 RESUME = "run the same command again: it resumes where this one stopped"
 START_OVER = "Resume with what it was begun with, start over with --overwrite, or choose another --output."
 REPLACE = "Replace it: --overwrite. Or choose another --output."
+REPLACE_SHARD = "To have this file alone answered again, delete its answers, bad records and .done file."
+OF_A_SHARD = {"input", "kind of input", "device"}  # what may change before it is complete
 ASKED = ("id", "question", "answerable")
 COLUMNS = ("answer", "start", "end", "probability")
 DOCUMENT = ("file", "page", "line", "text")  # of an answer out of a folder: CSV has document_file and so on
@@ -49,6 +52,10 @@ def done_path(path: Path) -> Path:
     return path.with_name(path.name + ".done")
 
 
+def lock_path(path: Path) -> Path:
+    return path.with_name(path.name + ".lock")
+
+
 def partial_path(path: Path) -> Path:
     """Where answers are written until all are there: of Parquet, to which nothing can be added, a file beside it."""
     return path.with_name(path.name + ".partial") if path.suffix.lower() == ".parquet" else path
@@ -59,9 +66,9 @@ def paths_beside(path: Path) -> tuple[Path, Path, Path, Path]:
     return bad_path(path), progress_path(path), done_path(path), partial_path(path)
 
 
-def changed_names(run: dict, was: object) -> str:
-    """Which of the things that answers depend on are another in `was`, the earlier run: "" where none is."""
-    return ", ".join(name for name in run if not isinstance(was, dict) or was.get(name) != run[name])
+def changed_names(run: dict, was: object) -> list[str]:
+    """Which of the things that answers depend on are another in `was`, the earlier run: [] where none is."""
+    return [name for name in run if not isinstance(was, dict) or was.get(name) != run[name]]
 
 
 def answer_row(question: dict, answers: list[dict]) -> list[dict]:
@@ -145,23 +152,23 @@ class AnswerFile(AbstractContextManager):
 
     done: records of the input that an earlier run has finished. is_complete: whether it has finished all, with the same
     result as this run would have. run: what the answers depend on, or a function that tells it when nobody else can
-    write here; {} where no run can be resumed. documents: whether answers have one. any_device: takes what another
-    device has completed, and starts over what it has not, instead of refusing it.
+    write here; {} where no run can be resumed. documents: whether answers have one. is_shard: of a
+    folder of answers. Then what another device has completed is taken, and what it has not, or what was begun with
+    another input, starts over instead of being refused.
     Raises InUse while another process has the file, QAError where one can't be written, or belongs to another run.
     """
 
     def __init__(
         self, path: Path, top_k: int, run: dict | Callable[[], dict], overwrite: bool, documents: bool = False,
-        any_device: bool = False,
+        is_shard: bool = False,
     ):  # fmt: skip
-        self.path, self.top_k, self.documents, self.any_device = path, top_k, documents, any_device
+        self.path, self.top_k, self.documents, self.is_shard = path, top_k, documents, is_shard
         self.resume = RESUME if run else "start over with --overwrite"
         self.bad_path, self.progress_path, self.done_path, self.lines_path = paths_beside(path)
         self.done, self.counts, self.sizes = 0, [0, 0], [0, 0]  # counts and bytes: of answers, of bad records
         self.files: list[BinaryIO] = []  # none before there is something to write
         with ExitStack() as held, explain_write_failure(path):
-            lock = path.with_name(path.name + ".lock")
-            held.enter_context(locked(lock, "another run, process", path, "--output"))
+            held.enter_context(locked(lock_path(path), "another run, process", path, "--output"))
             self.run = run() if callable(run) else run
             if progress := self.earlier_progress(overwrite):
                 self.done, self.counts, self.sizes = progress["done"], progress["counts"], progress["sizes"]
@@ -181,27 +188,27 @@ class AnswerFile(AbstractContextManager):
 
     def earlier_progress(self, overwrite: bool) -> dict | None:
         """How far an earlier run came that can be resumed, or is complete; None where this one starts over."""
-        is_complete = not self.progress_path.exists()
+        is_complete, replace = not self.progress_path.exists(), REPLACE_SHARD if self.is_shard else REPLACE
         written = (self.path if is_complete else self.lines_path), self.bad_path
         sizes = [path.stat().st_size if path.exists() else 0 for path in written]
         if is_complete and (overwrite or not any(sizes)):
             return None
         if is_complete and not (self.done_path.exists() and self.run):
             there = self.path if sizes[0] else self.bad_path
-            raise QAError(f"{there} is there already. {REPLACE}")
-        path, advice = (self.done_path, REPLACE) if is_complete else (self.progress_path, START_OVER)
+            raise QAError(f"{there} is there already. {replace}")
+        path, advice = (self.done_path, replace) if is_complete else (self.progress_path, START_OVER)
         try:
             progress = read_json_object(path, "what a run of answering leaves", advice)
             changed = changed_names(self.run, progress.get("run"))
-            if self.any_device and changed == "device":
-                if not is_complete:
-                    logger.info(f"{shown(self.path)} was begun on another device: starting over")
-                    return None
-                changed = ""
+            if self.is_shard and is_complete and changed == ["device"]:
+                changed = []
+            if self.is_shard and not is_complete and changed and OF_A_SHARD.issuperset(changed):
+                logger.info(f"{shown(self.path)} was begun with another {', '.join(changed)}: starting over")
+                return None
             if not self.run:
                 problem = "was begun with a file as --input"
             elif changed:
-                problem = f"was {'answered' if is_complete else 'begun'} with another {changed}"
+                problem = f"was {'answered' if is_complete else 'begun'} with another {', '.join(changed)}"
             elif any(size < written for size, written in zip(sizes, progress["sizes"], strict=True)):
                 problem = "it or its file of bad records lost lines that were written"
             elif is_complete and sizes != progress["sizes"]:

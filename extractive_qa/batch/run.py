@@ -37,6 +37,10 @@ from extractive_qa.text import printable, shown
 
 logger = logging.getLogger(__name__)
 
+BAR = {
+    "desc": "answering", "unit": " bytes", "leave": False,
+    "bar_format": "{l_bar}{bar}| [{elapsed}<{remaining}{postfix}]",
+}  # fmt: skip
 FAULTS_SHOWN = 5  # where no record is good
 MOST_WAITING = 10_000  # bad records in front of the first answer
 
@@ -118,7 +122,7 @@ def answer_into(
     output: AnswerFile | AnswerStream, reader, source: Path | BinaryIO, progress: Callable, top_k: int,
     min_confidence: float, renumber_ids: bool, encoding: str, index, passages: int,
 ) -> int:  # fmt: skip
-    """Answers what `output`, which is open, does not have yet. Returns how many questions; the rest is answer_file's."""
+    """Answers what `output`, which is open, does not have yet. Returns how many; the rest is answer_file's."""
     from extractive_qa.reader import DOCUMENT_QUESTIONS_AT_ONCE  # with libraries: not where a path alone is checked
 
     from_file, names = isinstance(source, Path), ("question",) if index else ("question", "context")
@@ -160,8 +164,7 @@ def answer_into(
 
 def bar_of(path: Path, done: int, progress: Callable) -> AbstractContextManager:
     """A bar that advances through the bytes of a file, and goes when it is through."""
-    layout = "{l_bar}{bar}| [{elapsed}<{remaining}{postfix}]"
-    return progress(desc="answering", total=size_of(path), initial=done, unit=" bytes", bar_format=layout, leave=False)
+    return progress(total=size_of(path), initial=done, **BAR)
 
 
 def moves(bar, begin: int, end: int) -> Callable[[int, int, int], None]:
