@@ -176,13 +176,17 @@ class Work(NamedTuple):
 def device_of(number: int, reader: dict) -> str:
     """The device of worker `number`, from 0: of several GPUs each has its own, as far as they go."""
     device = reader["device"]
-    on_cpu = reader["backend"] == "onnx" or reader["mixed_precision"] == "int8"
-    if device not in ("auto", "cuda") or on_cpu or not may_have_gpu():
+    if device not in ("auto", "cuda") or is_for_cpu(reader) or not may_have_gpu():
         return device
     import torch
 
     gpus = torch.cuda.device_count()
     return f"cuda:{number % gpus}" if gpus > 1 else device
+
+
+def is_for_cpu(reader: dict) -> bool:
+    """Whether arguments of Reader can mean nothing but a CPU."""
+    return reader["device"] == "cpu" or reader["backend"] == "onnx" or reader["mixed_precision"] == "int8"
 
 
 def summary(outcomes: list[Outcome], folder: Path, seconds: float) -> str:

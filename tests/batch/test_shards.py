@@ -508,27 +508,23 @@ def test_64_files_and_twenty_killed_workers_end_as_one_process(exported, tmp_pat
         answer_file(reader, source, tmp_path / "expected" / source.name)
     out = tmp_path / "out"
     flags = batch_flags(exported, tmp_path / "in", f"{out}/", "--workers", 4)
-    killed = runs = 0
-    while killed < kills:
-        process, runs = start(*flags), runs + 1
-        while process.poll() is None and killed < kills:
-            time.sleep(chance.uniform(0.5, 3.0))
-            workers_now = [child for child in psutil.Process(process.pid).children() if is_worker(child)]
-            if workers_now and list(out.glob("*.progress")):
-                chance.choice(workers_now).kill()
-                killed += 1
-        if killed == kills:
-            break
-        process.communicate()
-        assert list(out.glob("*.done")) != [], "killed too late"
-        for path in chance.sample(sorted(out.glob("*.done")), 20):  # all was answered already: some of it again
-            for gone in (path, path.with_suffix("")):
-                gone.unlink()
-    _, said = process.communicate(timeout=600)
-    while process.returncode:  # three workers died of one file
-        process, runs = start(*flags), runs + 1
-        _, said = process.communicate(timeout=600)
-        assert runs < 10, said
+    killed, process, said = 0, start(*flags), ""
+    while killed < kills or process.poll() != 0:
+        if process.poll() is not None:
+            said += process.communicate()[1]
+            assert "Traceback" not in said
+            # three died of one file, or as they began; else all is complete: some of it is asked again
+            some = sorted(out.glob("*.done")) if process.returncode == 0 else []
+            for path in chance.sample(some, len(some) // 3):
+                for gone in (path, path.with_suffix("")):
+                    gone.unlink()
+            process = start(*flags)
+        time.sleep(chance.uniform(0.5, 3.0))
+        workers_now = [child for child in psutil.Process(process.pid).children() if is_worker(child)]
+        if killed < kills and workers_now and list(out.glob("*.progress")):
+            chance.choice(workers_now).kill()
+            killed += 1
+    process.communicate()
     expected = {path.name: path.read_bytes() for path in (tmp_path / "expected").glob("*.jsonl")}
     assert answers_in(out) == expected
     ids = Counter(answer["id"] for path in out.glob("*.jsonl") for answer in read_lines(path))
