@@ -152,10 +152,10 @@ class AnswerFile(AbstractContextManager):
 
     done: records of the input that an earlier run has finished. is_complete: whether it has finished all, with the same
     result as this run would have. run: what the answers depend on, or a function that tells it when nobody else can
-    write here; {} where no run can be resumed. documents: whether answers have one. is_shard: of a
-    folder of answers. Then what another device has completed is taken, and what it has not, or what was begun with
-    another input, starts over instead of being refused.
-    Raises InUse while another process has the file, QAError where one can't be written, or belongs to another run.
+    write here; {} where no run can be resumed. documents: whether answers have one. is_shard: one of many in a folder:
+    what another device has completed is taken, and what it has not, or what was begun with another input, starts over
+    instead of being refused. Raises InUse while another process has the file, QAError where one can't be written, or
+    belongs to another run.
     """
 
     def __init__(
