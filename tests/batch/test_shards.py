@@ -28,6 +28,7 @@ from extractive_qa.batch.folder import RUN, ShardAnswerer, Work, answer_folder, 
 from extractive_qa.batch.run import answer_file
 from extractive_qa.batch.shards import Outcome, Shard, choose_shards, find_shards
 from extractive_qa.batch.workers import Turns, answer_shards, threads_of
+from extractive_qa.documents.index import DocumentIndex
 from extractive_qa.errors import QAError
 from extractive_qa.files.locks import InUse, locked
 from extractive_qa.reader import Reader
@@ -433,6 +434,26 @@ def test_a_file_that_every_worker_dies_of_is_named_and_stops_no_other(exported, 
     assert re.search(r"poison.jsonl: 3 workers died of it.*signal 9.*--workers", found[1].fault)
     with pytest.raises(QAError, match="workers die as they start"):
         answer_shards(shards, work_of(exported, out), 2, begin=mortal_worker.die_at_once)
+
+
+def test_workers_ask_a_folder_of_documents_each_with_the_index_opened_again(exported, tmp_path):
+    documents, out = tmp_path / "documents", tmp_path / "out"
+    for folder in (documents, out, tmp_path / "in"):
+        folder.mkdir()
+    for name in ("Ada", "Bob", "Cleo"):
+        text = "\n\n".join(f"{name} wrote note {n} in {1800 + n}." for n in range(40))
+        (documents / f"{name}.txt").write_text(text, encoding="utf-8")
+    for name in ("Ada", "Bob"):
+        asked = [{"id": f"{name}-{n}", "question": f"When did {name} write note {n}?"} for n in range(5)]
+        (tmp_path / "in" / f"{name}.jsonl").write_text(as_lines(asked), encoding="utf-8")
+    shards, kept = find_shards([str(tmp_path / "in")], out), tmp_path / "kept"
+    work = work_of(exported, out)._replace(documents=(documents, kept))
+    assert [outcome.answers for outcome in answer_shards(shards, work, 2)] == [5, 5]
+    index, reader = DocumentIndex(documents, kept), Reader(exported, "cpu", threads=1)
+    for shard in shards:
+        answer_file(reader, shard.source, tmp_path / shard.target.name, index=index)
+        assert shard.target.read_bytes() == (tmp_path / shard.target.name).read_bytes()
+        assert read_lines(shard.target)[0]["document"]["file"] == f"{shard.source.stem}.txt"
 
 
 def start(*flags) -> subprocess.Popen:
