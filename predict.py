@@ -7,6 +7,7 @@
     python predict.py ask --question "..." --documents DIR   # a folder of txt, md, html, pdf, docx
     python predict.py --documents DIR                 # the same, question by question
     python predict.py batch --input questions.jsonl --output answers.jsonl   # with --documents DIR: of its files
+    python predict.py batch --input 'in/*.parquet' --output out/ --workers 4   # many files, by several processes
     python predict.py web                             # a page in the browser, and a JSON interface; this machine alone
 
 Reads --model_dir; where nothing was trained yet, the bundled sample model. Texts may be of any length. The confidence
@@ -29,9 +30,11 @@ import os
 import re
 import secrets
 import sys
+from functools import partial
 from pathlib import Path
 
 # light modules only: what loads torch, transformers or ONNX Runtime is imported when the arguments are known to be good
+from extractive_qa.batch import KINDS
 from extractive_qa.data.formats import FORMATS, reading
 from extractive_qa.errors import QAError
 from extractive_qa.files.reading import read_text
@@ -81,17 +84,28 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--sample", action="store_true", help="the model of output/sample, or the bundled one")
 
     add = parser.add_argument_group("how it runs").add_argument
+    add("--threads", type=int, default=None, help="of a CPU (default: one a core, divided among --workers)")
     add("--batch_size", type=int, default=None, help="windows at once (default: 4 on a CPU, 32 on a GPU)")
     add("--backend", choices=BACKENDS, default="auto", help="auto: ONNX Runtime on a CPU where exported, else PyTorch")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     add("--mixed_precision", choices=PRECISIONS, default="auto", help="auto: int8 where exported, bf16 where fast")
     add("--quiet", action="store_true", help="only results, warnings and errors")
 
-    what = "A line for each question, in order. Stopped, it resumes when run again. Bad records go to NAME.bad.jsonl."
+    what = (
+        "A line for each question, in order. Stopped, it resumes when run again. Bad records go to NAME.bad.jsonl. "
+        "Several files (names, folders, patterns in quotes) have theirs in a folder each: docs/SCALING.md."
+    )
     add = parser.add_argument_group("batch", what).add_argument
-    add("--input", default=None, help=f"{FORMATS}; - for JSON Lines from standard input (default: none)")
-    add("--output", default=None, help="JSON Lines, or .csv; - for JSON Lines to standard output (default: none)")
-    add("--overwrite", action="store_true", help="replace answers that are there already")
+    add("--input", nargs="+", default=None, help=f"{FORMATS}; - for JSON Lines from standard input (default: none)")
+    add("--output", default=None,
+        help="JSON Lines, .csv or .parquet; - for JSON Lines to standard output; a folder (default: none)")  # fmt: skip
+    add("--output_format", choices=KINDS, default=KINDS[0], help="of the answers in a folder")
+    add("--workers", type=int, default=None,
+        help="processes that answer several files (default: 1; with --ray as many as fit)")  # fmt: skip
+    add("--ray", nargs="?", const="", default=None, metavar="ADDRESS",
+        help="several files on a Ray cluster (pip install -r requirements-ray.txt); without an address: the one that "
+        "runs here, or this machine alone (default: none)")  # fmt: skip
+    add("--overwrite", action="store_true", help="replace answers that are there already, of a folder all")
     add("--renumber_ids", action="store_true", help="give questions whose id occurred before another one")
 
     add = parser.add_argument_group("web, a page in the browser (pip install -r requirements-web.txt)").add_argument
@@ -112,7 +126,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
     # all that is wrong is told at once, before anything is read
     given = {name for name, value in vars(args).items() if value is not None and value is not False}
-    counts = {name: vars(args)[name] for name in ("top_k", "passages", "batch_size") if name in given}
+    counts = {
+        name: vars(args)[name] for name in ("top_k", "passages", "batch_size", "threads", "workers") if name in given
+    }
     problems = [f"--{name} is {count}, expected at least 1" for name, count in counts.items() if count < 1]
     if not 0 <= args.min_confidence <= 1:  # NaN is refused too
         problems.append(f"--min_confidence is {args.min_confidence}, expected 0 to 1")
@@ -128,8 +144,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         problems.append("--token is expected to have 8 or more letters, digits, - and _")
     if not args.timeout > 0:  # NaN is refused too
         problems.append(f"--timeout is {args.timeout:g}, expected more than 0 seconds")
-    if args.mode != "batch" and given & {"input", "output", "overwrite"}:
-        problems.append("--input, --output and --overwrite belong to: python predict.py batch")
+    if args.mode != "batch" and given & {"input", "output", "overwrite", "workers", "ray"}:
+        problems.append("--input, --output, --overwrite, --workers and --ray belong to: python predict.py batch")
     if problems:
         raise QAError("; ".join(problems) + ". See: python predict.py --help")
     # to a console of another encoding é goes as \u00e9, which is the same JSON
@@ -295,6 +311,26 @@ def batch(reader, args: argparse.Namespace) -> None:
         raise QAError(f"standard output can't be written: {error.strerror}.") from None
 
 
+def batch_files(reader: dict, args: argparse.Namespace) -> None:
+    """Many files of questions in, a folder of answers out, by processes that have a Reader each, with the arguments
+    `reader`."""
+    from extractive_qa.batch.folder import OPTIONS, Work, answer_folder
+    from extractive_qa.batch.workers import answer_shards
+
+    options = {name: getattr(args, name) for name in OPTIONS}
+    work = Work(args.output, reader, options, args.index and (args.documents, args.index.kept.parent))
+    if args.ray is None:
+        answer = partial(answer_shards, work=work, workers=args.workers or 1, progress=console.progress)
+    else:
+        from extractive_qa.batch.on_ray import answer_on_ray
+
+        answer = partial(answer_on_ray, work=work, workers=args.workers, address=args.ray, progress=console.progress)
+    done, faults = answer_folder(args.output, args.shards, answer, args.overwrite)
+    print(done)
+    if faults:
+        raise QAError(faults)
+
+
 def interactive(reader, args: argparse.Namespace) -> None:
     """Takes a text, then questions about it, until `quit` or the end of input."""
     from extractive_qa.batch.typed import Typed
@@ -363,15 +399,18 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
 
     # whatever can be refused is refused before the seconds that the libraries take
-    if (args.mode == "interactive" or args.input == "-") and sys.stdin is None:
+    if (args.mode == "interactive" or args.input == ["-"]) and sys.stdin is None:
         raise QAError("standard input is closed. Expected a text and questions there, or: python predict.py ask")
     if args.mode == "ask":
         require_words("the question", args.question)
     if args.mode == "batch":
         from extractive_qa.batch.run import check_paths
+        from extractive_qa.batch.shards import choose_shards
 
-        args.input, args.output = (None if name == "-" else Path(name) for name in (args.input, args.output))
-        check_paths(args.input, args.output)
+        args.shards = choose_shards(args.input, args.output, args.output_format, args.workers, args.ray is not None)
+        args.input, args.output = (None if name == "-" else Path(name) for name in (args.input[0], args.output))
+        if not args.shards:
+            check_paths(args.input, args.output)
     args.index = open_documents(args) if args.documents else None
     if args.mode == "ask" and not args.index:
         from_file = args.context_file and read_text_file(args.context_file, args.encoding)
@@ -383,13 +422,15 @@ def main(argv: list[str] | None = None) -> None:
     model_dir = choose_model(args)
     require_model(model_dir)  # all its files are there; whether they fit is seen when they are loaded
 
+    names = ("device", "mixed_precision", "batch_size", "backend", "handle_impossible_answer", "threads")
+    settings = {"model_dir": model_dir} | {name: getattr(args, name) for name in names}
+    if args.mode == "batch" and args.shards:
+        batch_files(settings, args)
+        return
     from extractive_qa.reader import Reader
 
     # on a CPU, with a model that was exported, this loads ONNX Runtime and neither torch nor transformers
-    reader = Reader(
-        model_dir, args.device, args.mixed_precision, args.batch_size, args.backend,
-        handle_impossible_answer=args.handle_impossible_answer,
-    )  # fmt: skip
+    reader = Reader(**settings)
     # each mode prints its own result: answers to standard output, all else to standard error
     mode = interactive_documents if args.index and args.mode == "interactive" else MODES[args.mode]
     mode(reader, args)

@@ -135,6 +135,24 @@ def test_growth_is_measured_and_put_into_its_document(tiny_model, tmp_path):
     assert document.endswith("<!-- /scaling -->\nafter\n")
 
 
+@pytest.mark.slow
+def test_growth_with_files_and_workers_is_measured_too(exported, tmp_path):
+    (tmp_path / "SCALING.md").write_text("before\n<!-- shards -->\n<!-- /shards -->\nafter\n", encoding="utf-8")
+    run_script("benchmarks/speed/shards.py", "--model_dir", exported, "--eval_file",
+               PROJECT_ROOT / "data/sample/dev.json", "--questions", 32, "--pairs", 1, "--some", 20, "--docs_dir",
+               tmp_path, "--results_dir", tmp_path)  # fmt: skip
+    result = json.loads((tmp_path / "shards_workers.json").read_text(encoding="utf-8"))
+    assert {name: len(rates) for name, rates in result["questions_a_second"].items()} == {
+        "1 worker(s)": 1, "2 worker(s)": 1
+    }  # fmt: skip
+    (row,) = json.loads((tmp_path / "shards_growth.json").read_text(encoding="utf-8"))["rows"]
+    assert row["questions"] == 20
+    assert min(row[name] for name in ("seconds", "worker_mb", "parent_mb")) > 0
+    document = (tmp_path / "SCALING.md").read_text(encoding="utf-8")
+    assert "| model | 20 | 0 |" in document
+    assert document.endswith("<!-- /shards -->\nafter\n")
+
+
 def test_the_picture_of_the_terminal_shows_an_answer_and_fetches_nothing():
     """The README shows it on the web: rich would have it fetch a font."""
     content = (PROJECT_ROOT / "docs" / "demo.svg").read_text(encoding="utf-8")

@@ -27,6 +27,7 @@ SWITCHES = {
     "DISABLE_SAFETENSORS_CONVERSION": "1",  # else transformers asks the Hub for a conversion, in a thread
     "HF_UPDATE_DOWNLOAD_COUNTS": "0",  # evaluate counts uses on a server
     "ORT_DISABLE_TELEMETRY": "1",  # else ONNX Runtime (1.29 and later) sends what it runs to its maker, from a thread
+    "RAY_USAGE_STATS_ENABLED": "0",  # else Ray counts what a cluster that it starts is used for
 }
 
 

@@ -1,0 +1,1 @@
+KINDS = ("jsonl", "csv", "parquet")  # of files of answers

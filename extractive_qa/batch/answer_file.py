@@ -4,7 +4,7 @@ Beside a file of answers NAME.progress says after each group of questions how fa
 what a crash left beyond that is cut, and the group done again. It also says what the answers depend on, so no answers
 of two models or settings meet in one file. When all is answered it becomes NAME.done: a file of answers without a
 NAME.progress is complete, and the same run again has nothing to do. Nothing is written before a group was answered, so
-an input that is refused leaves nothing.
+an input that is refused leaves nothing. A Parquet file is JSON Lines called NAME.partial until all is answered.
 """
 
 import csv
@@ -12,10 +12,12 @@ import io
 import json
 import logging
 import os
+from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from extractive_qa.batch.parquet_answers import write_parquet
 from extractive_qa.data.formats import Record
 from extractive_qa.errors import QAError
 from extractive_qa.files.atomic import explain_write_failure, patiently, write_json
@@ -29,6 +31,8 @@ FORMAT = 4  # of the answers and of the groups: raise it when a file that was be
 RESUME = "run the same command again: it resumes where this one stopped"
 START_OVER = "Resume with what it was begun with, start over with --overwrite, or choose another --output."
 REPLACE = "Replace it: --overwrite. Or choose another --output."
+REPLACE_SHARD = "To have this file alone answered again, delete its answers, bad records and .done file."
+OF_A_SHARD = {"input", "kind of input", "device"}  # what may change before it is complete
 ASKED = ("id", "question", "answerable")
 COLUMNS = ("answer", "start", "end", "probability")
 DOCUMENT = ("file", "page", "line", "text")  # of an answer out of a folder: CSV has document_file and so on
@@ -47,9 +51,23 @@ def done_path(path: Path) -> Path:
     return path.with_name(path.name + ".done")
 
 
-def paths_beside(path: Path) -> tuple[Path, Path, Path]:
-    """Of bad records, of how far an unfinished run came, and of what a finished one was."""
-    return bad_path(path), progress_path(path), done_path(path)
+def lock_path(path: Path) -> Path:
+    return path.with_name(path.name + ".lock")
+
+
+def partial_path(path: Path) -> Path:
+    """Where answers are written until all are there: of Parquet, to which nothing can be added, a file beside it."""
+    return path.with_name(path.name + ".partial") if path.suffix.lower() == ".parquet" else path
+
+
+def paths_beside(path: Path) -> tuple[Path, Path, Path, Path]:
+    """Of bad records, of how far an unfinished run came, of what a finished one was, and of answers until then."""
+    return bad_path(path), progress_path(path), done_path(path), partial_path(path)
+
+
+def changed_names(run: dict, was: object) -> list[str]:
+    """Which of the things that answers depend on are another in `was`, the earlier run: [] where none is."""
+    return [name for name in run if not isinstance(was, dict) or was.get(name) != run[name]]
 
 
 def answer_row(question: dict, answers: list[dict]) -> list[dict]:
@@ -132,19 +150,25 @@ class AnswerFile(AbstractContextManager):
     """The file `path` of answers, and beside it the bad records and how far it goes, or that it is complete.
 
     done: records of the input that an earlier run has finished. is_complete: whether it has finished all, with the same
-    result as this run would have. run: what the answers depend on; {} where no run can be resumed. documents: whether
-    answers have one. Raises QAError where a file can't be written, or belongs to another run.
+    result as this run would have. run: what the answers depend on, or a function that tells it when nobody else can
+    write here; {} where no run can be resumed. documents: whether answers have one. is_shard: one of many in a folder:
+    what another device has completed is taken, and what it has not, or what was begun with another input, starts over
+    instead of being refused. Raises InUse while another process has the file, QAError where one can't be written, or
+    belongs to another run.
     """
 
-    def __init__(self, path: Path, top_k: int, run: dict, overwrite: bool, documents: bool = False):
-        self.path, self.top_k, self.run, self.documents = path, top_k, run, documents
+    def __init__(
+        self, path: Path, top_k: int, run: dict | Callable[[], dict], overwrite: bool, documents: bool = False,
+        is_shard: bool = False,
+    ):  # fmt: skip
+        self.path, self.top_k, self.documents, self.is_shard = path, top_k, documents, is_shard
         self.resume = RESUME if run else "start over with --overwrite"
-        self.bad_path, self.progress_path, self.done_path = paths_beside(path)
+        self.bad_path, self.progress_path, self.done_path, self.lines_path = paths_beside(path)
         self.done, self.counts, self.sizes = 0, [0, 0], [0, 0]  # counts and bytes: of answers, of bad records
         self.files: list[BinaryIO] = []  # none before there is something to write
         with ExitStack() as held, explain_write_failure(path):
-            lock = path.with_name(path.name + ".lock")
-            held.enter_context(locked(lock, "another run, process", path, "--output"))
+            held.enter_context(locked(lock_path(path), "another run, process", path, "--output"))
+            self.run = run() if callable(run) else run
             if progress := self.earlier_progress(overwrite):
                 self.done, self.counts, self.sizes = progress["done"], progress["counts"], progress["sizes"]
             self.is_complete = progress is not None and not self.progress_path.exists()
@@ -155,7 +179,7 @@ class AnswerFile(AbstractContextManager):
         if self.run:  # before anything else is written, so that whatever a crash leaves belongs to a run
             self.save_progress()
         patiently(self.done_path.unlink, True)
-        for path, size in zip((self.path, self.bad_path), self.sizes, strict=True):
+        for path, size in zip((self.lines_path, self.bad_path), self.sizes, strict=True):
             self.files.append(path.open("ab"))
             self.files[-1].truncate(size)
         if not self.run:
@@ -163,18 +187,23 @@ class AnswerFile(AbstractContextManager):
 
     def earlier_progress(self, overwrite: bool) -> dict | None:
         """How far an earlier run came that can be resumed, or is complete; None where this one starts over."""
-        sizes = [path.stat().st_size if path.exists() else 0 for path in (self.path, self.bad_path)]
-        is_complete = not self.progress_path.exists()
+        is_complete, replace = not self.progress_path.exists(), REPLACE_SHARD if self.is_shard else REPLACE
+        written = (self.path if is_complete else self.lines_path), self.bad_path
+        sizes = [path.stat().st_size if path.exists() else 0 for path in written]
         if is_complete and (overwrite or not any(sizes)):
             return None
         if is_complete and not (self.done_path.exists() and self.run):
             there = self.path if sizes[0] else self.bad_path
-            raise QAError(f"{there} is there already. {REPLACE}")
-        path, advice = (self.done_path, REPLACE) if is_complete else (self.progress_path, START_OVER)
+            raise QAError(f"{there} is there already. {replace}")
+        path, advice = (self.done_path, replace) if is_complete else (self.progress_path, START_OVER)
         try:
             progress = read_json_object(path, "what a run of answering leaves", advice)
-            was = progress.get("run")
-            changed = [name for name in self.run if not isinstance(was, dict) or was.get(name) != self.run[name]]
+            changed = changed_names(self.run, progress.get("run"))
+            if self.is_shard and is_complete and changed == ["device"]:
+                changed = []
+            if self.is_shard and not is_complete and changed and OF_A_SHARD.issuperset(changed):
+                logger.info(f"{shown(self.path)} was begun with another {', '.join(changed)}: starting over")
+                return None
             if not self.run:
                 problem = "was begun with a file as --input"
             elif changed:
@@ -193,10 +222,11 @@ class AnswerFile(AbstractContextManager):
                 raise
         return None
 
-    def save_progress(self) -> None:
+    def save_progress(self, path: Path | None = None) -> None:
+        path = path or self.progress_path
         progress = {"run": self.run, "done": self.done, "counts": self.counts, "sizes": self.sizes}
-        with explain_write_failure(self.progress_path, self.resume):
-            write_json(self.progress_path, progress)
+        with explain_write_failure(path, self.resume):
+            write_json(path, progress)
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -232,7 +262,7 @@ class AnswerFile(AbstractContextManager):
         self.close()
         with explain_write_failure(self.path, self.resume):
             if self.files or self.done:  # else what is there is an earlier run's
-                for path in (self.path, self.bad_path, self.progress_path):
+                for path in (self.lines_path, self.bad_path, self.progress_path):
                     patiently(path.unlink, True)
 
     def finish(self, seconds: float, answered: int) -> str:
@@ -243,8 +273,15 @@ class AnswerFile(AbstractContextManager):
             with explain_write_failure(self.path, self.resume):
                 if not bad:
                     patiently(self.bad_path.unlink, True)
-                if self.run:
-                    patiently(self.progress_path.replace, self.done_path)
+                if self.lines_path != self.path:
+                    write_parquet(self.lines_path, self.path, self.top_k, self.documents)
+                    self.sizes = [self.path.stat().st_size, self.sizes[1]]
+                if self.run:  # while both are there the run is not complete
+                    self.save_progress(self.done_path)
+                    patiently(self.progress_path.unlink, True)
+        if self.lines_path != self.path:
+            with explain_write_failure(self.lines_path, self.resume):
+                patiently(self.lines_path.unlink, True)
         if bad:
             logger.warning(f"{bad:,} bad record(s) were left out: see {shown(self.bad_path)}")
         if self.is_complete:

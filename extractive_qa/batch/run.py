@@ -24,6 +24,7 @@ from extractive_qa.data.formats import (
     files_of,
     read_pipe,
     read_records,
+    reading,
     size_of,
     suffix_of,
 )
@@ -36,6 +37,10 @@ from extractive_qa.text import printable, shown
 
 logger = logging.getLogger(__name__)
 
+BAR = {
+    "desc": "answering", "unit": " bytes", "leave": False,
+    "bar_format": "{l_bar}{bar}| [{elapsed}<{remaining}{postfix}]",
+}  # fmt: skip
 FAULTS_SHOWN = 5  # where no record is good
 MOST_WAITING = 10_000  # bad records in front of the first answer
 
@@ -88,68 +93,78 @@ def answer_file(
     read or written, no record is a question, or the answers there came from something else; OSError where the stream
     `target` can't be written.
     """
-    from extractive_qa.reader import DOCUMENT_QUESTIONS_AT_ONCE  # with libraries: not where a path alone is checked
-
+    asked = {
+        "top_k": top_k, "min_confidence": min_confidence, "renumber_ids": renumber_ids, "encoding": encoding,
+        "index": index, "passages": passages,
+    }  # fmt: skip
     from_file = isinstance(source, Path)
     if not isinstance(target, Path):
         output = AnswerStream(target, top_k, ascii_only)
     elif from_file:
-        run = what_answers_depend_on(reader, source) | {
-            "top_k": top_k, "min_confidence": min_confidence, "renumber_ids": renumber_ids, "encoding": encoding,
-            "documents": index and index.sha256(), "passages": index and passages,
-        }  # fmt: skip
+        run = partial(what_answers_depend_on, reader, source, settings_of(reader, **asked))
         output = AnswerFile(target, top_k, run, overwrite, index is not None)
     else:  # what was read from a pipe can't be read again: no resuming
         output = AnswerFile(target, top_k, {}, overwrite, index is not None)
-    names = ("question",) if index else ("question", "context")
     with output:
         if output.is_complete:
             return output.finish(0, 0)
-        if output.done:
-            logger.info(f"{shown(target)} was begun before: resuming after {output.done:,} questions")
-        read = partial(read_records, source, columns=names, encoding=encoding)
-        ids = Ids(read if from_file else None, renumber_ids)
-        questions = check_questions(read() if from_file else read_pipe(source), ids, names)
-        end = 0  # bytes of the file, up to which all is done
-        for question in islice(questions, output.done):
-            end = question.end
-        began, answered, bad, faults = time.monotonic(), 0, [], []
+        began = time.monotonic()
         try:
-            with bar_of(source, end, progress) if from_file else NoProgress() as bar:
-                for group in grouped(questions, DOCUMENT_QUESTIONS_AT_ONCE if index else None):
-                    examples = [question.content for question in group if not question.fault]
-                    each_batch = moves(bar, end, group[-1].end)
-                    if index:
-                        asked = [example["question"] for example in examples]
-                        best = index.answers(reader, asked, passages, top_k, min_confidence, each_batch)
-                    else:
-                        best = reader.answer_all(examples, top_k, min_confidence=min_confidence, each_batch=each_batch)
-                    rows = [answer_row(*pair) for pair in zip(examples, best, strict=True)]
-                    faulty = [question for question in group if question.fault]
-                    bad, faults = bad + faulty, (faults + faulty)[:FAULTS_SHOWN]
-                    # earlier answers are replaced by answers only: bad records before the first one wait
-                    if rows or output.counts[0] or len(bad) > MOST_WAITING:
-                        output.write(rows, bad, group[-1].number)
-                        bad = []
-                    answered, end = answered + len(rows), group[-1].end
-                    rate = answered / max(time.monotonic() - began, 1e-9)
-                    bar.set_postfix_str(f"{sum(output.counts):,} questions, {rate:.1f}/s", refresh=False)
-                    bar.update(end - bar.n)
+            answered = answer_into(output, reader, source, progress, **asked)
         except KeyboardInterrupt:
             if not (from_file and isinstance(output, AnswerFile)):
                 raise
             raise KeyboardInterrupt(f"stopped after {output.counts[0]:,} answers. To resume, {output.resume}") from None
-        if not output.counts[0]:
-            output.discard()
-            name = source if from_file else "standard input"
-            raise QAError(nothing_answered(name, output.counts[1] + len(bad), faults, names))
         return output.finish(time.monotonic() - began, answered)
+
+
+def answer_into(
+    output: AnswerFile | AnswerStream, reader, source: Path | BinaryIO, progress: Callable, top_k: int,
+    min_confidence: float, renumber_ids: bool, encoding: str, index, passages: int,
+) -> int:  # fmt: skip
+    """Answers what `output`, which is open, does not have yet. Returns how many; the rest is answer_file's."""
+    from extractive_qa.reader import DOCUMENT_QUESTIONS_AT_ONCE  # with libraries: not where a path alone is checked
+
+    from_file, names = isinstance(source, Path), ("question",) if index else ("question", "context")
+    if output.done:
+        logger.info(f"{shown(output.path)} was begun before: resuming after {output.done:,} questions")
+    read = partial(read_records, source, columns=names, encoding=encoding)
+    ids = Ids(read if from_file else None, renumber_ids)
+    questions = check_questions(read() if from_file else read_pipe(source), ids, names)
+    end = 0  # bytes of the file, up to which all is done
+    for question in islice(questions, output.done):
+        end = question.end
+    began, answered, bad, faults = time.monotonic(), 0, [], []
+    with bar_of(source, end, progress) if from_file else NoProgress() as bar:
+        for group in grouped(questions, DOCUMENT_QUESTIONS_AT_ONCE if index else None):
+            examples = [question.content for question in group if not question.fault]
+            each_batch = moves(bar, end, group[-1].end)
+            if index:
+                asked = [example["question"] for example in examples]
+                best = index.answers(reader, asked, passages, top_k, min_confidence, each_batch)
+            else:
+                best = reader.answer_all(examples, top_k, min_confidence=min_confidence, each_batch=each_batch)
+            rows = [answer_row(*pair) for pair in zip(examples, best, strict=True)]
+            faulty = [question for question in group if question.fault]
+            bad, faults = bad + faulty, (faults + faulty)[:FAULTS_SHOWN]
+            # earlier answers are replaced by answers only: bad records before the first one wait
+            if rows or output.counts[0] or len(bad) > MOST_WAITING:
+                output.write(rows, bad, group[-1].number)
+                bad = []
+            answered, end = answered + len(rows), group[-1].end
+            rate = answered / max(time.monotonic() - began, 1e-9)
+            bar.set_postfix_str(f"{sum(output.counts):,} questions, {rate:.1f}/s", refresh=False)
+            bar.update(end - bar.n)
+    if not output.counts[0]:
+        output.discard()
+        name = source if from_file else "standard input"
+        raise QAError(nothing_answered(name, output.counts[1] + len(bad), faults, names))
+    return answered
 
 
 def bar_of(path: Path, done: int, progress: Callable) -> AbstractContextManager:
     """A bar that advances through the bytes of a file, and goes when it is through."""
-    layout = "{l_bar}{bar}| [{elapsed}<{remaining}{postfix}]"
-    return progress(desc="answering", total=size_of(path), initial=done, unit=" bytes", bar_format=layout, leave=False)
+    return progress(total=size_of(path), initial=done, **BAR)
 
 
 def moves(bar, begin: int, end: int) -> Callable[[int, int, int], None]:
@@ -169,18 +184,24 @@ def nothing_answered(name: Path | str, bad: int, faults: list[Record], names: tu
     )
 
 
-def what_answers_depend_on(reader, source: Path) -> dict:
-    """What must be as it was for a run to be resumed, but for arguments: {what: how to know it}."""
+def settings_of(
+    reader, top_k: int, min_confidence: float, renumber_ids: bool, encoding: str, index, passages: int
+) -> dict:
+    """What must be as it was for a run to be resumed, but for the input and the device: {what: how to know it}."""
     backend, paths = reader.backend, files_that_decide(reader.model_dir)
     if isinstance(backend, OnnxBackend):
         paths.append(backend.path)
     return {
-        "input": [sha256_of(path) for path in files_of(source)],
-        "kind of input": suffix_of(source),
         "model": {path.name: sha256_of(path) for path in paths},
-        "device": backend.describe(),
-        "precision": backend.precision,
-        "batch_size": reader.batch_size,
-        "settings": reader.settings,
-        "format": FORMAT,
-    }
+        "precision": backend.precision, "batch_size": reader.batch_size, "settings": reader.settings,
+        "format": FORMAT, "top_k": top_k, "min_confidence": min_confidence, "renumber_ids": renumber_ids,
+        "encoding": encoding, "documents": index and index.sha256(), "passages": index and passages,
+    }  # fmt: skip
+
+
+def what_answers_depend_on(reader, source: Path, settings: dict) -> dict:
+    """Of one file. settings: as settings_of gives them. Raises QAError where the file can't be read."""
+    with reading(source, FORMATS):
+        digests = [sha256_of(path) for path in files_of(source)]
+    input_is = {"input": digests, "kind of input": suffix_of(source)}
+    return input_is | {"device": reader.backend.describe()} | settings

@@ -3,15 +3,35 @@
 import errno
 import logging
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
 
 from extractive_qa.errors import QAError
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)  # what file systems without them say
+
+
+class InUse(QAError):
+    """Another process has the lock."""
+
+
+def when_free(action: Callable[[], T], patience: float) -> T:
+    """What `action()` returns, tried again for `patience` seconds while it raises InUse, which it then does."""
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            return action()
+        except InUse:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(0.05)
 
 
 @contextmanager
@@ -19,7 +39,7 @@ def locked(path: Path, who: str, place: Path, flag: str) -> Iterator[None]:
     """Holds a lock on the file `path`, which is made for it and removed afterwards. It is the system's: a process that
     is killed leaves a file perhaps, but no lock. Where the file system has none, a warning says so.
 
-    Raises QAError at once where another process holds it, OSError where `path` can't be written. who, place, flag:
+    Raises InUse at once where another process holds it, OSError where `path` can't be written. who, place, flag:
     for the message, what holds it ("another run, process"), what that writes to, and the option that names it.
     """
     from filelock import FileLock, Timeout
@@ -28,7 +48,7 @@ def locked(path: Path, who: str, place: Path, flag: str) -> Iterator[None]:
     try:
         lock.acquire()
     except Timeout:
-        raise QAError(
+        raise InUse(
             f"{who} {read_process_id(path)}, writes to {place}. Wait until it ends, or choose another {flag}."
         ) from None
     except OSError as error:

@@ -119,9 +119,10 @@ class AnswerCollector:
             tokens = ids.astype("<u4").tobytes().decode("utf-32-le", "surrogatepass")  # a character for each
             near = (score[row] > -np.inf) & (score[row] >= score[row, 0] - NEAR)
             known = dict(zip(zip(begin[row].tolist(), size[row].tolist(), strict=True), range(len(near)), strict=True))
-            pieces = {
+            # no set: its order is another in each process, and with it the last digits of sums over the places
+            pieces = dict.fromkeys(
                 tokens[first : first + count] for (first, count), n in known.items() if n < SPANS_KEPT and near[n]
-            }
+            )
             for piece in pieces:
                 count = len(piece)
                 places = [found.start() for found in re.finditer(re.escape(piece), tokens)]
