@@ -8,8 +8,6 @@ transformers'. Other kinds are refused by name: a model that needs other inputs 
 import inspect
 from collections.abc import Mapping
 
-from tokenizers import Tokenizer
-
 # as config.json's model_type has them
 FAMILIES = (
     "bert", "mobilebert", "distilbert", "roberta", "xlm-roberta", "camembert", "electra", "albert", "mpnet",
@@ -57,7 +55,7 @@ def output_layer(config: Mapping) -> tuple[str, ...]:
     return OUTPUT_LAYERS.get(config.get("model_type"), QA_OUTPUTS)
 
 
-def padding(config: Mapping, tokenizer: Tokenizer) -> tuple[int, int]:
+def padding(config: Mapping, tokenizer) -> tuple[int, int]:
     """The token that windows are padded with, and how many of them a window's own tokens can see behind it: so many
     it gets, or an answer would depend on its batch. Attention sees none; MobileBERT joins neighbours, and each layer
     of ConvBERT reads half a kernel of them, which the next layer carries on."""
