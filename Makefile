@@ -2,6 +2,7 @@
 # make test         environment, then the whole test suite
 # make test-web     the page in a browser, where Chromium is there, and its interface by its own description
 # make test-slow    every fault that the tests try on purpose, the slow ones too, counted
+# make constraints  constraints.txt and constraints-compat.txt: the version of every package, dependencies of dependencies too
 # make audit        known vulnerabilities of everything that is installed, asked of pypi.org
 # make coverage     line coverage by the test suite, the processes that it starts counted too
 # make mutation     mutmut on windows, spans and scores: do the tests notice a change? An hour or more, it resumes
@@ -11,8 +12,13 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
+# what single targets need on top of the requirements
+BROWSER := playwright==1.65.2 schemathesis==4.32.5
+AUDIT := pip-audit==2.10.1
+UV := uv==0.13.9
 
-.PHONY: quickstart test test-web screenshots test-slow coverage mutation test-compat lint format audit bench clean
+.PHONY: quickstart test test-web screenshots test-slow coverage mutation test-compat lint format constraints audit bench \
+	clean
 
 quickstart: $(VENV)/.user
 	$(RUN) train.py --sample --overwrite_output_dir
@@ -33,7 +39,7 @@ screenshots: $(VENV)/.web
 	$(RUN) dev/screenshots.py
 
 $(VENV)/.web: $(VENV)/.dev
-	$(RUN) -m pip install -q playwright==1.65.2 schemathesis==4.32.5
+	$(RUN) -m pip install -q -c constraints.txt $(BROWSER)
 	touch $@
 
 # every fault that is tried on purpose, the long tests too; the table goes into docs/RESULTS.md
@@ -65,6 +71,23 @@ format: $(VENV)/.dev
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
 
+# After a change of the requirements. The versions fit every system and every Python from 3.11 on (--universal). Not what
+# only builds of torch for CUDA need, which name the exact versions themselves, others each; nor pip, which comes with Python.
+COMPILE := .venv-constraints/bin/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate
+LISTED := grep -v -E '^(cuda|nvidia|triton|pip=)'
+NOTE := \# The version of every package, dependencies of dependencies too: pip install -r REQUIREMENTS -c THIS. By make constraints.
+
+constraints: .venv-constraints/.made
+	printf '%s\n' $(BROWSER) $(AUDIT) $(UV) | $(COMPILE) requirements-dev.txt - > .venv-constraints/all.txt
+	(echo '$(NOTE)' && $(LISTED) .venv-constraints/all.txt) > constraints.txt
+	$(COMPILE) requirements-peers.txt > .venv-constraints/compat.txt
+	(echo '$(NOTE)' && $(LISTED) .venv-constraints/compat.txt) > constraints-compat.txt
+
+.venv-constraints/.made:
+	$(PYTHON) -m venv .venv-constraints
+	.venv-constraints/bin/python -m pip install -q $(UV)
+	touch $@
+
 # What the environment really holds, dependencies of dependencies too. --strict: a package that pypi.org could not be
 # asked about is an error; without it pip-audit passes such packages over and reports that nothing was found.
 audit: $(VENV)/.user .venv-audit/.made
@@ -76,22 +99,22 @@ audit: $(VENV)/.user .venv-audit/.made
 
 .venv-audit/.made:
 	$(PYTHON) -m venv .venv-audit
-	.venv-audit/bin/python -m pip install -q pip-audit==2.10.1
+	.venv-audit/bin/python -m pip install -q -c constraints.txt $(AUDIT)
 	touch $@
 
 # a stamp: made again when the requirements change
-$(VENV)/.user: requirements.txt
+$(VENV)/.user: requirements.txt constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install -q -r requirements.txt
+	$(RUN) -m pip install -q -r requirements.txt -c constraints.txt
 	touch $@
 
 $(VENV)/.dev: requirements-dev.txt requirements-documents.txt requirements-web.txt $(VENV)/.user
-	$(RUN) -m pip install -q -r requirements-dev.txt
+	$(RUN) -m pip install -q -r requirements-dev.txt -c constraints.txt
 	touch $@
 
-.venv-compat/.dev: requirements-compat.txt
+.venv-compat/.dev: requirements-compat.txt constraints-compat.txt
 	$(PYTHON) -m venv .venv-compat
-	.venv-compat/bin/python -m pip install -q -r requirements-compat.txt
+	.venv-compat/bin/python -m pip install -q -r requirements-compat.txt -c constraints-compat.txt
 	touch $@
 
 # ours and common implementations in turn; those run in an environment of their own. The table says who is ahead.
@@ -108,10 +131,10 @@ $(RANDOM_READER)/onnx.json: $(VENV)/.dev
 	$(RUN) benchmarks/harness.py
 	$(RUN) tools/export_onnx.py --model_dir $(RANDOM_READER) --eval_file data/sample/dev.json --force
 
-.venv-peers/.made: requirements-peers.txt requirements-compat.txt
+.venv-peers/.made: requirements-peers.txt requirements-compat.txt constraints-compat.txt
 	$(PYTHON) -m venv .venv-peers
-	.venv-peers/bin/python -m pip install -q -r requirements-peers.txt
+	.venv-peers/bin/python -m pip install -q -r requirements-peers.txt -c constraints-compat.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) .venv-compat .venv-peers .venv-audit mutants .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-compat .venv-peers .venv-audit .venv-constraints mutants .pytest_cache .ruff_cache .hypothesis
