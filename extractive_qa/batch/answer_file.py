@@ -18,7 +18,7 @@ from typing import BinaryIO
 
 from extractive_qa.data.formats import Record
 from extractive_qa.errors import QAError
-from extractive_qa.files.atomic import explain_write_failure, patiently, write_json
+from extractive_qa.files.atomic import explain_write_failure, patiently, sync_entries, write_json
 from extractive_qa.files.locks import locked
 from extractive_qa.files.reading import read_json_object
 from extractive_qa.text import printable, shown
@@ -155,9 +155,12 @@ class AnswerFile(AbstractContextManager):
         if self.run:  # before anything else is written, so that whatever a crash leaves belongs to a run
             self.save_progress()
         patiently(self.done_path.unlink, True)
-        for path, size in zip((self.path, self.bad_path), self.sizes, strict=True):
+        for path in (self.path, self.bad_path):
             self.files.append(path.open("ab"))
-            self.files[-1].truncate(size)
+        # after a power cut there may be what the progress says of them, but no such files
+        sync_entries(self.path.parent)
+        for file, size in zip(self.files, self.sizes, strict=True):
+            file.truncate(size)
         if not self.run:
             patiently(self.progress_path.unlink, True)
 
@@ -245,6 +248,7 @@ class AnswerFile(AbstractContextManager):
                     patiently(self.bad_path.unlink, True)
                 if self.run:
                     patiently(self.progress_path.replace, self.done_path)
+                sync_entries(self.path.parent)
         if bad:
             logger.warning(f"{bad:,} bad record(s) were left out: see {shown(self.bad_path)}")
         if self.is_complete:

@@ -18,7 +18,7 @@ import requests
 import urllib3
 
 from extractive_qa.errors import QAError
-from extractive_qa.files.atomic import patiently
+from extractive_qa.files.atomic import make_folder, patiently, sync_entries
 from extractive_qa.hub.options import Patience, without_password
 from extractive_qa.hub.retries import DIGITS, FetchError, Interrupted, with_retries
 from extractive_qa.progress import NoProgress
@@ -53,7 +53,7 @@ def fetch(remote: RemoteFile, path: Path, patience: Patience, progress: Callable
     """
     if path.is_file() and matches(path, remote):
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     version = re.sub(r"\W", "", remote.checksum)[:12]
     part = path.with_name(f"{path.name}.{version}.part")
     with_retries(lambda: _download(remote, part, patience, progress), remote.url, patience, lambda: _size(part))
