@@ -17,10 +17,14 @@ import itertools
 import math
 import os
 import random
-from collections.abc import Iterator
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -112,7 +116,7 @@ class Recorder:
         """Notes what has changed. written: the inode of a file that was written, maybe within a tick of the clock."""
         folders, alive = {}, set()
         for folder, _, _ in os.walk(self.root):
-            inode = os.stat(folder).st_ino
+            inode = Path(folder).stat().st_ino
             alive.add(inode)
             names = folders.setdefault(self.node_of(inode), {})
             for entry in os.scandir(folder):
@@ -141,10 +145,10 @@ class Recorder:
         if now == before:
             self.files[node] = now
             return
-        start = len(before) if now.startswith(before) else len(os.path.commonprefix([before, now]))
+        start = len(before) if now.startswith(before) else same_at_the_start(before, now)
         end = len(now)
         if len(now) == len(before):
-            end -= len(os.path.commonprefix([before[:start:-1], now[:start:-1]]))
+            end -= same_at_the_start(before[:start:-1], now[:start:-1])
         self.operations.append(Write(node, start, now[start:end], len(now), len(now) < len(before)))
         self.files[node] = now
 
@@ -178,7 +182,7 @@ def recorded(root: Path) -> Iterator[Recorder]:
         for name in ("unlink", "remove", "mkdir", "rmdir", "truncate", "open"):
             patch.setattr(os, name, looking_after(getattr(os, name), recorder))
         for name in ("rename", "replace"):
-            patch.setattr(os, name, lambda a, b, rename=getattr(os, name): recorder.note_rename(rename, a, b))
+            patch.setattr(os, name, partial(recorder.note_rename, getattr(os, name)))
         fsync = os.fsync
         patch.setattr(os, "fsync", lambda descriptor: (fsync(descriptor), recorder.note_sync(descriptor))[0])
         opened = recording_open(recorder)
@@ -186,6 +190,11 @@ def recorded(root: Path) -> Iterator[Recorder]:
         patch.setattr("builtins.open", opened)
         yield recorder
         recorder.look()
+
+
+def same_at_the_start(one: bytes, other: bytes) -> int:
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((place for place, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 
 def looking_after(function, recorder: Recorder):
@@ -306,3 +315,33 @@ def lay(tree: Tree, folder: Path) -> Path:
         else:
             (folder / name).write_bytes(node)
     return folder
+
+
+class Story(NamedTuple):
+    """What a program does in a folder, and what must hold of every folder that a power cut leaves."""
+
+    do: Callable  # (folder, say): say(x) where x is reported as done
+    check: Callable  # (folder, said)
+    before: Callable = lambda folder: None  # what is there when it begins
+
+
+def survive(story: Story, limit: int, cuts: int) -> int:
+    """Tries the states after a power cut, in memory where there is such a disk, and returns how many they were."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as place:
+        root, after, count = Path(place) / "root", Path(place) / "after", 0
+        root.mkdir()
+        story.before(root)
+        with recorded(root) as recorder:
+            story.do(root, recorder.say)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(os, "fsync", lambda descriptor: None)  # nothing else happens to this disk
+            for tree, said in crash_states(recorder, limit, cuts):
+                count += 1
+                try:
+                    story.check(lay(tree, after), said)
+                except BaseException as error:
+                    error.add_note(f"state {count}, after {said} was said: {tree!r:.4000}")
+                    raise
+                shutil.rmtree(after)
+    return count
