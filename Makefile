@@ -71,17 +71,22 @@ format: $(VENV)/.dev
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
 
-# After a change of the requirements. The versions fit every system and every Python from 3.11 on (--universal). Not what
-# only builds of torch for CUDA need, which name the exact versions themselves, others each; nor pip, which comes with Python.
-COMPILE := .venv-constraints/bin/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate
+# After a change of the requirements, which name these files: of a folder where they name nothing yet. The versions fit
+# every system and every Python from 3.11 on (--universal). Not listed is what only builds of torch for CUDA need, which
+# name the exact versions themselves, others each; nor pip, which comes with Python.
+PINS := .venv-constraints/pins
+COMPILE := ../bin/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate
 LISTED := grep -v -E '^(cuda|nvidia|triton|pip=)'
-NOTE := \# The version of every package, dependencies of dependencies too: pip install -r REQUIREMENTS -c THIS. By make constraints.
+NOTE := \# One version of every package, dependencies of dependencies too. Written by make constraints; the requirements name it.
 
 constraints: .venv-constraints/.made
-	printf '%s\n' $(BROWSER) $(AUDIT) $(UV) | $(COMPILE) requirements-dev.txt - > .venv-constraints/all.txt
-	(echo '$(NOTE)' && $(LISTED) .venv-constraints/all.txt) > constraints.txt
-	$(COMPILE) requirements-peers.txt > .venv-constraints/compat.txt
-	(echo '$(NOTE)' && $(LISTED) .venv-constraints/compat.txt) > constraints-compat.txt
+	rm -rf $(PINS) && mkdir $(PINS) && cp requirements*.txt $(PINS) && touch $(PINS)/constraints.txt \
+	$(PINS)/constraints-compat.txt
+	printf '%s\n' $(BROWSER) $(AUDIT) $(UV) > $(PINS)/requirements-single.txt
+	cd $(PINS) && $(COMPILE) requirements-dev.txt requirements-single.txt > all.txt
+	cd $(PINS) && $(COMPILE) requirements-peers.txt > all-compat.txt
+	(echo '$(NOTE)' && $(LISTED) $(PINS)/all.txt) > constraints.txt
+	(echo '$(NOTE)' && $(LISTED) $(PINS)/all-compat.txt) > constraints-compat.txt
 
 .venv-constraints/.made:
 	$(PYTHON) -m venv .venv-constraints
@@ -105,16 +110,16 @@ audit: $(VENV)/.user .venv-audit/.made
 # a stamp: made again when the requirements change
 $(VENV)/.user: requirements.txt constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install -q -r requirements.txt -c constraints.txt
+	$(RUN) -m pip install -q -r requirements.txt
 	touch $@
 
 $(VENV)/.dev: requirements-dev.txt requirements-documents.txt requirements-web.txt $(VENV)/.user
-	$(RUN) -m pip install -q -r requirements-dev.txt -c constraints.txt
+	$(RUN) -m pip install -q -r requirements-dev.txt
 	touch $@
 
 .venv-compat/.dev: requirements-compat.txt constraints-compat.txt
 	$(PYTHON) -m venv .venv-compat
-	.venv-compat/bin/python -m pip install -q -r requirements-compat.txt -c constraints-compat.txt
+	.venv-compat/bin/python -m pip install -q -r requirements-compat.txt
 	touch $@
 
 # ours and common implementations in turn; those run in an environment of their own. The table says who is ahead.
@@ -133,7 +138,7 @@ $(RANDOM_READER)/onnx.json: $(VENV)/.dev
 
 .venv-peers/.made: requirements-peers.txt requirements-compat.txt constraints-compat.txt
 	$(PYTHON) -m venv .venv-peers
-	.venv-peers/bin/python -m pip install -q -r requirements-peers.txt -c constraints-compat.txt
+	.venv-peers/bin/python -m pip install -q -r requirements-peers.txt
 	touch $@
 
 clean:
