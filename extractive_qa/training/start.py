@@ -20,7 +20,8 @@ from extractive_qa.errors import QAError
 from extractive_qa.model.devices import choose_attention, choose_device, choose_precision
 from extractive_qa.model.families import usable_positions
 from extractive_qa.model.loading import load_encoder
-from extractive_qa.preprocessing.windows import Features
+from extractive_qa.preprocessing.windows import Features, count_ids, load_tokenizer
+from extractive_qa.settings import check_config
 from extractive_qa.training.cpu_attention import attend_window_by_window
 from extractive_qa.training.distillation import identity
 from extractive_qa.training.memory import cap_memory
@@ -64,7 +65,10 @@ def load_trainable(
     for.
     """
     model, _ = load_encoder(model_dir, remedy, choose_attention(device, precision))
-    positions = usable_positions(model.config.to_dict())
+    config = model.config.to_dict()
+    if problems := check_config(config, count_ids(load_tokenizer(model_dir))):
+        raise QAError(f"{model_dir / 'config.json'}: {'; '.join(problems)}. {remedy}")
+    positions = usable_positions(config)
     if positions and args.max_length > positions:
         raise QAError(
             f"--max_length {args.max_length} is more than the {positions} positions of {args.model_dir}. "
