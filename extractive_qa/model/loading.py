@@ -111,7 +111,7 @@ def misfit(config: dict, shapes: list[list[int]]) -> str | None:
     """A size in config.json that weights of these shapes can't have, in words: the library would make a model of that
     size first, whatever memory and time it takes. None where there is none; smaller faults show when it is loaded."""
     dimensions = {size for shape in shapes for size in shape}
-    widths = dimensions - {config.get("vocab_size")} or {0}
+    widths = {size for size in dimensions if size != config.get("vocab_size")} or {0}
     for name, value in config.items():
         if type(value) is not int or value <= 0:
             continue

@@ -40,8 +40,11 @@ def load_tokenizer(model_dir: str | Path) -> Tokenizer:
         tokenizer.no_truncation()
         tokenizer.no_padding()
         tokenizer.encode("a", ODD)  # what is missing in the file shows here at last
+        PairTemplate.of(tokenizer)
     except (KeyboardInterrupt, SystemExit):
         raise
+    except QAError as error:
+        raise QAError(f"{path.parent}: {error}") from None
     # the library raises a bare Exception for whatever it can't read, and of what it did not think of a PanicException,
     # which is none
     except BaseException as error:
