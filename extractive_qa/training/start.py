@@ -15,12 +15,14 @@ import torch
 import transformers
 from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs
+from tokenizers import Tokenizer
 
 from extractive_qa.errors import QAError
 from extractive_qa.model.devices import choose_attention, choose_device, choose_precision
 from extractive_qa.model.families import usable_positions
+from extractive_qa.model.folder import require_model
 from extractive_qa.model.loading import load_encoder
-from extractive_qa.preprocessing.windows import Features, count_ids, load_tokenizer
+from extractive_qa.preprocessing.windows import Features, count_ids
 from extractive_qa.settings import check_config
 from extractive_qa.training.cpu_attention import attend_window_by_window
 from extractive_qa.training.distillation import identity
@@ -56,6 +58,12 @@ def start_accelerator(args: argparse.Namespace) -> tuple[Accelerator, str]:
     return accelerator, precision
 
 
+def require_known_tokens(model_dir: Path, tokenizer: Tokenizer, remedy: str) -> None:
+    """Raises QAError, with the `remedy`, where the model of a folder can't take what its tokenizer gives."""
+    if problems := check_config(require_model(model_dir, remedy), count_ids(tokenizer)):
+        raise QAError(f"{model_dir / 'config.json'}: {'; '.join(problems)}. {remedy}")
+
+
 def load_trainable(
     args: argparse.Namespace, model_dir: Path, device: torch.device, precision: str, remedy: str
 ) -> torch.nn.Module:
@@ -65,10 +73,7 @@ def load_trainable(
     for.
     """
     model, _ = load_encoder(model_dir, remedy, choose_attention(device, precision))
-    config = model.config.to_dict()
-    if problems := check_config(config, count_ids(load_tokenizer(model_dir))):
-        raise QAError(f"{model_dir / 'config.json'}: {'; '.join(problems)}. {remedy}")
-    positions = usable_positions(config)
+    positions = usable_positions(model.config.to_dict())
     if positions and args.max_length > positions:
         raise QAError(
             f"--max_length {args.max_length} is more than the {positions} positions of {args.model_dir}. "
