@@ -52,6 +52,15 @@ def paths_beside(path: Path) -> tuple[Path, Path, Path]:
     return bad_path(path), progress_path(path), done_path(path)
 
 
+def is_progress(content: dict) -> bool:
+    """Whether a file beside the answers says how far they go: {done: n, counts: [n, n], sizes: [n, n]}."""
+    numbers = [content.get("done")]
+    for name in ("counts", "sizes"):
+        pair = content.get(name)
+        numbers += pair if isinstance(pair, list) and len(pair) == 2 else [None]
+    return all(type(number) is int and number >= 0 for number in numbers)
+
+
 def answer_row(question: dict, answers: list[dict]) -> list[dict]:
     """The answers of a question as they are written, best first, each with the question, its id, and how likely any
     answer is there; where they are out of documents, each with its `document`, or None."""
@@ -182,6 +191,8 @@ class AnswerFile(AbstractContextManager):
                 problem = "was begun with a file as --input"
             elif changed:
                 problem = f"was {'answered' if is_complete else 'begun'} with another {', '.join(changed)}"
+            elif not is_progress(progress):
+                problem = f"{path} is damaged"
             elif any(size < written for size, written in zip(sizes, progress["sizes"], strict=True)):
                 problem = "it or its file of bad records lost lines that were written"
             elif is_complete and sizes != progress["sizes"]:
