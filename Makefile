@@ -3,6 +3,7 @@
 # make test-web     the page in a browser, where Chromium is there, and its interface by its own description
 # make test-js      exported models in transformers.js, under Node, where that is there
 # make test-slow    every fault that the tests try on purpose, the slow ones too, counted
+# make constraints  constraints.txt and constraints-compat.txt: the version of every package, dependencies of dependencies too
 # make audit        known vulnerabilities of everything that is installed, asked of pypi.org
 # make coverage     line coverage by the test suite, the processes that it starts counted too
 # make mutation     mutmut on windows, spans and scores: do the tests notice a change? An hour or more, it resumes
@@ -12,8 +13,13 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
+# what single targets need on top of the requirements
+BROWSER := playwright==1.65.2 schemathesis==4.32.5
+AUDIT := pip-audit==2.10.1
+UV := uv==0.13.9
 
-.PHONY: quickstart test test-web test-js screenshots test-slow coverage mutation test-compat lint format audit bench clean
+.PHONY: quickstart test test-web test-js screenshots test-slow coverage mutation test-compat lint format constraints \
+	audit bench clean
 
 quickstart: $(VENV)/.user
 	$(RUN) train.py --sample --overwrite_output_dir
@@ -34,7 +40,7 @@ screenshots: $(VENV)/.web
 	$(RUN) dev/screenshots.py
 
 $(VENV)/.web: $(VENV)/.dev
-	$(RUN) -m pip install -q playwright==1.65.2 schemathesis==4.32.5
+	$(RUN) -m pip install -q -c constraints.txt $(BROWSER)
 	touch $@
 
 # of the Hub's clients that load what tools/export_onnx.py writes. The scripts of its packages would fetch CUDA
@@ -74,6 +80,28 @@ format: $(VENV)/.dev
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
 
+# After a change of the requirements, which name these files: of a folder where they name nothing yet. The versions fit
+# every system and every Python from 3.11 on (--universal). Not listed is what only builds of torch for CUDA need, which
+# name the exact versions themselves, others each; nor pip, which comes with Python.
+PINS := .venv-constraints/pins
+COMPILE := ../bin/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate
+LISTED := grep -v -E '^(cuda|nvidia|triton|pip=)'
+NOTE := \# One version of every package, dependencies of dependencies too. Written by make constraints; the requirements name it.
+
+constraints: .venv-constraints/.made
+	rm -rf $(PINS) && mkdir $(PINS) && cp requirements*.txt $(PINS) && touch $(PINS)/constraints.txt \
+	$(PINS)/constraints-compat.txt
+	printf '%s\n' $(BROWSER) $(AUDIT) $(UV) > $(PINS)/requirements-single.txt
+	cd $(PINS) && $(COMPILE) requirements-dev.txt requirements-single.txt > all.txt
+	cd $(PINS) && $(COMPILE) requirements-peers.txt > all-compat.txt
+	(echo '$(NOTE)' && $(LISTED) $(PINS)/all.txt) > constraints.txt
+	(echo '$(NOTE)' && $(LISTED) $(PINS)/all-compat.txt) > constraints-compat.txt
+
+.venv-constraints/.made:
+	$(PYTHON) -m venv .venv-constraints
+	.venv-constraints/bin/python -m pip install -q $(UV)
+	touch $@
+
 # What the environment really holds, dependencies of dependencies too. --strict: a package that pypi.org could not be
 # asked about is an error; without it pip-audit passes such packages over and reports that nothing was found.
 audit: $(VENV)/.user .venv-audit/.made
@@ -85,11 +113,11 @@ audit: $(VENV)/.user .venv-audit/.made
 
 .venv-audit/.made:
 	$(PYTHON) -m venv .venv-audit
-	.venv-audit/bin/python -m pip install -q pip-audit==2.10.1
+	.venv-audit/bin/python -m pip install -q -c constraints.txt $(AUDIT)
 	touch $@
 
 # a stamp: made again when the requirements change
-$(VENV)/.user: requirements.txt
+$(VENV)/.user: requirements.txt constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install -q -r requirements.txt
 	touch $@
@@ -98,7 +126,7 @@ $(VENV)/.dev: requirements-dev.txt requirements-documents.txt requirements-web.t
 	$(RUN) -m pip install -q -r requirements-dev.txt
 	touch $@
 
-.venv-compat/.dev: requirements-compat.txt
+.venv-compat/.dev: requirements-compat.txt constraints-compat.txt
 	$(PYTHON) -m venv .venv-compat
 	.venv-compat/bin/python -m pip install -q -r requirements-compat.txt
 	touch $@
@@ -117,10 +145,11 @@ $(RANDOM_READER)/onnx.json: $(VENV)/.dev
 	$(RUN) benchmarks/harness.py
 	$(RUN) tools/export_onnx.py --model_dir $(RANDOM_READER) --eval_file data/sample/dev.json --force
 
-.venv-peers/.made: requirements-peers.txt requirements-compat.txt
+.venv-peers/.made: requirements-peers.txt requirements-compat.txt constraints-compat.txt
 	$(PYTHON) -m venv .venv-peers
 	.venv-peers/bin/python -m pip install -q -r requirements-peers.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) .venv-compat .venv-peers .venv-audit .node mutants .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-compat .venv-peers .venv-audit .venv-constraints .node mutants .pytest_cache .ruff_cache \
+	.hypothesis

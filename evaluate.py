@@ -28,7 +28,7 @@ import numpy as np
 # none of these imports torch, transformers, datasets or matplotlib: --help and mistakes are answered at once
 from extractive_qa.data.examples import read_examples
 from extractive_qa.errors import QAError
-from extractive_qa.files.atomic import write_json, writing
+from extractive_qa.files.atomic import make_folder, write_json, writing
 from extractive_qa.files.manifest import NAME, check_manifest
 from extractive_qa.files.reading import require
 from extractive_qa.metrics import COUNTS_CHARACTERS, F1_UNITS, choose_f1_unit, compute_metrics, exact_matches
@@ -145,7 +145,7 @@ def predict(examples: list[dict], args: argparse.Namespace) -> tuple[dict[str, s
     began = time.monotonic()  # the model is loaded: only answering is measured
     bar = console.progress(desc="answering", total=len(examples), unit=" questions", leave=False)
     with writing(args.output_dir, OTHER_PLACE):
-        args.output_dir.mkdir(parents=True, exist_ok=True)
+        make_folder(args.output_dir)
         # the n best answers go to disk at once: memory holds one answer a question, not 20
         with nbest_file(args.output_dir / NBEST) as write, bar:
             # float (Q,): of the best answers

@@ -177,7 +177,7 @@ from extractive_qa.training.finite_guard import FiniteGuard
 from extractive_qa.training.log import TrainingLog
 from extractive_qa.training.negatives import Negatives
 from extractive_qa.training.run import Training, stop_between_steps
-from extractive_qa.training.start import fingerprints, start_accelerator, start_model
+from extractive_qa.training.start import fingerprints, require_known_tokens, start_accelerator, start_model
 from utils.preprocessing import CACHE_DIR, WORTH_A_FILE, cached_train_features
 
 # data, device, model, optimizer
@@ -201,6 +201,7 @@ def prepare(args: argparse.Namespace) -> Training:
     examples, eval_examples, contexts = load_questions(args)
     joined, moved = join_contexts(examples, args.joined_contexts, args.seed)  # moved: characters, (Q,)
     tokenizer = load_tokenizer(args.model_dir)
+    require_known_tokens(args.model_dir, tokenizer)
     windows = tokenizer, args.max_length, args.doc_stride
     features, negatives = cached_train_features(joined, *windows), None
     if args.negative_contexts:

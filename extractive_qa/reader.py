@@ -22,7 +22,7 @@ from extractive_qa.postprocessing.answers import AnswerCollector, apply_minimum_
 from extractive_qa.postprocessing.spans import relative_to_cls
 from extractive_qa.preprocessing.batches import length_sorted_batches, pad_batch
 from extractive_qa.preprocessing.unknown import describe_unknown, unknown_share_of
-from extractive_qa.preprocessing.windows import Features, load_tokenizer, prepare_validation_features
+from extractive_qa.preprocessing.windows import Features, count_ids, load_tokenizer, prepare_validation_features
 from extractive_qa.progress import NoProgress
 from extractive_qa.settings import check_config, choose_settings, fit_windows
 from extractive_qa.text import has_text
@@ -89,7 +89,7 @@ class Reader:
         self.settings = choose_settings(self.model_dir, settings, overrides)
         self.tokenizer = load_tokenizer(self.model_dir)
         config = self.backend.config
-        if problems := check_config(config, self.tokenizer.get_vocab_size()):
+        if problems := check_config(config, count_ids(self.tokenizer)):
             raise QAError(f"{self.model_dir / 'config.json'}: {'; '.join(problems)}. Copy the model again.")
         asked, self.settings = self.settings, fit_windows(self.settings, config)
         if self.settings != asked:

@@ -94,7 +94,8 @@ def fit_windows(settings: dict, config: dict) -> dict:
 
 
 def check_config(config: dict, tokens: int) -> list[str]:
-    """What keeps a model with this config.json from answering in windows of the `tokens` that its tokenizer knows."""
+    """What keeps a model with this config.json from answering in windows of its tokenizer's tokens, whose ids are below
+    `tokens`."""
     names = ("max_position_embeddings", "vocab_size", "pad_token_id", "num_hidden_layers", "conv_kernel_size")
     if problems := not_whole(config, [name for name in names if config.get(name) is not None]):
         return problems
@@ -102,7 +103,7 @@ def check_config(config: dict, tokens: int) -> list[str]:
         problems.append(f"the model has {positions} positions for tokens, expected at least {SHORTEST_WINDOW}")
     known = config.get("vocab_size") or tokens
     if tokens > known:
-        problems.append(f"the model knows {known} tokens, but tokenizer.json has {tokens}: files of two models")
+        problems.append(f"the model knows {known:,} tokens, but tokenizer.json has {tokens:,}: files of two models")
     if not 0 <= (config.get("pad_token_id") or 0) < known:
         problems.append(f"pad_token_id is {config['pad_token_id']}, expected 0 to {known - 1}")
     return problems

@@ -16,7 +16,7 @@ from scripts import PROJECT_ROOT
 
 from extractive_qa.files.manifest import write_manifest
 from extractive_qa.model.devices import has_bf16
-from extractive_qa.training.checkpoints import MARKER
+from extractive_qa.training.checkpoints import MARKER, list_checkpoints
 
 spec = importlib.util.spec_from_file_location("train_script", PROJECT_ROOT / "train.py")
 train_script = importlib.util.module_from_spec(spec)
@@ -53,6 +53,24 @@ def assert_equal_weights(one: Path, other: Path, **tolerance) -> None:
     assert first.keys() == second.keys()
     for name in first:
         torch.testing.assert_close(first[name], second[name], **tolerance or {"rtol": 0, "atol": 0}, msg=name)
+
+
+def last_checkpoint_state(output: Path) -> dict:
+    path = list_checkpoints(output)[-1] / "optimizer.pt"
+    return torch.load(path, weights_only=True)["optimizer"]["state"]
+
+
+def assert_same_training(output: Path, undisturbed: Path) -> None:
+    """Bit for bit: final model, last checkpoint with the optimizer's state, and the log but for its times."""
+    assert_equal_weights(output / "final_model", undisturbed / "final_model")
+    assert list_checkpoints(output)[-1].name == list_checkpoints(undisturbed)[-1].name
+    assert_equal_weights(list_checkpoints(output)[-1], list_checkpoints(undisturbed)[-1])
+    found, expected = last_checkpoint_state(output), last_checkpoint_state(undisturbed)
+    assert found.keys() == expected.keys()
+    for number, state in expected.items():
+        assert all(torch.equal(found[number][name], tensor) for name, tensor in state.items())
+    assert log_without_times(output) == log_without_times(undisturbed)
+    assert {path.name for path in output.iterdir()} == {path.name for path in undisturbed.iterdir()}
 
 
 def flip_bit(path: Path) -> None:

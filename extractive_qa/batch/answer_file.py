@@ -20,7 +20,7 @@ from typing import BinaryIO
 from extractive_qa.batch.parquet_answers import write_parquet
 from extractive_qa.data.formats import Record
 from extractive_qa.errors import QAError
-from extractive_qa.files.atomic import explain_write_failure, patiently, write_json
+from extractive_qa.files.atomic import explain_write_failure, patiently, sync_entries, write_json
 from extractive_qa.files.locks import locked
 from extractive_qa.files.reading import read_json_object
 from extractive_qa.text import printable, shown
@@ -68,6 +68,15 @@ def paths_beside(path: Path) -> tuple[Path, Path, Path, Path]:
 def changed_names(run: dict, was: object) -> list[str]:
     """Which of the things that answers depend on are another in `was`, the earlier run: [] where none is."""
     return [name for name in run if not isinstance(was, dict) or was.get(name) != run[name]]
+
+
+def is_progress(content: dict) -> bool:
+    """Whether a file beside the answers says how far they go: {done: n, counts: [n, n], sizes: [n, n]}."""
+    numbers = [content.get("done")]
+    for name in ("counts", "sizes"):
+        pair = content.get(name)
+        numbers += pair if isinstance(pair, list) and len(pair) == 2 else [None]
+    return all(type(number) is int and number >= 0 for number in numbers)
 
 
 def answer_row(question: dict, answers: list[dict]) -> list[dict]:
@@ -179,9 +188,12 @@ class AnswerFile(AbstractContextManager):
         if self.run:  # before anything else is written, so that whatever a crash leaves belongs to a run
             self.save_progress()
         patiently(self.done_path.unlink, True)
-        for path, size in zip((self.lines_path, self.bad_path), self.sizes, strict=True):
+        for path in (self.lines_path, self.bad_path):
             self.files.append(path.open("ab"))
-            self.files[-1].truncate(size)
+        # after a power cut there may be what the progress says of them, but no such files
+        sync_entries(self.path.parent)
+        for file, size in zip(self.files, self.sizes, strict=True):
+            file.truncate(size)
         if not self.run:
             patiently(self.progress_path.unlink, True)
 
@@ -208,6 +220,8 @@ class AnswerFile(AbstractContextManager):
                 problem = "was begun with a file as --input"
             elif changed:
                 problem = f"was {'answered' if is_complete else 'begun'} with another {', '.join(changed)}"
+            elif not is_progress(progress):
+                problem = f"{path} is damaged"
             elif any(size < written for size, written in zip(sizes, progress["sizes"], strict=True)):
                 problem = "it or its file of bad records lost lines that were written"
             elif is_complete and sizes != progress["sizes"]:
@@ -279,6 +293,7 @@ class AnswerFile(AbstractContextManager):
                 if self.run:  # while both are there the run is not complete
                     self.save_progress(self.done_path)
                     patiently(self.progress_path.unlink, True)
+                sync_entries(self.path.parent)
         if self.lines_path != self.path:
             with explain_write_failure(self.lines_path, self.resume):
                 patiently(self.lines_path.unlink, True)

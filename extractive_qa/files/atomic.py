@@ -72,7 +72,7 @@ def write_json(path: Path, content: object) -> None:
 def save_checked(path: Path, write: Callable[[BinaryIO], object], kept: int) -> None:
     """Writes a sha256, and what `write` writes, to `path`. Removes the oldest files of its kind (suffix) beyond `kept`.
     Raises OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     with atomic_file(path) as file:
         file.write(bytes(DIGEST_SIZE))
         write(file)
@@ -156,7 +156,7 @@ def make_room(path: Path, flag: str) -> None:
     """Makes the folder that `path` will be in, and tries whether it can be written: before the work, not after it.
     Raises QAError, which names the `flag` to choose another place with."""
     with writing(path, f"Choose another {flag}."):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         with tempfile.TemporaryFile(dir=path.parent):
             pass
 
@@ -192,15 +192,29 @@ def explain_write_failure(path: Path, go_on: str = TRY_AGAIN) -> Iterator[None]:
         raise cannot_write(path, error, go_on) from None
 
 
+def make_folder(folder: Path) -> None:
+    """Makes a folder, and what is above it, where they are missing. Their names are on the disk then: else a power cut
+    could lose the folder with all that was written to it since. Raises OSError."""
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in made:
+        sync_entries(path.parent)
+
+
 def sync(folder: Path) -> None:
     """Has the operating system write every file below a folder, and the lists of them, to the disk."""
     for path in folder.rglob("*"):
         if path.is_dir():
             sync_entries(path)
             continue
-        with patiently(path.open, "rb+") as file:
-            os.fsync(file.fileno())
+        sync_file(path)
     sync_entries(folder)
+
+
+def sync_file(path: Path) -> None:
+    """Has the operating system write to the disk what a file holds."""
+    with patiently(path.open, "rb+") as file:
+        os.fsync(file.fileno())
 
 
 def sync_entries(folder: Path) -> None:
@@ -208,7 +222,10 @@ def sync_entries(folder: Path) -> None:
     some network drives can't."""
     if os.name != "posix":
         return
-    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except PermissionError:  # one may make files in it, but not list them
+        return
     try:
         os.fsync(descriptor)
     except OSError as error:

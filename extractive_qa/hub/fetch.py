@@ -18,12 +18,13 @@ import requests
 import urllib3
 
 from extractive_qa.errors import QAError
-from extractive_qa.files.atomic import patiently
+from extractive_qa.files.atomic import make_folder, patiently, sync_entries, sync_file
 from extractive_qa.hub.options import Patience, without_password
 from extractive_qa.hub.retries import DIGITS, FetchError, Interrupted, with_retries
 from extractive_qa.progress import NoProgress
 
 CONNECT_TIMEOUT = 10.0  # seconds: a host that takes no connection, or knows of no file, by then is not there
+CHECKSUM = "[0-9a-f]{40}|[0-9a-f]{64}"
 MIN_SPEED = 1024  # bytes per second: what trickles in more slowly than this counts as stalled
 
 
@@ -47,17 +48,23 @@ class RemoteFile:
 def fetch(remote: RemoteFile, path: Path, patience: Patience, progress: Callable = NoProgress) -> None:
     """Downloads `remote` to `path`, resuming where an earlier attempt or run stopped.
 
-    What has arrived lies in `path`.<checksum>.part until it is complete and checked. progress: called like tqdm, counts
-    bytes. Raises FetchError when the server fails for good, sends something else or leads to an address that is not
-    safe, QAError when the disk is too small, OSError when it can't be written.
+    What has arrived lies in `path`.<checksum>.part until it is complete and checked; that of an earlier run counts only
+    where a checksum will tell. progress: called like tqdm, counts bytes. Raises FetchError when the server fails for
+    good, sends something else or leads to an address that is not safe, QAError when the disk is too small, OSError when
+    it can't be written.
     """
     if path.is_file() and matches(path, remote):
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     version = re.sub(r"\W", "", remote.checksum)[:12]
     part = path.with_name(f"{path.name}.{version}.part")
+    if not re.fullmatch(CHECKSUM, remote.checksum):
+        # after a power cut it may have its length and hold zeros, and nothing would tell
+        patiently(part.unlink, True)
     with_retries(lambda: _download(remote, part, patience, progress), remote.url, patience, lambda: _size(part))
+    sync_file(part)  # else its name may be on the disk before it
     patiently(part.replace, path)
+    sync_entries(path.parent)
 
 
 def matches(path: Path, remote: RemoteFile) -> bool:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from math import isfinite
 from pathlib import Path
 
 from extractive_qa.errors import QAError
@@ -55,6 +56,9 @@ def require_model(model_dir: str | Path, remedy: str = FINE_TUNE) -> dict:
         pickled = " (pytorch_model.bin is a pickle and is not read)" if pickle and WEIGHTS in missing else ""
         raise QAError(f"{folder} has no {', '.join(missing)}{pickled}. Expected a Hugging Face model folder. {remedy}")
     config = read_json_object(folder / "config.json", "a Hugging Face model's settings", remedy)
+    odd = [f"{name} is {value}" for name, value in config.items() if isinstance(value, float) and not isfinite(value)]
+    if odd:
+        raise QAError(f"{folder / 'config.json'}: {'; '.join(odd)}. Expected finite numbers. {remedy}")
     if problems := list(unsafe_references(folder, config, remedy)):
         raise QAError(
             f"{folder} is no model on its own: {'; '.join(problems)}. Expected a plain one in safetensors. {remedy}"

@@ -11,6 +11,14 @@ from extractive_qa.model.folder import FINE_TUNE, refuse_tokenizer, require_mode
 
 LAYER = re.compile(r"\blayers?\.\d")  # in the name of a weight
 
+# numbers of config.json, as the FAMILIES call them: of layers and the like; of what every model has a tensor with; of
+# what some have, and of what may be computed instead
+COUNTS = ("num_hidden_layers", "n_layers", "num_feedforward_networks", "num_hidden_groups", "inner_group_num")
+SIZES = ("vocab_size", "hidden_size", "intermediate_size", "dim", "hidden_dim")
+WIDTHS = ("embedding_size", "true_hidden_size", "intra_bottleneck_size")
+LENGTHS = ("max_position_embeddings", "type_vocab_size", "position_buckets", "max_relative_positions")
+MOST_POSITIONS = 2**16
+
 
 def load_model(model_dir: str | Path, attention: str | None = None):
     """The question-answering model of a folder, in fp32 on the CPU. Raises QAError where it has none."""
@@ -40,6 +48,8 @@ def load_encoder(model_dir: str | Path, remedy: str = FINE_TUNE, attention: str 
     folder, config = Path(model_dir), require_model(model_dir, remedy)
     if "auto_map" not in config and (reason := refuse_family(config) or refuse_tokenizer(folder, config)):
         raise QAError(f"{folder} can't be loaded: {reason}. {remedy}")
+    if problem := misfit(config, shapes_of(folder, remedy)):
+        raise QAError(f"{folder}: the weights do not fit config.json: {problem}. Expected files of one model. {remedy}")
     try:
         with quiet_transformers():  # that the output layer is new and the pooler unused is as it should be
             model, loaded = AutoModelForQuestionAnswering.from_pretrained(
@@ -50,6 +60,7 @@ def load_encoder(model_dir: str | Path, remedy: str = FINE_TUNE, attention: str 
                 dtype=torch.float32,
                 attn_implementation=attention,
                 num_labels=2,  # start and end, whatever the folder's classes were
+                return_dict=True,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # told below, by name
                 **settings,
@@ -95,6 +106,40 @@ def draw_again(model, layer: str) -> set[str]:
         for parameter in weights.values():
             parameter.normal_(std=model.config.initializer_range) if parameter.ndim > 1 else parameter.zero_()
     return set(weights)
+
+
+def shapes_of(folder: Path, remedy: str) -> list[list[int]]:
+    """The shapes of all tensors in a folder's safetensors, from the headers of the files. Raises QAError, with the
+    `remedy`, where one can't be read."""
+    from safetensors import SafetensorError, safe_open
+
+    found = []
+    for path in folder.glob("*.safetensors"):
+        try:
+            with safe_open(path, "np") as file:
+                found += [file.get_slice(name).get_shape() for name in file.keys()]  # noqa: SIM118 - no dict
+        except (SafetensorError, OSError) as error:
+            raise QAError(
+                f"{path} can't be loaded ({error}). Expected a whole file of weights in safetensors. {remedy}"
+            ) from None
+    return found
+
+
+def misfit(config: dict, shapes: list[list[int]]) -> str | None:
+    """A size in config.json that weights of these shapes can't have, in words: the library would make a model of that
+    size first, whatever memory and time it takes. None where there is none; smaller faults show when it is loaded."""
+    dimensions = {size for shape in shapes for size in shape}
+    widths = {size for size in dimensions if size != config.get("vocab_size")} or {0}
+    for name, value in config.items():
+        if type(value) is not int or value <= 0:
+            continue
+        if name in COUNTS and value > len(shapes):
+            return f"{name} is {value:,}, and there are {len(shapes):,} tensors in all"
+        if name in SIZES and value not in dimensions:
+            return f"{name} is {value:,}, and no tensor has that size"
+        if (name in WIDTHS and value > max(widths)) or (name in LENGTHS and value > max(MOST_POSITIONS, *widths)):
+            return f"{name} is {value:,}, and the largest size of a tensor is {max(widths):,}"
+    return None
 
 
 @contextmanager

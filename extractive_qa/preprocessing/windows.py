@@ -25,6 +25,7 @@ from extractive_qa.text import replace_surrogates
 logger = logging.getLogger(__name__)
 
 SHORTEST_WINDOW = 16  # tokens
+ODD = "a \U0010ffff"  # a token that is known nowhere
 
 
 def load_tokenizer(model_dir: str | Path) -> Tokenizer:
@@ -36,13 +37,26 @@ def load_tokenizer(model_dir: str | Path) -> Tokenizer:
     path = Path(model_dir) / "tokenizer.json"
     try:
         tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises a bare Exception for whatever it can't read
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        tokenizer.encode("a", ODD)  # what is missing in the file shows here at last
+        PairTemplate.of(tokenizer)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except QAError as error:
+        raise QAError(f"{path.parent}: {error}") from None
+    # the library raises a bare Exception for whatever it can't read, and of what it did not think of a PanicException,
+    # which is none
+    except BaseException as error:
         raise QAError(
             f"{path} can't be read as a tokenizer: {error}. Expected a tokenizers JSON file. Copy the model again."
         ) from None
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
     return tokenizer
+
+
+def count_ids(tokenizer: Tokenizer) -> int:
+    """How many tokens a model must know: all ids that the tokenizer gives are below this."""
+    return max(tokenizer.get_vocab().values(), default=-1) + 1
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from extractive_qa.files.atomic import write_file
+from extractive_qa.files.atomic import make_folder, write_file
 from extractive_qa.report import charts
 from extractive_qa.report.findings import causes, findings, p_value, percent_range, verdict
 from extractive_qa.report.outcomes import MISTAKES, Outcomes, gold_spans, kind_of_mistake, overlap
@@ -46,7 +46,7 @@ def write_report(
     pictures = draw_pictures(figures, log)
     page = report_page(outcomes, figures, log, about, pictures, comparison, other)
     folder = output_dir / "report"
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     for name in DRAWN:
         if name in pictures:
             write_file(folder / f"{name}.png", pictures[name][0])

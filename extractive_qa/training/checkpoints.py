@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from extractive_qa.errors import QAError
-from extractive_qa.files.atomic import recover, remove, replace_folder
+from extractive_qa.files.atomic import make_folder, recover, remove, replace_folder
 from extractive_qa.files.locks import locked
 from extractive_qa.files.manifest import check_manifest, write_manifest
 from extractive_qa.files.reading import read_json_object
@@ -63,7 +63,7 @@ def lock_output_dir(output_dir: Path) -> Iterator[None]:
     with ExitStack() as held:
         held.callback(remove_empty, made)
         try:
-            output_dir.mkdir(parents=True, exist_ok=True)
+            make_folder(output_dir)
             held.enter_context(locked(output_dir / LOCK, "another training, process", output_dir, "--output_dir"))
             recover(output_dir / "final_model")
         except OSError as error:

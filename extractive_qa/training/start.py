@@ -15,6 +15,7 @@ import torch
 import transformers
 from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs
+from tokenizers import Tokenizer
 
 from extractive_qa.errors import QAError
 from extractive_qa.model.devices import choose_attention, choose_device, choose_precision
@@ -22,7 +23,8 @@ from extractive_qa.model.families import dropout_settings, usable_positions
 from extractive_qa.model.folder import require_model
 from extractive_qa.model.layers import choose_layers, keep_layers
 from extractive_qa.model.loading import load_encoder
-from extractive_qa.preprocessing.windows import Features
+from extractive_qa.preprocessing.windows import Features, count_ids
+from extractive_qa.settings import check_config
 from extractive_qa.training import checkpoints
 from extractive_qa.training.cpu_attention import attend_window_by_window
 from extractive_qa.training.distillation import identity
@@ -57,6 +59,12 @@ def start_accelerator(args: argparse.Namespace) -> tuple[Accelerator, str]:
     if args.compile:
         require_compiler(accelerator.device)
     return accelerator, precision
+
+
+def require_known_tokens(model_dir: Path, tokenizer: Tokenizer) -> None:
+    """Raises QAError where the model of a folder can't take what its tokenizer gives."""
+    if problems := check_config(require_model(model_dir, DOWNLOAD), count_ids(tokenizer)):
+        raise QAError(f"{model_dir / 'config.json'}: {'; '.join(problems)}. {DOWNLOAD}")
 
 
 def start_model(

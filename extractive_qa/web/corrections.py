@@ -4,7 +4,7 @@ import hashlib
 from pathlib import Path
 
 from extractive_qa.errors import QAError
-from extractive_qa.files.atomic import explain_write_failure, write_json
+from extractive_qa.files.atomic import explain_write_failure, make_folder, write_json
 from extractive_qa.files.locks import locked
 from extractive_qa.files.reading import read_json_object
 
@@ -22,7 +22,7 @@ def save_correction(path: Path, question: str, context: str, start: int, end: in
     record = {"id": name, "question": question, "answers": [answer]}
     new = {"title": title or "corrections", "paragraphs": [{"context": context, "qas": [record]}]}
     with explain_write_failure(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         with locked(path.with_name(f"{path.name}.lock"), "another server", path, "--corrections"):
             content = read_json_object(path, EXPECTED) if path.exists() else {"version": "1.1", "data": []}
             try:

@@ -431,6 +431,22 @@ def test_a_damaged_progress_is_refused(reader, questions, tmp_path, small_groups
     assert len(read_lines(target)) == len(QUESTIONS)
 
 
+@pytest.mark.fault("damaged input")
+@pytest.mark.parametrize(
+    "damage",
+    [{"done": {}}, {"done": -1}, {"done": 1.5}, {"counts": [1]}, {"counts": None}, {"sizes": ["1", 2]}],
+    ids=str,
+)
+def test_a_progress_of_other_kinds_is_refused(reader, questions, tmp_path, small_groups, damage):
+    """Found by tests/test_fuzz.py: it ended in a traceback."""
+    target = tmp_path / "a.jsonl"
+    begin(reader, questions, target)
+    progress = json.loads(progress_path(target).read_text(encoding="utf-8"))
+    progress_path(target).write_text(json.dumps(progress | damage), encoding="utf-8")
+    with pytest.raises(QAError, match=r"progress is damaged.*--overwrite"):
+        answer_file(reader, questions, target)
+
+
 def test_answers_that_were_shortened_since_are_not_resumed(reader, questions, tmp_path, small_groups):
     target = tmp_path / "a.jsonl"
     begin(reader, questions, target)

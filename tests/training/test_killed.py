@@ -5,9 +5,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-import torch
 from scripts import run_script, run_struck
-from small_training import SMALL, assert_equal_weights, log_without_times, train_here
+from small_training import SMALL, assert_same_training, train_here
 
 from extractive_qa.training.checkpoints import list_checkpoints
 
@@ -63,24 +62,6 @@ def train_and_kill(output: Path, start: list[object], moments) -> str:
         )
         assert "error" not in done.stderr
     return run_script("train.py", *command()).stdout
-
-
-def last_checkpoint_state(output: Path) -> dict:
-    path = list_checkpoints(output)[-1] / "optimizer.pt"
-    return torch.load(path, weights_only=True)["optimizer"]["state"]
-
-
-def assert_same_training(output: Path, undisturbed: Path) -> None:
-    """Bit for bit: final model, last checkpoint with the optimizer's state, and the log but for its times."""
-    assert_equal_weights(output / "final_model", undisturbed / "final_model")
-    assert list_checkpoints(output)[-1].name == list_checkpoints(undisturbed)[-1].name
-    assert_equal_weights(list_checkpoints(output)[-1], list_checkpoints(undisturbed)[-1])
-    found, expected = last_checkpoint_state(output), last_checkpoint_state(undisturbed)
-    assert found.keys() == expected.keys()
-    for number, state in expected.items():
-        assert all(torch.equal(found[number][name], tensor) for name, tensor in state.items())
-    assert log_without_times(output) == log_without_times(undisturbed)
-    assert {path.name for path in output.iterdir()} == {path.name for path in undisturbed.iterdir()}
 
 
 @pytest.mark.fault("training killed and resumed")
