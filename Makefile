@@ -92,7 +92,7 @@ constraints: .venv-constraints/.made
 	rm -rf $(PINS) && mkdir $(PINS) && cp requirements*.txt $(PINS) && touch $(PINS)/constraints.txt \
 	$(PINS)/constraints-compat.txt
 	printf '%s\n' $(BROWSER) $(AUDIT) $(UV) > $(PINS)/requirements-single.txt
-	cd $(PINS) && $(COMPILE) requirements-dev.txt requirements-single.txt > all.txt
+	cd $(PINS) && $(COMPILE) requirements-dev.txt requirements-ray.txt requirements-single.txt > all.txt
 	cd $(PINS) && $(COMPILE) requirements-peers.txt > all-compat.txt
 	(echo '$(NOTE)' && $(LISTED) $(PINS)/all.txt) > constraints.txt
 	(echo '$(NOTE)' && $(LISTED) $(PINS)/all-compat.txt) > constraints-compat.txt

@@ -14,7 +14,7 @@ from utils.offline import PROJECT_ROOT
 # whose versions a build of torch for CUDA names itself, and what comes with Python
 UNLISTED = re.compile(r"(cuda|nvidia|triton)\b.*|pip")
 SETS = {  # constraints: what they are for
-    "constraints.txt": [f"requirements{part}.txt" for part in ("", "-documents", "-web", "-dev")],
+    "constraints.txt": [f"requirements{part}.txt" for part in ("", "-documents", "-web", "-ray", "-dev")],
     "constraints-compat.txt": ["requirements-compat.txt", "requirements-peers.txt"],
 }  # fmt: skip
 PYTHONS = ("3.11.0", "3.12.0", "3.13.0", "3.14.0")
