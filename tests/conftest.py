@@ -3,7 +3,12 @@
 import json
 
 import pytest
-from faults import pytest_addoption, pytest_runtest_makereport, pytest_terminal_summary  # noqa: F401
+from faults import (  # noqa: F401
+    pytest_addoption,
+    pytest_runtest_logreport,
+    pytest_runtest_makereport,
+    pytest_terminal_summary,
+)
 from hypothesis import settings
 from network_guard import no_network  # noqa: F401
 
