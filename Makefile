@@ -13,6 +13,9 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
+# the index of torch's builds: on Linux the one of PyPI is for CUDA and has gigabytes, on Windows it has no CUDA
+TORCH_INDEX ?= https://download.pytorch.org/whl/$(if $(shell command -v nvidia-smi),cu130,cpu)
+TORCH := torch==2.13.0
 # what single targets need on top of the requirements
 BROWSER := playwright==1.65.2 schemathesis==4.32.5
 AUDIT := pip-audit==2.10.1
@@ -26,6 +29,7 @@ quickstart: $(VENV)/.user
 	$(RUN) tools/export_onnx.py --sample
 	$(RUN) evaluate.py --sample --show_examples 3 --report
 	$(RUN) predict.py demo --sample
+	@echo "Next: python download_data.py (about 165 MB), then python train.py; or a text of yours: $(RUN) predict.py --sample"
 
 # one thread a process: as many processes as cores run beside each other
 test: $(VENV)/.dev
@@ -119,7 +123,11 @@ audit: $(VENV)/.user .venv-audit/.made
 # a stamp: made again when the requirements change
 $(VENV)/.user: requirements.txt constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install -q -r requirements.txt
+	@echo "Installing into $(VENV): torch from $(TORCH_INDEX)"
+	@echo "(200 MB for a CPU, gigabytes with CUDA; another one: make TORCH_INDEX=...), then 300 MB of other packages."
+	$(RUN) -m pip install $(TORCH) --no-deps -c constraints.txt --index-url $(TORCH_INDEX) --retries 1 --timeout 15 || \
+	echo "torch's index can't be reached: taking what the package index has."
+	$(RUN) -m pip install -r requirements.txt
 	touch $@
 
 $(VENV)/.dev: requirements-dev.txt requirements-documents.txt requirements-web.txt $(VENV)/.user
