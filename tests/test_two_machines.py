@@ -125,9 +125,9 @@ def test_a_process_without_signs_of_life_is_named_and_the_others_leave(store, mo
 def test_an_error_of_communication_says_what_to_do_and_any_other_stays(store, monkeypatch):
     for name, value in {"RANK": 1, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": store[0]}.items():
         monkeypatch.setenv(name, str(value))
-    with pytest.raises(QAError, match="another process of the 2 has ended.*Then go on"):
-        with processes.Watch(pytest.fail, lambda: "Then go on."):
-            raise RuntimeError("[gloo/transport/tcp/pair.cc:537] Read error: Connection reset by peer")
+    ended = pytest.raises(QAError, match=r"another process of the 2 has ended.*Then go on")
+    with ended, processes.Watch(pytest.fail, lambda: "Then go on."):
+        raise RuntimeError("[gloo/transport/tcp/pair.cc:537] Read error: Connection reset by peer")
     with pytest.raises(RuntimeError, match="shapes"), processes.Watch(pytest.fail, lambda: "Then go on."):
         raise RuntimeError("shapes differ")
 
@@ -136,7 +136,7 @@ def test_machines_with_other_files_are_refused(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     mine = {"the checkpoint": "checkpoint-3", "contents of train_file": "a"}
     processes.require_alike(mine, lambda one: one * 2)
-    with pytest.raises(QAError, match="don't have the same: the checkpoint. Expected"):
+    with pytest.raises(QAError, match=r"don't have the same: the checkpoint. Expected"):
         processes.require_alike(mine, lambda one: [*one, {**mine, "the checkpoint": None}])
 
 

@@ -35,7 +35,7 @@ from extractive_qa.training.distillation import Teachers
 from extractive_qa.training.log import TrainingLog
 from extractive_qa.training.model_card import model_card
 from extractive_qa.training.negatives import Negatives
-from extractive_qa.training.settings import FREE_ON_RESUME, PATHS, READER_SETTINGS, as_settings
+from extractive_qa.training.settings import FREE_ON_RESUME, PATHS, READER_SETTINGS, as_settings, other_batch
 
 logger = logging.getLogger(__name__)
 
@@ -153,7 +153,7 @@ class Training:
         if len(self.features) != state["windows"]:
             differing.append(f"windows {len(self.features)} (was {state['windows']})")
         if self.effective_batch != state["effective_batch"]:
-            differing.append(self.other_batch(state["effective_batch"]))
+            differing.append(other_batch(self.args, self.accelerator.num_processes, state["effective_batch"]))
         if state.get("teachers", []) != (self.teachers.identities if self.teachers else []):
             differing.append("the models in --teacher_dir are others than before")
         if differing:
@@ -169,22 +169,6 @@ class Training:
         if self.args.per_device_train_batch_size == state["settings"]["per_device_train_batch_size"]:
             self.micro_batch_size = state["micro_batch_size"]  # smaller where memory had run out
         self.load_optimizer(checkpoint / "optimizer.pt")
-
-    def other_batch(self, was: int) -> str:
-        """How a step comes to another number of windows than it was, and what makes it that again."""
-        args, processes = self.args, self.accelerator.num_processes
-        size, accumulation = args.per_device_train_batch_size, args.gradient_accumulation_steps
-        remedy = f"{was} can't be shared by {processes} processes, take a number that divides it"
-        if was % processes == 0:
-            size_now = math.gcd(size, was // processes)
-            remedy = (
-                f"with {processes} process(es) give --per_device_train_batch_size {size_now} "
-                f"--gradient_accumulation_steps {was // processes // size_now}"
-            )
-        return (
-            f"effective_batch {self.effective_batch} (was {was}): --per_device_train_batch_size {size} x "
-            f"--gradient_accumulation_steps {accumulation} x {processes} process(es); {remedy}"
-        )
 
     def load_optimizer(self, path: Path) -> None:
         """Takes up the optimizer's and the scaler's state: tensors and plain values, no other object is unpickled.
