@@ -7,6 +7,7 @@
     python evaluate.py --report                       # a page that shows where it fails
     python evaluate.py --compare DIR                  # beside the run of another --output_dir
     python evaluate.py --calibrate                    # confidences of a model from elsewhere
+    torchrun --nproc_per_node 2 evaluate.py           # two GPUs share the questions
 
 Reads --model_dir and --eval_file. Writes predictions.json (the official format), nbest_predictions.json and
 metrics.json to --output_dir; --report adds report.html, and its pictures in report/. How well confidences fit is the
@@ -26,6 +27,7 @@ from pathlib import Path
 import numpy as np
 
 # none of these imports torch, transformers, datasets or matplotlib: --help and mistakes are answered at once
+from extractive_qa import processes
 from extractive_qa.data.examples import read_examples
 from extractive_qa.errors import QAError
 from extractive_qa.files.atomic import make_folder, write_json, writing
@@ -136,20 +138,24 @@ def predict(examples: list[dict], args: argparse.Namespace) -> tuple[dict[str, s
     console.say(f"model: {shown(args.model_dir)}\ndevice: {device}, mixed precision: {precision}")
 
     fitted = {}
-    if args.calibrate:
+    if args.calibrate and processes.rank() == 0:
         from extractive_qa.training.situations import MOST_QUESTIONS, calibrate  # BM25, which nothing else here needs
 
         halves = ([e for e, first in zip(examples, fitted_on, strict=True) if first == half] for half in (True, False))
         fitted = dict(zip(("calibrator", "situations"), calibrate(reader, *halves, console.progress), strict=True))
         fitted["fitted_on"] = min(int(fitted_on.sum()), MOST_QUESTIONS)
+    reader.settings = processes.from_first(reader.settings)  # of several processes one fits the confidences
     began = time.monotonic()  # the model is loaded: only answering is measured
     bar = console.progress(desc="answering", total=len(examples), unit=" questions", leave=False)
+    if processes.rank() != 0:  # the first one takes what the others answer, and writes it
+        processes.predict_together(reader, examples, args.n_best_size, lambda *_: None)
+        return {}, {}, {}
     with writing(args.output_dir, OTHER_PLACE):
         make_folder(args.output_dir)
         # the n best answers go to disk at once: memory holds one answer a question, not 20
         with nbest_file(args.output_dir / NBEST) as write, bar:
             # float (Q,): of the best answers
-            predictions, probabilities = reader.predict(examples, args.n_best_size, write, bar)
+            predictions, probabilities = processes.predict_together(reader, examples, args.n_best_size, write, bar)
         write_json(args.output_dir / PREDICTIONS, predictions)
 
     seconds, peak = time.monotonic() - began, reader.backend.peak_memory() / 2**20  # s, MB
@@ -216,7 +222,11 @@ def main(argv: list[str] | None = None) -> None:
     if args.predictions:
         predictions, settings, calibration = read_predictions(args.predictions, examples), {}, None
     else:
-        predictions, settings, calibration = predict(examples, args)
+        with processes.Watch(console.fail, lambda: "Then run evaluate.py again."):
+            processes.start_group()
+            predictions, settings, calibration = predict(examples, args)
+    if processes.rank() != 0:
+        return
     # percent; a question without prediction counts as wrong
     metrics = compute_metrics(predictions, examples, args.f1_unit)
     for example in examples[: args.show_examples]:

@@ -34,8 +34,8 @@ from functools import partial
 from pathlib import Path
 
 # light modules only: what loads torch, transformers or ONNX Runtime is imported when the arguments are known to be good
-from extractive_qa.batch import KINDS
 from extractive_qa.data.formats import FORMATS, reading
+from extractive_qa.data.names import ANSWER_KINDS
 from extractive_qa.errors import QAError
 from extractive_qa.files.reading import read_text
 from extractive_qa.model.backends import BACKENDS, PRECISIONS
@@ -99,7 +99,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--input", nargs="+", default=None, help=f"{FORMATS}; - for JSON Lines from standard input (default: none)")
     add("--output", default=None,
         help="JSON Lines, .csv or .parquet; - for JSON Lines to standard output; a folder (default: none)")  # fmt: skip
-    add("--output_format", choices=KINDS, default=KINDS[0], help="of the answers in a folder")
+    add("--output_format", choices=ANSWER_KINDS, default=ANSWER_KINDS[0], help="of the answers in a folder")
     add("--workers", type=int, default=None,
         help="processes that answer several files (default: 1; with --ray as many as fit)")  # fmt: skip
     add("--ray", nargs="?", const="", default=None, metavar="ADDRESS",

@@ -169,6 +169,7 @@ from extractive_qa.model.families import padding
 from extractive_qa.preprocessing.batches import epoch_batches, micro_batches, pad_batch, padded_length
 from extractive_qa.preprocessing.unknown import describe_unknown
 from extractive_qa.preprocessing.windows import load_tokenizer
+from extractive_qa.processes import Watch
 from extractive_qa.report.charts import draw_training_curve
 from extractive_qa.training import memory
 from extractive_qa.training.augmentation import join_contexts
@@ -415,8 +416,9 @@ def how_to_evaluate(args: argparse.Namespace) -> str:
 
 
 def main(args: argparse.Namespace) -> None:
-    # locked: no other training writes to this folder meanwhile
-    with checkpoints.lock_output_dir(args.output_dir), memory.explain_out_of_memory():
+    # of several processes each looks after the others. Locked: no other training writes to this folder meanwhile
+    watch = Watch(console.fail, lambda: f"Then {checkpoints.go_on(args.output_dir)}.")
+    with watch, checkpoints.lock_output_dir(args.output_dir), memory.explain_out_of_memory():
         # again: another training may have written there until this one had the lock
         checkpoints.check_output_dir(args.output_dir, args.resume, args.overwrite_output_dir, inputs(args))
         run = prepare(args)
@@ -442,6 +444,7 @@ def main(args: argparse.Namespace) -> None:
             bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]",
         ) as bar:  # fmt: skip
             train(run, log, bar)
+        watch.stop()  # the first one has confidences to fit yet, the others have done their part
         minutes = (time.monotonic() - began) / 60
         peak = used_memory(run.accelerator.device, peak=True) / 2**20
         console.say(f"{run.step - first_step:,} steps in {minutes:.1f} min, peak memory {peak:,.0f} MB")

@@ -234,7 +234,17 @@ def test_what_else_a_shell_is_given_is_there():
             assert (PROJECT_ROOT / path).is_file(), command
         if command.startswith("make "):
             assert re.search(rf"^{command.split()[1]}:", makefile, re.MULTILINE), command
-    known = ("make ", "pip install ", "git clone ", "python3 -m venv ", "py -3.11 ", "Set-Execution", ".venv", "curl ")
+    known = (
+        "make ",
+        "pip install ",
+        "git clone ",
+        "python3 -m venv ",
+        "py -3.11 ",
+        "Set-Execution",
+        ".venv",
+        "curl ",
+        "torchrun ",
+    )
     assert [command for command in rest if not command.startswith(known)] == []
 
 

@@ -248,6 +248,14 @@ def leave_at_once(code: int) -> None:
     os._exit(code)
 
 
+def fail(message: str) -> None:
+    """Ends the process with an error that a user can fix, from any thread."""
+    write(paint(f"error: {message}", "red", sys.stderr), sys.stderr)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(2)
+
+
 def write(text: str, stream) -> None:
     """Prints a line, above the bars where there are any."""
     if "tqdm" in sys.modules:

@@ -1,1 +1,0 @@
-KINDS = ("jsonl", "csv", "parquet")  # of files of answers

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from extractive_qa.batch import KINDS
 from extractive_qa.batch.answer_file import done_path, lock_path, paths_beside, progress_path
 from extractive_qa.data.formats import FORMATS, check_path
+from extractive_qa.data.names import ANSWER_KINDS
 from extractive_qa.errors import QAError
 from extractive_qa.text import printable, shown
 
@@ -33,7 +33,7 @@ class Outcome(NamedTuple):
 
 
 def choose_shards(
-    inputs: list[str], output: str, kind: str = KINDS[0], workers: int | None = None, on_ray: bool = False
+    inputs: list[str], output: str, kind: str = ANSWER_KINDS[0], workers: int | None = None, on_ray: bool = False
 ) -> list[Shard] | None:
     """The shards that --input and --output, as they are typed, mean; None where they are one file of questions, or a
     pipe, and one of answers. kind, workers, on_ray: the flags that only shards have. Raises QAError as find_shards."""
@@ -44,7 +44,7 @@ def choose_shards(
         if "-" in (*inputs, output):
             raise QAError("- is one stream. Expected files as --input and a folder as --output, or one of each.")
         return find_shards(inputs, Path(output), kind)
-    if (workers or 1) > 1 or on_ray or kind != KINDS[0]:
+    if (workers or 1) > 1 or on_ray or kind != ANSWER_KINDS[0]:
         raise QAError(
             f"--workers, --ray and --output_format are for several files. Expected a folder as --output, such as "
             f"{output.rpartition('.')[0] or output}/; one file is a shard too."
@@ -66,10 +66,10 @@ def is_known(path: Path) -> bool:
         return False
 
 
-def find_shards(inputs: Iterable[str], output: Path, kind: str = KINDS[0]) -> list[Shard]:
+def find_shards(inputs: Iterable[str], output: Path, kind: str = ANSWER_KINDS[0]) -> list[Shard]:
     """The shards that names of files, folders and patterns (in/*.parquet; ** for all folders below) mean, in order.
 
-    kind: of the answers, one of KINDS. They are called as their file, in the folder `output`; those of a pattern lie in
+    kind: of the answers, one of ANSWER_KINDS. They are called as their file, in the folder `output`; of a pattern, in
     folders as the files do, below the part of the pattern that has no signs. Of a folder its own files are taken.
     Raises QAError where a name means nothing, two shards would write to one file, or one is among the answers.
     """

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import broadcast_object_list, gather_object
 
 from extractive_qa.errors import QAError, brief
 from extractive_qa.files.atomic import replace_folder
@@ -25,6 +25,7 @@ from extractive_qa.model.devices import describe, out_of_memory
 from extractive_qa.model.families import input_names
 from extractive_qa.model.loading import quiet_transformers, require_finite
 from extractive_qa.preprocessing.windows import Features, load_tokenizer
+from extractive_qa.processes import require_alike
 from extractive_qa.progress import NoProgress
 from extractive_qa.reader import Reader
 from extractive_qa.settings import DEFAULT_SETTINGS, SETTINGS_FILE, check_settings, read_settings, save_settings
@@ -34,7 +35,7 @@ from extractive_qa.training.distillation import Teachers
 from extractive_qa.training.log import TrainingLog
 from extractive_qa.training.model_card import model_card
 from extractive_qa.training.negatives import Negatives
-from extractive_qa.training.settings import FREE_ON_RESUME, PATHS, READER_SETTINGS, as_settings
+from extractive_qa.training.settings import FREE_ON_RESUME, PATHS, READER_SETTINGS, as_settings, other_batch
 
 logger = logging.getLogger(__name__)
 
@@ -78,6 +79,8 @@ class Training:
         self.inputs = input_names(self.accelerator.unwrap_model(self.model))
         # looked at now, as a damaged file shall not end a training at its first scores
         self.earlier = earlier_calibration(self.args.model_dir)
+        step = {"the checkpoint": self.args.resume and self.args.resume.name, "windows in a step": self.effective_batch}
+        require_alike(step | {f"contents of {name}": digest for name, digest in self.contents.items()}, gather_object)
 
     @property
     def effective_batch(self) -> int:
@@ -147,9 +150,10 @@ class Training:
             # other questions make other windows: one line is enough
             if was != self.contents.get(name) and not (name == "windows" and differing):
                 differing.append(OTHER_CONTENTS[name].format(**now))
-        for name, found in (("effective_batch", self.effective_batch), ("windows", len(self.features))):
-            if found != state[name]:
-                differing.append(f"{name} {found} (was {state[name]})")
+        if len(self.features) != state["windows"]:
+            differing.append(f"windows {len(self.features)} (was {state['windows']})")
+        if self.effective_batch != state["effective_batch"]:
+            differing.append(other_batch(self.args, self.accelerator.num_processes, state["effective_batch"]))
         if state.get("teachers", []) != (self.teachers.identities if self.teachers else []):
             differing.append("the models in --teacher_dir are others than before")
         if differing:

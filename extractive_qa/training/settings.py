@@ -116,6 +116,22 @@ def follow(saved: dict, args: argparse.Namespace) -> dict:
     return saved | {name: places(saved[name]) for name in PATHS & saved.keys()}
 
 
+def other_batch(args: argparse.Namespace, processes: int, was: int) -> str:
+    """How a step comes to another number of windows than it `was`, and what makes it that again."""
+    size, accumulation = args.per_device_train_batch_size, args.gradient_accumulation_steps
+    remedy = f"{was} can't be shared by {processes} processes, take a number that divides it"
+    if was % processes == 0:
+        size_now = math.gcd(size, was // processes)
+        remedy = (
+            f"with {processes} process(es) give --per_device_train_batch_size {size_now} "
+            f"--gradient_accumulation_steps {was // processes // size_now}"
+        )
+    return (
+        f"effective_batch {size * accumulation * processes} (was {was}): --per_device_train_batch_size {size} x "
+        f"--gradient_accumulation_steps {accumulation} x {processes} process(es); {remedy}"
+    )
+
+
 def check_files(args: argparse.Namespace) -> None:
     """Raises QAError where a file or folder is missing, damaged, of another kind, or would be overwritten."""
     checkpoints.check_output_dir(args.output_dir, args.resume, args.overwrite_output_dir, inputs(args))

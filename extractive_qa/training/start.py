@@ -8,7 +8,6 @@ import os
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
-from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -24,6 +23,7 @@ from extractive_qa.model.folder import require_model
 from extractive_qa.model.layers import choose_layers, keep_layers
 from extractive_qa.model.loading import load_encoder
 from extractive_qa.preprocessing.windows import Features, count_ids
+from extractive_qa.processes import PATIENCE
 from extractive_qa.settings import check_config
 from extractive_qa.training import checkpoints
 from extractive_qa.training.cpu_attention import attend_window_by_window
@@ -51,8 +51,7 @@ def start_accelerator(args: argparse.Namespace) -> tuple[Accelerator, str]:
             torch.set_float32_matmul_precision("high")  # TF32 in what stays fp32
         if device.index is not None:
             torch.cuda.set_device(device)
-    # the other processes wait while the first one scores, longer than the usual time-out
-    patience = InitProcessGroupKwargs(timeout=timedelta(hours=6))
+    patience = InitProcessGroupKwargs(timeout=PATIENCE)  # the usual one is shorter than a scoring
     accelerator = Accelerator(mixed_precision=precision, cpu=device.type == "cpu", kwargs_handlers=[patience])
     if cap := cap_memory(accelerator.device, args.max_gpu_memory):
         logger.info(f"GPU memory: at most {cap / 2**30:.1f} GiB")

@@ -7,7 +7,7 @@ import onnxruntime
 import pytest
 from scripts import PROJECT_ROOT, load_script
 
-from extractive_qa.batch.run import what_answers_depend_on
+from extractive_qa.batch.run import settings_of, what_answers_depend_on
 from extractive_qa.export import export
 from extractive_qa.files import manifest
 from extractive_qa.files.manifest import check_manifest, listed_files, read_manifest, write_manifest
@@ -76,7 +76,7 @@ def test_an_export_of_an_earlier_version_answers_as_before(earlier, exported, pr
         reader = Reader(earlier, "cpu", precision, backend=backend)
         assert reader.backend.path == earlier / EARLIER_ONNX_FILES[expected.backend.precision]
         assert reader.answer(*ASKED) == expected.answer(*ASKED)
-    hashes = what_answers_depend_on(reader, DEV)["model"]
+    hashes = what_answers_depend_on(reader, DEV, settings_of(reader))["model"]
     assert reader.backend.path.name in hashes
 
 
