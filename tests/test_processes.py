@@ -69,7 +69,7 @@ def test_answers_do_not_depend_on_how_a_process_hashes_strings(exported):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
 @pytest.mark.parametrize("backend", ["torch", "onnx"])
-@pytest.mark.parametrize("where", ["parent", "threads", "own"])
+@pytest.mark.parametrize("where", ["parent", *(pytest.param(w, marks=pytest.mark.slow) for w in ("threads", "own"))])
 def test_a_forked_process_answers_as_its_parent_does(exported, backend, where):
     """PyTorch's threads are not forked: the child had waited for them for ever."""
     environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}

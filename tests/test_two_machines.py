@@ -93,6 +93,7 @@ def store():
 
 @pytest.mark.fault("a machine lost")
 @pytest.mark.parametrize("ever", [True, False], ids=["fell silent", "never came"])
+@pytest.mark.slow
 def test_a_process_without_signs_of_life_is_named_and_the_others_leave(store, monkeypatch, ever):
     """No connection is closed here, as when a machine loses its power: an error of communication would not come."""
     port, held = store

@@ -1,9 +1,8 @@
 """The names of fields and columns: which are taken as ours, and which are named as what may be meant."""
 
-ANSWER_KINDS = ("jsonl", "csv", "parquet")  # files of answers that predict.py batch writes
-
 from extractive_qa.text import printable
 
+ANSWER_KINDS = ("jsonl", "csv", "parquet")  # files of answers that predict.py batch writes
 ALIASES = {"question_id": "id", "qid": "id", "answer_text": "answer"}  # other names of ours
 # parts of the names that others give to our fields
 OTHER_NAMES = {

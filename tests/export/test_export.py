@@ -76,7 +76,7 @@ def test_an_export_of_an_earlier_version_answers_as_before(earlier, exported, pr
         reader = Reader(earlier, "cpu", precision, backend=backend)
         assert reader.backend.path == earlier / EARLIER_ONNX_FILES[expected.backend.precision]
         assert reader.answer(*ASKED) == expected.answer(*ASKED)
-    hashes = what_answers_depend_on(reader, DEV, settings_of(reader))["model"]
+    hashes = what_answers_depend_on(reader, DEV, settings_of(reader, 1, 0.0, False, "utf-8", None, 10))["model"]
     assert reader.backend.path.name in hashes
 
 
