@@ -8,10 +8,12 @@ workers   Two workers of one thread against one worker of one thread, in turn: t
 growth    1,000 and 10,000 questions with --model_dir, and 1,000, 10,000 and 100,000 with a tiny random model, as what
           grows is not the model; with two workers of one thread, 1,000 questions a file. The peak of memory is of the
           largest worker, and of the parent. Writes shards_growth.json and its table in docs/SCALING.md
+picture   docs/growth.png from shards_growth.json
 
 On the CPU. The real questions are repeated over other contexts where there are too few.
 """
 
+import json
 import subprocess
 import sys
 import threading
@@ -25,6 +27,8 @@ import psutil
 from harness import MB
 
 from extractive_qa.errors import QAError
+from extractive_qa.files.atomic import write_file
+from extractive_qa.report import charts
 from utils.offline import PROJECT_ROOT, SAMPLE_MODEL_DIR
 
 A_FILE = 1000  # questions
@@ -125,6 +129,32 @@ def growth(args, folder: Path) -> None:
     harness.save(args, "shards_growth", unit="MB", rows=rows)
 
 
+def picture(args, _: Path) -> None:
+    result = json.loads((args.results_dir / "shards_growth.json").read_text(encoding="utf-8"))
+    write_file(args.docs_dir / "growth.png", charts.picture(draw_growth, result["rows"], width=9, height=3.6))
+
+
+def draw_growth(figure, rows: list[dict], dark: bool) -> None:
+    """Processor seconds, and memory of the largest worker, by questions: of a tiny model, and of the sample."""
+    sides = (
+        ("processor_seconds", "processor seconds", "log"),
+        ("worker_mb", "memory of the largest worker (MB)", "linear"),
+    )
+    for axes, (name, label, scale) in zip(figure.subplots(1, 2), sides, strict=True):
+        for model, title, colour in (
+            ("tiny", "tiny model", charts.FIRST),
+            ("--model_dir", "sample model", charts.SECOND),
+        ):
+            some = [row for row in rows if row["model"] == model]
+            places = [row["questions"] for row in some], [row[name] for row in some]
+            axes.plot(*places, marker="o", color=colour[dark], label=title)
+        axes.set(xscale="log", yscale=scale, xlabel="questions", ylabel=label)
+        if scale == "linear":
+            axes.set_ylim(0)
+        axes.grid()
+    axes.legend()
+
+
 def main(argv: list[str] | None = None) -> None:
     args = harness.parse_args(
         __doc__, argv, eval_file=harness.DEV_FILE, model_dir=SAMPLE_MODEL_DIR, only="", pairs=3,
@@ -133,7 +163,7 @@ def main(argv: list[str] | None = None) -> None:
         many=([1_000, 10_000, 100_000], "numbers of questions with --tiny_model"),
         docs_dir=(PROJECT_ROOT / "docs", "folder of SCALING.md, which gets the table of growth"),
     )  # fmt: skip
-    harness.run_parts(args, {"workers": workers, "growth": growth})
+    harness.run_parts(args, {"workers": workers, "growth": growth, "picture": picture})
 
 
 if __name__ == "__main__":
