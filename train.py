@@ -45,7 +45,7 @@ PRESETS = {"paper": {"num_train_epochs": 5, "learning_rate": 4e-5, "gradient_acc
 PRESETS["best"] = PRESETS["paper"] | {"teacher_dir": [TEACHER_DIR]}
 SAMPLE = {
     "model_dir": SAMPLE_MODEL_DIR, "train_file": SAMPLE_FILES["train"], "eval_file": SAMPLE_FILES["dev"],
-    "output_dir": OUTPUT_DIR / "sample", "eval_on_start": True,
+    "output_dir": OUTPUT_DIR / "sample", "eval_on_start": True, "logging_steps": 3,
 }  # fmt: skip
 
 
