@@ -112,7 +112,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0: open to other machines")
     add("--port", type=int, default=7860, help="port to listen on; 0: a free one")
     add("--token", nargs="?", const=secrets.token_urlsafe(16), default=None,
-        help="whoever asks must have it, as the address that is printed has; alone: a random one (default: none)")  # fmt: skip
+        help="who asks must have it, as the printed address has; alone: a random one (default: none)")  # fmt: skip
     add("--allow_host", default=None, help="a further name of this server, as behind a proxy (default: none)")
     add("--timeout", type=float, default=300.0, help="seconds that a question may take, waiting included")
     add("--corrections", type=Path, default=OUTPUT_DIR / "corrections.json", help="SQuAD file for corrected answers")
