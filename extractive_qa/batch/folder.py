@@ -25,7 +25,7 @@ from extractive_qa.batch.answer_file import (
 from extractive_qa.batch.run import answer_into, settings_of, what_answers_depend_on
 from extractive_qa.batch.shards import Outcome, Shard
 from extractive_qa.errors import QAError
-from extractive_qa.files.atomic import explain_write_failure, patiently, write_json
+from extractive_qa.files.atomic import explain_write_failure, make_folder, patiently, write_json
 from extractive_qa.files.locks import InUse, locked, when_free
 from extractive_qa.files.reading import read_json_object
 from extractive_qa.model.backends import may_have_gpu
@@ -51,7 +51,7 @@ def answer_folder(
     """
     began = time.monotonic()
     with explain_write_failure(folder):
-        folder.mkdir(exist_ok=True)
+        make_folder(folder)
     if overwrite:
         start_over(folder, shards)
     try:
@@ -125,7 +125,7 @@ class ShardAnswerer:
         run = partial(what_answers_depend_on, self.reader, shard.source, self.settings)
         try:
             with explain_write_failure(shard.target):
-                shard.target.parent.mkdir(parents=True, exist_ok=True)
+                make_folder(shard.target.parent)
             documents, began, now = self.asked["index"] is not None, time.monotonic(), 0
             with AnswerFile(shard.target, self.asked["top_k"], run, False, documents, True) as output:
                 if not output.is_complete:
