@@ -6,14 +6,15 @@ Ours and the peers run in turn within one run, so only one side computes at a ti
 so a machine that slows down favours none; a ratio is the median of the ratios within each turn. A peer is a worker
 process in an environment of its own, .venv-peers (requirements-peers.txt, made by make). Memory is measured in fresh
 processes: what was used before is neither given back nor counted twice. No side computes in bf16 where the processor
-has none. Every benchmark writes --results_dir/NAME.json and ends with the same as one line of JSON: figures, device,
-versions.
+has none. Every benchmark writes --results_dir/NAME.json, a comparison with peers NAME.json in a folder there for this
+kind of processor, and ends with the same as one line of JSON: figures, device, versions.
 """
 
 import argparse
 import contextlib
 import json
 import os
+import platform
 import re
 import statistics
 import subprocess
@@ -24,7 +25,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from platform import python_version
 
 import numpy as np
 
@@ -401,15 +401,16 @@ def report(
     ):  # fmt: skip
         low, high = result["spread"][key]
         print(f"ours / {name} {result[key]:.2f} ({low:.2f} to {high:.2f}), {verdict}")
-    save(args, **result)
+    save(args, folder=processor_kind(), **result)
 
 
-def save(args: argparse.Namespace, benchmark: str, **fields: object) -> None:
-    """Writes a result to --results_dir/BENCHMARK.json and prints it as one line, with device and versions where
-    `fields` has none."""
+def save(args: argparse.Namespace, benchmark: str, folder: str = "", **fields: object) -> None:
+    """Writes a result to --results_dir/BENCHMARK.json, or a folder there, and prints it as one line, with device and
+    versions where `fields` has none."""
     about = {name: fields.get(name) or get() for name, get in (("device", describe_cpu), ("versions", versions))}
     line = rounded({"benchmark": benchmark} | fields | about)
-    path = args.results_dir / f"{benchmark}.json"
+    path = args.results_dir / folder / f"{benchmark}.json"
+    path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(line, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     print(json.dumps(line, ensure_ascii=False), flush=True)
 
@@ -441,7 +442,7 @@ def rounded(value: object) -> object:
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the libraries that are installed here."""
-    return {"python": python_version()} | {name: version(name) for name in LIBRARIES if find_spec(name)}
+    return {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES if find_spec(name)}
 
 
 def describe_cpu() -> str:
@@ -450,6 +451,19 @@ def describe_cpu() -> str:
     from extractive_qa.model.devices import describe
 
     return describe(torch.device("cpu"))
+
+
+def processor_kind() -> str:
+    """What decides how the two sides compare: whether the processor multiplies bf16 ("bf16", and VNNI
+    then too), adds products of 8-bit integers in 32 bits ("vnni"), or has neither ("avx2"); else its architecture."""
+    import torch
+
+    found = torch.cpu.get_capabilities()
+    if precisions_of("cpu") != ["fp32"]:
+        return "bf16"
+    if found.get("avx512_vnni") or found.get("avx_vnni"):
+        return "vnni"
+    return "avx2" if found.get("avx2") else platform.machine()
 
 
 def precisions_of(device: str) -> list[str]:

@@ -1,9 +1,9 @@
-"""Makes the table in docs/RESULTS.md from benchmarks/results.
+"""Makes the tables in docs/RESULTS.md from benchmarks/results, one for each kind of processor.
 
-    python benchmarks/table.py            # prints the table and writes it there
+    python benchmarks/table.py            # prints them and writes them there
     python benchmarks/table.py --check    # exit code 2 where the page has another table
 
-It is between <!-- benchmarks --> and <!-- /benchmarks -->. Its last column says who is ahead, ours or the peer.
+They are between <!-- benchmarks --> and <!-- /benchmarks -->. Their last column says who is ahead, ours or the peer.
 """
 
 import json
@@ -29,6 +29,12 @@ WORK = {
     "documents_fp32": ("asking 913 documents in fp32", 2),
     "documents_cold": ("asking 913 documents from a cold start", 2),
 }
+# harness.processor_kind
+KINDS = {
+    "bf16": "With bf16 (AVX512-BF16 or AMX; VNNI too)",
+    "vnni": "With VNNI, without bf16",
+    "avx2": "AVX2 alone (no VNNI, no bf16)",
+}
 HEADINGS = (
     "work", "ours", "peer", "peer at its best", "ours / peer", "target", "met", "ours / best", "ahead of the best",
 )  # fmt: skip
@@ -38,6 +44,16 @@ def read_results(folder: Path) -> list[dict]:
     """The results that are there, in the order of WORK."""
     paths = [folder / f"{name}.json" for name in WORK]
     return [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.exists()]
+
+
+def tables(folder: Path) -> str:
+    """The tables of all kinds of processor that have results, each below what it was measured on."""
+    made = []
+    for kind, words in KINDS.items():
+        if results := read_results(folder / kind):
+            names = " and ".join(dict.fromkeys(result["device"].split(",")[0] for result in results))
+            made.append(f"**{words}**, {names.removeprefix('CPU (')}:\n\n{table(results)}")
+    return "\n".join(made)
 
 
 def table(results: list[dict]) -> str:
@@ -58,7 +74,7 @@ def main(argv: list[str] | None = None) -> None:
         __doc__, argv, page=(harness.PROJECT_ROOT / "docs" / "RESULTS.md", "where the table is"),
         check=(False, "write nothing, say whether the table is up to date"),
     )  # fmt: skip
-    made = table(read_results(args.results_dir))
+    made = tables(args.results_dir)
     print(made, end="")
     if harness.put_table(args.page, "benchmarks", made, write=not args.check) and args.check:
         remedy = "Run: python benchmarks/table.py"

@@ -5,13 +5,34 @@ https://huggingface.co/docs/safetensors, "Format"), tokenizer.json, config.json 
 """
 
 import json
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 Damage = Callable[[Path], object]
 DEEP = 100_000
 WEIGHTS, TOKENIZER, CONFIG, SETTINGS = "model.safetensors", "tokenizer.json", "config.json", "reader.json"
+
+
+@contextmanager
+def within(seconds: int) -> Iterator[None]:
+    """Fails where the block takes longer, where the system has alarms (POSIX)."""
+
+    def too_long(*_: object) -> None:
+        raise AssertionError(f"more than {seconds} seconds")
+
+    if not hasattr(signal, "SIGALRM"):
+        yield
+        return
+    handler = signal.signal(signal.SIGALRM, too_long)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, handler)
 
 
 # model.safetensors: 8 bytes with the length of a header, the header in JSON, the tensors' bytes

@@ -2,6 +2,7 @@
 property."""
 
 import json
+import platform
 import runpy
 import sys
 
@@ -21,12 +22,13 @@ from harness import (
     parse_args,
     peer_python,
     precisions_of,
+    processor_kind,
     put_table,
     rounded,
     summarize,
     take_turns,
 )
-from table import WORK, read_results, table
+from table import KINDS, WORK, read_results, table, tables
 
 from extractive_qa.errors import QAError
 
@@ -109,9 +111,25 @@ def test_a_peer_that_is_ahead_at_its_best_is_named(capsys, tmp_path):
         *_, met, ahead, line = capsys.readouterr().out.splitlines()
         assert met.endswith("met")
         assert ahead.endswith(words)
-        assert json.loads(line) == json.loads((tmp_path / "answering.json").read_text(encoding="utf-8"))
+        kept = tmp_path / processor_kind()
+        assert json.loads(line) == json.loads((kept / "answering.json").read_text(encoding="utf-8"))
         assert json.loads(line).keys() >= KEYS
-    assert table(read_results(tmp_path)).endswith("| yes | 0.50 | **peer** |\n")
+    assert table(read_results(kept)).endswith("| yes | 0.50 | **peer** |\n")
+
+
+@pytest.mark.parametrize(("kind", "has"), [
+    ("bf16", {"avx2", "avx512_vnni", "avx512_bf16"}), ("vnni", {"avx2", "avx_vnni"}), ("avx2", {"avx2"}),
+    (platform.machine(), set()),
+])  # fmt: skip
+def test_results_are_kept_by_the_kind_of_processor_and_each_has_its_table(kind, has, monkeypatch, tmp_path):
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: dict.fromkeys(has, True))
+    assert processor_kind() == kind
+    harness.report(parse_args("", [], results_dir=tmp_path), FIGURES, {}, {}, "answering", ["ours"], ["one"],
+                   ["one, tuned"], "questions/s", 3.5)  # fmt: skip
+    assert (tmp_path / kind / "answering.json").is_file()
+    made = tables(tmp_path)
+    assert (made == "") == (kind not in KINDS)  # another architecture has no table yet
+    assert [words in made for words in KINDS.values()] == [kind == name for name in KINDS]
 
 
 def test_a_table_goes_between_its_markers_and_nothing_else_changes(tmp_path):
@@ -128,7 +146,8 @@ def test_a_table_goes_between_its_markers_and_nothing_else_changes(tmp_path):
 
 
 def test_a_table_that_is_not_that_of_the_results_is_refused(tmp_path):
-    (tmp_path / "answering.json").write_text(json.dumps(result_of()), encoding="utf-8")
+    (tmp_path / "avx2").mkdir()
+    (tmp_path / "avx2" / "answering.json").write_text(json.dumps(result_of()), encoding="utf-8")
     page, empty = tmp_path / "page.md", "<!-- benchmarks -->\n<!-- /benchmarks -->\n"
     page.write_text(empty, encoding="utf-8")
     places = "--results_dir", tmp_path, "--page", page
@@ -143,13 +162,13 @@ def test_the_page_has_the_table_of_the_results():
 
 
 def test_results_have_their_keys_and_no_absolute_path():
-    results = read_results(RESULTS_DIR)
-    for result in results:
+    for result in (result for kind in KINDS for result in read_results(RESULTS_DIR / kind)):
         assert result.keys() >= KEYS, result["benchmark"]
         assert result["pairs"] >= 5
-    for path in RESULTS_DIR.glob("*.json"):
+    for path in RESULTS_DIR.rglob("*.json"):
         assert str(PROJECT_ROOT.parent) not in path.read_text(encoding="utf-8"), path.name
-    assert {result["benchmark"] for result in results} <= WORK.keys()
+    kept = {path.stem for kind in KINDS for path in (RESULTS_DIR / kind).glob("*.json")}
+    assert {name.replace("documents_5", "documents") for name in kept} <= WORK.keys()
 
 
 @pytest.mark.parametrize("n_best", [1, 3])

@@ -23,7 +23,7 @@ DEPENDS = ("prediction:", "verdict:", "confidence:", "device:", "best epoch")
 SHELLS = ("bash", "powershell")
 PAGES = ["README", "INSTALL", "TRAINING", "ANSWERING", "CUSTOM_DATA", "MIGRATING", "TROUBLESHOOTING", "FORMATS"]
 # these take minutes, or need a model that was trained
-FOR_TORTURE = ("train.py", "output/custom", "output/general")
+FOR_TORTURE = ("train.py", "evaluate.py", "output/custom", "output/general")
 
 
 def page(name: str) -> str:
@@ -182,6 +182,14 @@ def of_python(command: str) -> bool:
 # seen by their flags alone: what would ask the Hub, and what serves until it is stopped (tests/hub, tests/web run them)
 ONLY_READ = ("download_data.py", "predict.py web")
 SLOW = ("train.py --sample", "export_onnx.py --sample", "--report", "predict.py demo", "data/sample/dev.json")
+
+
+def takes_long(command: str) -> bool:
+    """Of those that load a model, only the README's are quick enough for all their number."""
+    of_other_pages = "predict.py" in command and command not in page("README.md")
+    return of_other_pages or any(word in command for word in SLOW)
+
+
 MINE = {
     "manual.txt": "The warranty is two years long.",
     "book.txt": "Ada Lovelace wrote it in 1843.",
@@ -198,7 +206,7 @@ def filled(project):
 
 
 @pytest.mark.parametrize("command", [
-    pytest.param(command, marks=[pytest.mark.slow] * any(word in command for word in SLOW))
+    pytest.param(command, marks=[pytest.mark.slow] * takes_long(command))
     for command in commands() if of_python(command) and not any(word in command for word in ONLY_READ)
 ])  # fmt: skip
 def test_a_command_does_its_work_or_says_what_is_missing(command, filled):

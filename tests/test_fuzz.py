@@ -11,10 +11,9 @@ import hashlib
 import itertools
 import json
 import os
-import signal
 import time
 from collections.abc import Callable
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +22,7 @@ import pytest
 from conftest import TEXTS, save_tokenizer
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
+from malformed import within
 from question_files import QUESTIONS, assert_valid, write_csv, write_data, write_json_lines, write_nested, write_parquet
 from safetensors.numpy import save
 
@@ -226,25 +226,6 @@ def changed(draw, seeds: list[bytes]) -> bytes:
     return content
 
 
-@contextmanager
-def in_time():
-    """Fails where the block takes too long, where the system has alarms (POSIX)."""
-
-    def too_long(*_):
-        raise AssertionError(f"more than {SECONDS} seconds")
-
-    if not hasattr(signal, "SIGALRM"):
-        yield
-        return
-    handler = signal.signal(signal.SIGALRM, too_long)
-    signal.alarm(SECONDS)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, handler)
-
-
 def fuzz(target: Target, folder: Path, examples: int, number: int | None = None) -> int:
     """Tries so many files, and returns how many they were. number: of the draw; None: the same each time."""
     tried = 0
@@ -259,7 +240,7 @@ def fuzz(target: Target, folder: Path, examples: int, number: int | None = None)
         tried += 1
         path = folder / target.name
         path.write_bytes(content)
-        with in_time(), suppress(QAError):
+        with within(SECONDS), suppress(QAError):
             target.read(path)
 
     (read if number is None else seed(number)(read))()

@@ -65,7 +65,7 @@ def test_a_card_without_scores_is_refused_before_the_model_is_read(content, make
 @pytest.mark.parametrize(
     ("script", "flags"),
     [
-        ("dev/make_random_model.py", ("--output_dir",)),
+        pytest.param("dev/make_random_model.py", ("--output_dir",), marks=pytest.mark.slow),  # torch is imported first
         ("benchmarks/quality/ceiling.py", ("--eval_file", "no_such_file", "--results_dir")),
         ("benchmarks/memory/answering.py", ("--eval_file", "no_such_file", "--results_dir")),
     ],
@@ -91,7 +91,7 @@ def test_the_sample_documents_are_what_the_script_makes_and_answer(tmp_path, cap
     load_script("dev/make_documents.py").main(["--output_dir", str(made)])
     files = {path.name: path.read_text(encoding="utf-8") for path in made.iterdir()}
     assert files == {path.name: path.read_text(encoding="utf-8") for path in kept.iterdir()}
-    reader, index = Reader(SAMPLE_MODEL_DIR, "cpu"), DocumentIndex(kept, tmp_path / "kept")
+    reader, index = Reader(SAMPLE_MODEL_DIR, "cpu", backend="torch"), DocumentIndex(kept, tmp_path / "kept")
     for question, answer in (
         ("Who discovered penicillin?", "Alexander Fleming"),
         ("When did construction of the Eiffel Tower begin?", "28 January 1887"),
@@ -100,6 +100,7 @@ def test_the_sample_documents_are_what_the_script_makes_and_answer(tmp_path, cap
         assert answer in reader.answer_documents(question, index.best(question), ranked=True)["text"]
 
 
+@pytest.mark.slow
 def test_the_ceiling_of_the_sample_questions_is_near_100(real_tokenizer_dir, tmp_path):
     data = PROJECT_ROOT / "data" / "sample"
     run_script("benchmarks/quality/ceiling.py", "--model_dir", real_tokenizer_dir, "--train_file", data / "train.json",

@@ -19,7 +19,6 @@ from mortal_reader import Killed, MortalReader
 from question_files import write_dataset, write_parquet
 from scripts import PROJECT_ROOT, assert_refused, run_script, run_struck
 
-from extractive_qa.batch import question_stream
 from extractive_qa.batch.answer_file import AnswerFile, bad_path, done_path, progress_path
 from extractive_qa.batch.run import answer_file, check_paths
 from extractive_qa.errors import QAError
@@ -50,16 +49,6 @@ def with_bad_lines(records) -> str:
 
 def read_lines(path) -> list[dict]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-@pytest.fixture(scope="module")
-def reader(tiny_model):
-    return Reader(tiny_model, "cpu", "no")
-
-
-@pytest.fixture
-def small_groups(monkeypatch):
-    monkeypatch.setattr(question_stream, "GROUP_QUESTIONS", 4)
 
 
 @pytest.fixture

@@ -22,7 +22,6 @@ from question_files import write_dataset
 from scripts import PROJECT_ROOT, assert_refused, run_script
 
 from extractive_qa.batch import folder as batch_folder
-from extractive_qa.batch import question_stream
 from extractive_qa.batch.answer_file import bad_path, done_path, lock_path, progress_path
 from extractive_qa.batch.folder import RUN, ShardAnswerer, Work, answer_folder, claim, device_of, start_over
 from extractive_qa.batch.run import answer_file
@@ -73,16 +72,6 @@ def make_every_format(folder: Path) -> None:
         rows.writerows(questions("c", 10))
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(questions("d", 6)), folder / "d.parquet")
     write_dataset(questions("e", 8), folder)
-
-
-@pytest.fixture(scope="module")
-def reader(tiny_model):
-    return Reader(tiny_model, "cpu", "no")
-
-
-@pytest.fixture
-def small_groups(monkeypatch):
-    monkeypatch.setattr(question_stream, "GROUP_QUESTIONS", 4)
 
 
 @pytest.fixture

@@ -2,13 +2,12 @@
 the library and by each script; or it is harmless, and the model answers."""
 
 import shutil
-import signal
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from conftest import TEXTS, save_tiny_model
-from malformed import MALFORMED
+from malformed import MALFORMED, within
 from scripts import assert_refused, load_script, run_script
 
 from extractive_qa.errors import QAError
@@ -82,18 +81,13 @@ def bounded():
         return
     import resource
 
-    def too_long(*_):
-        raise AssertionError(f"more than {SECONDS} seconds")
-
     now = int(STATM.read_text(encoding="ascii").split()[0]) * resource.getpagesize()
-    limits, handler = resource.getrlimit(resource.RLIMIT_AS), signal.signal(signal.SIGALRM, too_long)
+    limits = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (now + MEMORY, limits[1]))
-    signal.alarm(SECONDS)
     try:
-        yield
+        with within(SECONDS):
+            yield
     finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, handler)
         resource.setrlimit(resource.RLIMIT_AS, limits)
 
 

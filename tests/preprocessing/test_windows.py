@@ -58,7 +58,7 @@ def peer(tokenizer_dir):
     [
         ("sample_examples", 384, 128),
         ("sample_examples", 96, 32),
-        ("train_examples", 384, 128),
+        pytest.param("train_examples", 384, 128, marks=pytest.mark.slow),
         ("dev_examples", 96, 32),
     ],
 )

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import pytest
 
 from extractive_qa.errors import QAError
+from extractive_qa.files import atomic
 from extractive_qa.files.atomic import recover, replace_folder, write_file
 from extractive_qa.text import as_argument
 from extractive_qa.training.checkpoints import (
@@ -293,6 +294,7 @@ def test_a_folder_that_cannot_be_renamed_leaves_the_old_one_in_place(output_dir,
         return rename(path, to)
 
     monkeypatch.setattr(Path, "rename", refuse)
+    monkeypatch.setattr(atomic, "PATIENCE", 0.1)
     with pytest.raises(QAError, match="Access is denied"):
         replace_folder(target, writer())
     assert contents(output_dir) == {"final_model": False, "final_model/old.pt": b"1"}

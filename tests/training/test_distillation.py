@@ -332,6 +332,7 @@ def test_resumed_with_teachers_equals_uninterrupted(taught, tmp_path):
     assert log_without_times(tmp_path)[-1] == log_without_times(taught)[-1]
 
 
+@pytest.mark.slow
 def test_two_processes_learn_from_teachers_what_one_does(tiny_model, taught, teacher, tmp_path):
     """And so do they without: nothing else differs."""
     command = [

@@ -49,7 +49,9 @@ def test_other_families_are_trained_and_exported(name, tmp_path):
         assert row["context_end"] > row["context_start"]
 
 
-@pytest.mark.parametrize("name", NEWER)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name != "modernbert")) for name in NEWER]
+)
 def test_a_training_that_was_stopped_after_a_step_goes_on_to_the_same_weights(name, tmp_path):
     make_folder(tmp_path / "model", name)
     once, again = tmp_path / "once", tmp_path / "again"

@@ -291,7 +291,9 @@ def in_notebook(kind: str, *command: object) -> tuple[int, bool, str, str]:
     return ast.literal_eval(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize("kind", ["bare", "ipython", "closed"])
+@pytest.mark.parametrize(
+    "kind", ["ipython", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("bare", "closed"))]
+)
 def test_a_script_runs_in_a_notebook(kind, tmp_path):
     ask = ("predict.py", "ask", "--sample", "--backend", "torch", "--device", "cpu")
     words = ("--question", "Who went home?", "--context", "Anna Berg went home — at 8.")
