@@ -246,6 +246,8 @@ def group_places(
             total = added[0] if added else score
         found.append((-total, shown, places))
     found.sort(key=itemgetter(0))
+    if found and says_nothing(context[slice(*found[0][1])]):  # no answer, where there is another
+        found = [one for one in found if not says_nothing(context[slice(*one[1])])] or found
     answers = []
     for score, (start, end), added in found[:most]:
         places = [{"start": first, "end": last} for first, last in sorted({*added, (start, end)})]
