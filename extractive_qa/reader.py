@@ -128,10 +128,10 @@ class Reader:
         with start and end. Texts are one answer where they differ in case, white space, marks at their ends or an
         article before them alone. Its probability is that of all its places together, start and end are the best one.
 
-        With top_k > 1 a list of up to top_k answers, best first, none overlapping another, and none but the first
-        punctuation or function words alone. Where question or context hold no token at all, text is "" and probability
-        0. Any str will do, lone surrogates and control characters too. Answers are tidied as EM and F1 don't see: a
-        bracket is closed, a comma at the end left out.
+        With top_k > 1 a list of up to top_k answers, best first, none overlapping another. Punctuation or function
+        words alone are an answer only where nothing else was found. Where question or context hold no token at all,
+        text is "" and probability 0. Any str will do, lone surrogates and control characters too. Answers are tidied
+        as EM and F1 don't see: a bracket is closed, a comma at the end left out.
         min_confidence: where the best answer's probability is below it, there is one answer, without text, that keeps
         this probability.
         With handle_impossible_answer one of the answers may be "", start and end 0, with a probability of its own; a

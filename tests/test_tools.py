@@ -154,6 +154,19 @@ def test_growth_with_files_and_workers_is_measured_too(exported, tmp_path):
     assert document.endswith("<!-- /shards -->\nafter\n")
 
 
+@pytest.mark.slow
+def test_growth_of_an_index_is_measured_too(tmp_path):
+    (tmp_path / "SCALING.md").write_text("before\n<!-- documents -->\n<!-- /documents -->\nafter\n", encoding="utf-8")
+    run_script("benchmarks/memory/documents.py", "--eval_file", PROJECT_ROOT / "data/sample/dev.json", "--megabytes", 1,
+               "--docs_dir", tmp_path, "--results_dir", tmp_path)  # fmt: skip
+    (row,) = json.loads((tmp_path / "documents_growth.json").read_text(encoding="utf-8"))["rows"]
+    assert row["files"] == 100
+    assert [row[part]["read"] for part in ("made", "again", "one_added")] == [100, 0, 1]
+    assert row["one_added"]["passages"] == row["made"]["passages"] + 1 > 100
+    assert row["again"]["finding_ms"] > 0
+    assert "| 1 MB | 100 |" in (tmp_path / "SCALING.md").read_text(encoding="utf-8")
+
+
 def test_the_picture_of_the_terminal_shows_an_answer_and_fetches_nothing():
     """The README shows it on the web: rich would have it fetch a font."""
     content = (PROJECT_ROOT / "docs" / "demo.svg").read_text(encoding="utf-8")

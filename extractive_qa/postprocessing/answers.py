@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Sequence
 from itertools import combinations
+from operator import itemgetter
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from extractive_qa.postprocessing.confidence import (
     set_confidence,
     spread_confidence,
 )
-from extractive_qa.postprocessing.spans import best_spans, merge_windows, without_overlaps
+from extractive_qa.postprocessing.spans import best_spans, merge_windows, take_place
 from extractive_qa.postprocessing.tidy import answer_key, says_nothing, tidy
 
 SPANS_KEPT = 5  # of each window, at least: enough to see which spans two windows share
@@ -204,7 +205,13 @@ class AnswerCollector:
 
     def list_answers(self, found: list[dict]) -> list[dict]:
         """The top_k best answers out of a question's candidates."""
-        return [answer for i, answer in enumerate(found) if not i or not says_nothing(answer["text"])][: self.top_k]
+        listed = found[:1]
+        for answer in found[1:]:
+            if len(listed) == self.top_k:
+                break
+            if not says_nothing(answer["text"]):
+                listed.append(answer)
+        return listed
 
 
 def group_places(
@@ -213,27 +220,39 @@ def group_places(
     """A question's spans, as merge_windows gives them, as answers by falling `score`: tidied, each text once, at its
     best place that overlaps no better span, with the logarithm of the sum of its spans' shares; no more than `most`.
     counts: whether a span is added to others."""
-    spans = [
-        (counted, score, *tidy(context, start, end))
-        for start, end, counted, score in zip(starts, ends, counts, scores, strict=True)
-        if score > -np.inf
-    ]
-    apart = set(without_overlaps([first for *_, first, _ in spans], [last for *_, last in spans]))
-    by_text: dict[str, list[int]] = {}
-    for i, (*_, first, last) in enumerate(spans):
-        by_text.setdefault(answer_key(context[first:last]), []).append(i)
+    # by text: the place that is shown and its score, and places and scores of the spans that are added
+    groups: dict[str, list] = {}
+    taken: list[tuple[int, int]] = []
+    for start, end, counted, score in zip(starts, ends, counts, scores, strict=True):
+        if score == -math.inf:
+            break  # so are all that follow
+        place = tidy(context, start, end)
+        key = answer_key(context[place[0] : place[1]])
+        group = groups.get(key)
+        if group is None:
+            group = groups[key] = [None, score, [], []]
+        if counted:
+            group[2].append(place)
+            group[3].append(score)
+        if take_place(taken, place) and group[0] is None:
+            group[:2] = place, score
     found = []
-    for some in by_text.values():
-        shown = next((i for i in some if i in apart), None)
+    for shown, score, places, added in groups.values():
         if shown is None:
             continue
-        *_, first, last = spans[shown]
-        added = [spans[i] for i in some if spans[i][0]] or [spans[shown]]
-        best = added[0][1]
-        score = best + (math.log(math.fsum(math.exp(span[1] - best) for span in added)) if len(added) > 1 else 0.0)
-        places = [{"start": start, "end": end} for start, end in sorted({span[2:] for span in added} | {(first, last)})]
-        found.append({"text": context[first:last], "start": first, "end": last, "places": places, "score": score})
-    return sorted(found, key=lambda answer: -answer["score"])[:most]
+        if len(added) > 1:
+            total = added[0] + math.log(math.fsum(math.exp(score - added[0]) for score in added))
+        else:
+            total = added[0] if added else score
+        found.append((-total, shown, places))
+    found.sort(key=itemgetter(0))
+    if found and says_nothing(context[slice(*found[0][1])]):  # no answer, where there is another
+        found = [one for one in found if not says_nothing(context[slice(*one[1])])] or found
+    answers = []
+    for score, (start, end), added in found[:most]:
+        places = [{"start": first, "end": last} for first, last in sorted({*added, (start, end)})]
+        answers.append({"text": context[start:end], "start": start, "end": end, "places": places, "score": -score})
+    return answers
 
 
 def trim(contexts: Sequence[str], question: np.ndarray, start: np.ndarray, end: np.ndarray) -> None:

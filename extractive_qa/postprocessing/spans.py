@@ -8,7 +8,6 @@ twice: it counts with its better score. Spans at several places that have one te
 """
 
 from bisect import bisect_left
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -156,16 +155,13 @@ def merge_windows(
     return column, score, log_total
 
 
-def without_overlaps(starts: Sequence[int], ends: Sequence[int]) -> list[int]:
-    """Which spans, given best first, are left when each goes that overlaps a better one."""
-    kept: list[int] = []
-    taken: list[tuple[int, int]] = []  # from left to right
-    for i, span in enumerate(zip(starts, ends, strict=True)):
-        place = bisect_left(taken, span)
-        if span[0] == span[1] or (place and taken[place - 1][1] > span[0]):
-            continue  # no span, or one that begins inside a better one, ...
-        if place < len(taken) and taken[place][0] < span[1]:
-            continue  # ... or reaches into one
-        taken.insert(place, span)
-        kept.append(i)
-    return kept
+def take_place(taken: list[tuple[int, int]], place: tuple[int, int]) -> bool:
+    """Whether a place, start and end (exclusive), holds something and overlaps none of those taken, which are kept from
+    left to right: then it is one of them from now on."""
+    i = bisect_left(taken, place)
+    if place[0] == place[1] or (i and taken[i - 1][1] > place[0]):
+        return False  # nothing, or it begins inside one, ...
+    if i < len(taken) and taken[i][0] < place[1]:
+        return False  # ... or reaches into one
+    taken.insert(i, place)
+    return True

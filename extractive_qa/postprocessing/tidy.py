@@ -9,7 +9,7 @@ OPENED = {closing: opening for opening, closing in PAIRS.items()}
 LOOSE = frozenset(",;:")  # never part of an answer
 SENTENCE_END = re.compile(r"(?:^|[\s(\"])(?:[^\W\d]{4,}|\d+)[.!?]$")  # after a word that is no abbreviation
 AT_ENDS = "".join({*".,;:!?'\"\u2018\u2019\u201c\u201d", *PAIRS, *OPENED, " "})  # not those of numbers, as -5 or 5%
-ARTICLE = re.compile(r"^(?:the|an?) ")
+ARTICLES = ("the ", "a ", "an ")
 MARKS = re.compile(r"[^\w\s]|\s$|^\s")
 # what says nothing by itself
 FUNCTION_WORDS = frozenset({
@@ -42,7 +42,7 @@ def answer_key(text: str) -> str:
     """What is equal for two texts that are one answer: as EM compares them, without case, white space and marks at
     their ends, and an article before them; but a mark or an article inside counts, as 1.5 is not 15."""
     plain = " ".join(text.casefold().split()).strip(AT_ENDS)
-    return ARTICLE.sub("", plain) or text
+    return (plain.partition(" ")[2] if plain.startswith(ARTICLES) else plain) or text
 
 
 def ends_loosely(answer: str) -> bool:
@@ -70,7 +70,10 @@ def says_nothing(text: str) -> bool:
     like: nothing that anybody would look for."""
     if text[:1].isalnum() and len(text) > 24:
         return False
-    words = re.findall(r"\w+", text.casefold())
+    text = text.casefold()
+    if (first := text.partition(" ")[0]).isalnum() and first not in FUNCTION_WORDS:
+        return False
+    words = re.findall(r"\w+", text)
     if words:
         return all(word in FUNCTION_WORDS for word in words) and not any(category(mark)[0] == "S" for mark in text)
     return text != "" and all(category(mark)[0] in "PZ" for mark in text)

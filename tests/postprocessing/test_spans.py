@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from extractive_qa.metrics import compute_metrics, exact_match_score
-from extractive_qa.postprocessing.spans import best_spans, merge_windows, without_overlaps
+from extractive_qa.postprocessing.spans import best_spans, merge_windows, take_place
 from extractive_qa.preprocessing.windows import prepare_train_features, prepare_validation_features
 
 
@@ -173,10 +173,10 @@ def merge(spans, log_normalisers, context, n_best=1):
     assert column.shape == score.shape == (1, len(spans))
     best = [(*map(int, spans[i][:2]), s) for i, s in zip(column[0], score[0], strict=True) if s > -np.inf]
     assert len({(a, b) for a, b, _ in best}) == len(best), "each place once"
-    kept = without_overlaps([a for a, _, _ in best], [b for _, b, _ in best])[:n_best]
+    taken = []
+    kept = [span for span in best if take_place(taken, span[:2])][:n_best]
     return [
-        {"text": context[a:b], "start": a, "end": b, "probability": float(np.exp(s - log_total[0]))}
-        for a, b, s in map(best.__getitem__, kept)
+        {"text": context[a:b], "start": a, "end": b, "probability": float(np.exp(s - log_total[0]))} for a, b, s in kept
     ]
 
 

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extractive_qa.metrics import normalize_answer
+from extractive_qa.postprocessing.answers import group_places
 from extractive_qa.postprocessing.tidy import says_nothing, tidy
 
 
@@ -58,3 +59,17 @@ def test_what_is_compared_stays_and_a_second_time_changes_nothing(before, answer
 def test_what_says_nothing():
     assert all(map(says_nothing, [".", "...", "“ ”", "。", "-", ") (", "the", "of the", "The", "in, or"]))
     assert not any(map(says_nothing, ["", "a b", ". Ada", "5.", "$", "₮)", "中", "é", "+", "The Who", "no", "it"]))
+
+
+def test_what_says_nothing_is_an_answer_only_where_nothing_else_is():
+    context = "It was Ada."
+
+    def best(*spans: tuple[int, int]) -> list[str]:
+        starts, ends = zip(*spans, strict=True)
+        scores = [9.0 - n for n in range(len(spans))]
+        return [answer["text"] for answer in group_places(context, 5, starts, ends, [True] * len(spans), scores)]
+
+    assert best((10, 11), (7, 10)) == ["Ada"]
+    assert best((3, 6), (10, 11), (7, 10)) == ["Ada"]
+    assert best((10, 11), (3, 6)) == [".", "was"]
+    assert best((7, 10), (10, 11)) == ["Ada", "."]
