@@ -79,8 +79,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="passes over the questions, 0.5 too, up to a whole step; scored after each pass, and at the end")
     add("--max_steps", type=int, default=-1, help="stop after so many optimizer steps; -1: by epochs")
     add("--per_device_train_batch_size", type=number_or_auto, default=MICRO_BATCH, metavar="N",
-        help=f"windows at once (micro-batch); auto: the most that fit the GPU, accumulated to as many as {MICRO_BATCH} "
-        "would be (the same windows in a step, so the same is learned)")
+        help="windows at once (micro-batch); auto: the most that fit the GPU, or a CPU's free memory twice, "
+        f"accumulated to as many as {MICRO_BATCH} would be (the same windows in a step, so the same is learned)")
     add("--gradient_accumulation_steps", type=int, default=4, help="micro-batches per optimizer step")
     add("--learning_rate", type=float, default=3e-5, help="peak learning rate")
     add("--lr_scheduler_type", choices=["linear", "cosine"], default="linear", help="decay after the warm-up, to 0")

@@ -149,9 +149,10 @@ class AnswerCollector:
         first_span, first_window = np.cumsum(spans_of) - spans_of, np.cumsum(windows_of) - windows_of
         answers: list[list[dict]] = [[] for _ in contexts]
         self.judged = np.zeros((len(contexts), len(FEATURES)))
-        # questions with as many windows together; for np.unique numpy.ma would be imported
-        for count in sorted(set(windows_of.tolist())):
-            questions = np.flatnonzero(windows_of == count)
+        # questions with as many windows, and about as many spans, together; for np.unique numpy.ma would be imported
+        sizes = np.frexp(spans_of)[1]  # bits
+        for count, size in sorted(set(zip(windows_of.tolist(), sizes.tolist(), strict=True))):
+            questions = np.flatnonzero((windows_of == count) & (sizes == size))
             column = np.arange(spans_of[questions].max())
             place = np.where(column < spans_of[questions, None], first_span[questions, None] + column, len(order) - 1)
             spans = [array[order[place]] for array in (start, end, score, counts)]

@@ -68,24 +68,30 @@ def choose_micro_batch(
     many windows in an optimizer step as the two numbers given make. Every process gets the same. length: tokens of the
     longest batch.
 
-    Only a CUDA card is tried out: elsewhere memory has no limit that could be probed without harm to other programs,
-    and the two numbers are returned as they are. Raises QAError where not even one window fits.
+    A CUDA card is tried out. On a CPU, which is faster with more at once, twice what is taken at least, as counted for
+    one window, has to be free: from there on require_memory warns. Elsewhere memory has no limit that is known, and the
+    two numbers are returned as they are. Raises QAError where not even one window fits a card.
     """
-    if accelerator.device.type != "cuda":
-        if accelerator.is_main_process:
-            logger.info(
-                f"--per_device_train_batch_size auto: nothing to try out on {accelerator.device.type}, "
-                f"so {micro_batch_size} windows at once, accumulated {accumulation} times"
-            )
-        return micro_batch_size, accumulation
-    plain = accelerator.unwrap_model(model)  # processes try alone: one may run out of memory where another does not
+    device, plain = accelerator.device, accelerator.unwrap_model(model)  # processes try alone: one may have less room
     windows = micro_batch_size * accumulation
-    logger.info("trying how many windows fit the GPU at once ...")
-    largest = largest_that_fits(windows, lambda size: step_fits(plain, size, length))
+    if device.type == "cuda":
+        logger.info("trying how many windows fit the GPU at once ...")
+
+        def fits(size: int) -> bool:
+            return step_fits(plain, size, length)
+    elif device.type == "cpu":
+        kept, free = bytes_kept(plain, length), free_memory()
+
+        def fits(size: int) -> bool:
+            return 2 * memory_needed(plain, size * kept) <= free
+    else:
+        return micro_batch_size, accumulation
+    largest = largest_that_fits(windows, fits)
     if accelerator.num_processes > 1:
         largest = min(gather_object([largest]))
-    if largest == 0:
+    if largest == 0 and device.type == "cuda":
         raise QAError(f"out of GPU memory with 1 window at once. {LESS_MEMORY}")
+    largest = max(1, largest)  # require_memory says whether that can be
     return largest, windows // largest
 
 
@@ -146,14 +152,12 @@ def require_memory(accelerator, model: torch.nn.Module, windows: int, length: in
     if accelerator.device.type == "cuda":
         return
     model = accelerator.unwrap_model(model)
-    state = 3 * 4 * sum(parameter.numel() for parameter in model.parameters())
     kept = windows * bytes_kept(model, length)
-    needed = (state + kept) * int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # processes on this machine
-    free = free_memory()
+    needed, free = memory_needed(model, kept), free_memory()
     found = (
         f"{free / 2**30:.1f} GiB of memory are free here, and training takes at least {needed / 2**30:.1f} GiB more: "
-        f"{state / 2**30:.1f} for gradients and AdamW's moments, {kept / 2**30:.1f} for {windows} window(s) of "
-        f"{length} tokens at once"
+        f"{memory_of_state(model) / 2**30:.1f} for gradients and AdamW's moments, {kept / 2**30:.1f} for {windows} "
+        f"window(s) of {length} tokens at once"
     )
     # elsewhere the system finds more than it tells
     if sys.platform == "linux" and needed > free + psutil.swap_memory().free:
@@ -162,6 +166,16 @@ def require_memory(accelerator, model: torch.nn.Module, windows: int, length: in
         logger.warning(
             f"{found}, and up to twice that. It may get very slow, or be stopped. {TRY_LESS} other programs."
         )
+
+
+def memory_of_state(model: torch.nn.Module) -> int:
+    """Bytes of the gradients and AdamW's two moments, fp32."""
+    return 3 * 4 * sum(parameter.numel() for parameter in model.parameters())
+
+
+def memory_needed(model: torch.nn.Module, kept: int) -> int:
+    """Bytes that all processes of this machine take at least beyond the weights. kept: for the backward pass."""
+    return (memory_of_state(model) + kept) * int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def bytes_kept(model: torch.nn.Module, length: int) -> int:

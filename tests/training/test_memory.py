@@ -3,7 +3,6 @@
 No GPU is needed here: what fits is told by a stand-in, and running out of memory is raised by the model.
 """
 
-import logging
 import sys
 from types import SimpleNamespace
 
@@ -68,12 +67,22 @@ def test_not_even_one_window_says_what_to_do(monkeypatch):
         choose_micro_batch(4, 4, on_cuda(), None, 384)
 
 
-def test_nothing_is_tried_out_on_a_cpu(monkeypatch, caplog):
-    monkeypatch.setattr(micro_batch, "step_fits", None)
-    accelerator = SimpleNamespace(device=CPU, num_processes=1, is_main_process=True)
-    with caplog.at_level(logging.INFO, "extractive_qa"):
-        assert choose_micro_batch(4, 8, accelerator, None, 384) == (4, 8)
-    assert "4 windows at once, accumulated 8 times" in caplog.text
+def test_nothing_is_tried_out_elsewhere(monkeypatch):
+    for name in ("step_fits", "bytes_kept"):
+        monkeypatch.setattr(micro_batch, name, None)
+    accelerator = SimpleNamespace(device=torch.device("mps"), num_processes=1, unwrap_model=lambda model: model)
+    assert choose_micro_batch(4, 8, accelerator, None, 384) == (4, 8)
+
+
+@pytest.mark.parametrize(("processes", "free", "expected"), [
+    ("1", 100 * GIB, (16, 1)), ("1", 20 * GIB, (8, 2)), ("2", 20 * GIB, (4, 4)), ("1", GIB, (1, 16)),
+])  # fmt: skip
+def test_on_a_cpu_twice_the_least_has_to_be_free(monkeypatch, processes, free, expected):
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
+    monkeypatch.setattr(micro_batch, "bytes_kept", lambda model, length: GIB)
+    monkeypatch.setattr(micro_batch, "free_memory", lambda: free)
+    accelerator = SimpleNamespace(device=CPU, num_processes=1, unwrap_model=lambda model: model)
+    assert choose_micro_batch(4, 4, accelerator, torch.nn.Linear(8, 8), 384) == expected
 
 
 @pytest.mark.parametrize("room", [3, 2])

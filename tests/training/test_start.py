@@ -1,7 +1,6 @@
 """What a training starts from: device, precision and model can do what was asked for, or words say why not."""
 
 import json
-import logging
 from types import SimpleNamespace
 
 import pytest
@@ -18,11 +17,10 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 # the micro-batch
 
 
-def test_auto_on_a_cpu_is_its_default(tiny_model, tmp_path, caplog):
-    with caplog.at_level(logging.INFO, "extractive_qa"):
-        run, _ = make_run(tiny_model, tmp_path, "--per_device_train_batch_size", "auto")
-    assert "4 windows at once, accumulated 2 times" in caplog.text
-    assert (run.micro_batch_size, run.args.per_device_train_batch_size, run.effective_batch) == (4, 4, 8)
+def test_auto_on_a_cpu_takes_all_at_once_where_there_is_room(tiny_model, tmp_path):
+    run, _ = make_run(tiny_model, tmp_path, "--per_device_train_batch_size", "auto")
+    assert (run.micro_batch_size, run.args.per_device_train_batch_size, run.effective_batch) == (8, 8, 8)
+    assert "8 windows, 8 at once" in run.describe()
 
 
 def test_what_auto_finds_is_what_is_trained_with_and_said(tiny_model, tmp_path, monkeypatch):
