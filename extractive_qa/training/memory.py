@@ -68,9 +68,9 @@ def choose_micro_batch(
     many windows in an optimizer step as the two numbers given make. Every process gets the same. length: tokens of the
     longest batch.
 
-    A CUDA card is tried out. On a CPU, which is faster with more at once, twice what is taken at least, as counted for
-    one window, has to be free: from there on require_memory warns. Elsewhere memory has no limit that is known, and the
-    two numbers are returned as they are. Raises QAError where not even one window fits a card.
+    A CUDA card is tried out. On a CPU, which is a little faster with more at once, twice what is taken at least, as
+    counted for one window, has to be free: from there on require_memory warns. Elsewhere memory has no limit that is
+    known, and the two numbers are returned as they are. Raises QAError where not even one window fits a card.
     """
     device, plain = accelerator.device, accelerator.unwrap_model(model)  # processes try alone: one may have less room
     windows = micro_batch_size * accumulation
