@@ -143,11 +143,10 @@ def test_every_answer_that_differs_from_the_pipeline_s_is_explained(questions):
 
 @pytest.mark.slow
 def test_no_answer_is_given_where_the_pipeline_gives_none(questions):
-    """Each question asked of the next question's text, as good as never an answer in it."""
-    asked, path = questions
-    asked = [
-        {"question": a["question"], "context": b["context"]} for a, b in zip(asked, [*asked[1:], asked[0]], strict=True)
-    ]
+    """Each question asked of the next question's text, as good as never an answer in it; and two of their own."""
+    own, path = questions
+    pairs = [*zip(own, [*own[1:], own[0]], strict=True), *zip(own[:2], own[:2], strict=True)]
+    asked = [{"question": a["question"], "context": b["context"]} for a, b in pairs]
     path = path.with_name("others.json")
     path.write_text(json.dumps(asked), encoding="utf-8")
     reader = Reader(SAMPLE_MODEL_DIR, "cpu", "no", backend="torch", handle_impossible_answer=True)
