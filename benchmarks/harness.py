@@ -454,8 +454,8 @@ def describe_cpu() -> str:
 
 
 def processor_kind() -> str:
-    """What decides how the two sides compare: whether the processor multiplies bf16 ("bf16", and VNNI
-    then too), adds products of 8-bit integers in 32 bits ("vnni"), or has neither ("avx2"); else its architecture."""
+    """What decides how the two sides compare: whether the processor multiplies bf16 ("bf16", and VNNI then too),
+    adds products of 8-bit integers in 32 bits ("vnni"), or has neither ("avx2"); else its architecture."""
     import torch
 
     found = torch.cpu.get_capabilities()

@@ -185,7 +185,7 @@ SLOW = ("train.py --sample", "export_onnx.py --sample", "--report", "predict.py 
 
 
 def takes_long(command: str) -> bool:
-    """Of those that load a model, only the README's are quick enough for all their number."""
+    """A command that loads a model takes seconds: of many such only the README's are in `make test`."""
     of_other_pages = "predict.py" in command and command not in page("README.md")
     return of_other_pages or any(word in command for word in SLOW)
 
