@@ -1,8 +1,21 @@
 """A reader that ends a run in the middle, for the tests of what is left then."""
 
+from collections.abc import Callable
+
 
 class Killed(BaseException):
     pass
+
+
+def is_killed(monkeypatch, owner: object, name: str, struck: object, action: Callable[[], object]) -> bool:
+    """Whether `action()` ends in Killed while `struck` is in the place of `owner.name`."""
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, struck)
+        try:
+            action()
+        except Killed:
+            return True
+    return False
 
 
 class MortalReader:

@@ -10,12 +10,13 @@ import shutil
 import subprocess
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from mortal_reader import Killed, MortalReader
+from mortal_reader import Killed, MortalReader, is_killed
 from question_files import write_dataset, write_parquet
 from scripts import PROJECT_ROOT, assert_refused, run_script, run_struck
 
@@ -360,14 +361,9 @@ def test_stopped_dead_at_any_file_operation_it_ends_as_undisturbed(
                 raise Killed
             return result
 
-        with monkeypatch.context() as patch:
-            patch.setattr(owner, name, struck)
-            try:
-                answer_file(reader, questions, target)
-            except Killed:
-                tried += 1
-            else:
-                break  # it is not called so often
+        if not is_killed(monkeypatch, owner, name, struck, partial(answer_file, reader, questions, target)):
+            break  # it is not called so often
+        tried += 1
         answer_file(reader, questions, target)
         assert files_of(target) == files_of(folder / "whole.jsonl"), (number, is_after)
         for path in folder.glob("a.*"):

@@ -11,13 +11,14 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import mortal_worker
 import psutil
 import pyarrow.parquet
 import pytest
-from mortal_reader import Killed, MortalReader
+from mortal_reader import Killed, MortalReader, is_killed
 from question_files import write_dataset
 from scripts import PROJECT_ROOT, assert_refused, run_script
 
@@ -202,14 +203,9 @@ def test_parquet_stopped_dead_at_any_operation_ends_as_undisturbed(
                 raise Killed
             return original(*args, **settings)
 
-        with monkeypatch.context() as patch:
-            patch.setattr(owner, name, struck)
-            try:
-                answer_file(reader, source, target)
-            except Killed:
-                tried += 1
-            else:
-                break  # it is not called so often
+        if not is_killed(monkeypatch, owner, name, struck, partial(answer_file, reader, source, target)):
+            break  # it is not called so often
+        tried += 1
         answer_file(reader, source, target)
         assert [path.read_bytes() for path in (target, bad_path(target))] == expected, number
         assert {path.name for path in tmp_path.glob("a.*")} == {
